@@ -1,0 +1,161 @@
+package nar
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/internal/wire"
+	"ersatz/nixbase32"
+)
+
+// DedupMinSize is the size of the smallest file that is shared, in bytes: as
+// in Guix, below it an entry in .links costs more than it saves
+// (guix/store/deduplication.scm, %deduplication-minimum-size).
+const DedupMinSize = 8192
+
+// Dedup shares equal files among the items of a store, as Guix does: each is
+// a hard link to STORE/.links/HASH, HASH being the SHA-256 in nix-base32 of
+// the archive of that one file, and so of its executable bit too. It is safe
+// for concurrent use.
+//
+// What lies in .links is trusted to have the content that its name says, as
+// Guix trusts it. It must at least be a file of the right size, permissions
+// and modification time; another one is left alone and not linked to.
+type Dedup struct {
+	dir *folder
+}
+
+// OpenDedup opens the folder .links of storeDir, which it makes if needed.
+func OpenDedup(storeDir string) (*Dedup, error) {
+	path := filepath.Join(storeDir, ".links")
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("nar: dedup: %w", err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("nar: dedup: %w", err)
+	}
+	dir, err := openFolder(root, ".links")
+	if err != nil {
+		return nil, fmt.Errorf("nar: dedup: %w", err)
+	}
+	return &Dedup{dir: dir}, nil
+}
+
+// Close closes the folder. No Restore may be using d.
+func (d *Dedup) Close() error { return d.dir.close() }
+
+// fileKey computes the name of a file in .links.
+type fileKey struct {
+	hash *Hasher
+	size int64
+	perm uint32
+	name string // once summed
+}
+
+// newFileKey returns the key of the file that ev begins.
+func newFileKey(ev event) *fileKey {
+	k := &fileKey{hash: NewHasher(), size: ev.size, perm: 0o444}
+	head := appendStrings(nil, magic, "(", "type", "regular")
+	if ev.exec {
+		k.perm = 0o555
+		head = appendStrings(head, "executable", "")
+	}
+	k.hash.Write(wire.AppendUint64(appendStrings(head, "contents"), uint64(ev.size)))
+	return k
+}
+
+// write adds content.
+func (k *fileKey) write(p []byte) { k.hash.Write(p) }
+
+// sum returns the name, all content having been written.
+func (k *fileKey) sum() string {
+	if k.name == "" {
+		var tail [8]byte
+		k.hash.Write(appendStrings(tail[:wire.Padding(uint64(k.size))], ")"))
+		sum := k.hash.Sum()
+		k.name = nixbase32.Encode(sum[:])
+	}
+	return k.name
+}
+
+// link makes name in the folder dirfd a link to the file of .links that k
+// names, and reports whether it could.
+func (d *Dedup) link(k *fileKey, dirfd int, name string) (bool, error) {
+	if ok, err := d.has(k); !ok {
+		return false, err
+	}
+	err := linkat(d.dir.fd, k.sum(), dirfd, name)
+	if err == nil || dispensable(err) || errors.Is(err, unix.ENOENT) {
+		return err == nil, nil
+	}
+	return false, err
+}
+
+// share puts the complete file name of the folder dirfd into .links, or if
+// there is one like it already, replaces the file by a link to that.
+func (d *Dedup) share(k *fileKey, dirfd int, name string) error {
+	err := linkat(dirfd, name, d.dir.fd, k.sum())
+	if err == nil || dispensable(err) {
+		return nil
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if ok, err := d.has(k); !ok {
+		return err
+	}
+	return d.replace(k, dirfd, name)
+}
+
+// replace makes the link beside the file, under a name that is free, and then
+// renames it.
+func (d *Dedup) replace(k *fileKey, dirfd int, name string) error {
+	stem := name[:min(len(name), MaxName-32)] + ".link-"
+	for i := uint64(0); ; i++ {
+		temp := stem + strconv.FormatUint(i, 10)
+		linked, err := d.link(k, dirfd, temp)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if !linked {
+			return err
+		}
+		err = retry(func() error { return unix.Renameat(dirfd, temp, dirfd, name) })
+		if err != nil {
+			err = errors.Join(err, unlinkat(dirfd, temp, 0))
+		}
+		return err
+	}
+}
+
+// has reports whether .links has a file that k names and that looks like it.
+func (d *Dedup) has(k *fileKey) (bool, error) {
+	var st unix.Stat_t
+	err := retry(func() error {
+		return unix.Fstatat(d.dir.fd, k.sum(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil && st.Mode == unix.S_IFREG|k.perm && st.Size == k.size && st.Mtim.Sec == mtime, err
+}
+
+// dispensable reports whether an error of a link leaves a file unshared and
+// nothing worse: no more links to a file or entries in a folder, quota, or a
+// file system or kernel that does not link these two.
+func dispensable(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMLINK, unix.ENOSPC, unix.EDQUOT, unix.EXDEV, unix.EPERM, unix.ENOTSUP},
+		func(e error) bool { return errors.Is(err, e) })
+}
+
+func linkat(olddir int, oldname string, newdir int, newname string) error {
+	return retry(func() error { return unix.Linkat(olddir, oldname, newdir, newname, 0) })
+}
