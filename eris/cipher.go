@@ -1,0 +1,72 @@
+package eris
+
+import (
+	"fmt"
+
+	"golang.org/x/crypto/blake2b"
+	"golang.org/x/crypto/chacha20"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// BlockRef returns the reference of a block: BLAKE2b-256 of its bytes.
+func BlockRef(block []byte) Ref { return blake2b.Sum256(block) }
+
+// LeafKey returns the key of a leaf node: BLAKE2b-256 of its bytes, keyed with
+// the convergence secret (section "Encrypt-Leaf-Node").
+func LeafKey(node []byte, secret Secret) Key {
+	h, err := blake2b.New256(secret[:])
+	if err != nil {
+		panic(err) // a key of 32 bytes is never refused
+	}
+	h.Write(node)
+	var k Key
+	h.Sum(k[:0])
+	return k
+}
+
+// Leaf fills the last leaf node: content, which is shorter than node, then
+// 0x80, then zeros (section "Padding").
+func Leaf(node, content []byte) {
+	n := copy(node, content)
+	node[n] = 0x80
+	clear(node[n+1:])
+}
+
+// Seal encrypts the node into dst, or decrypts a block: ChaCha20 (RFC 8439)
+// with counter 0 and the nonce that the level gives. Both have the size of a
+// block; they are the same slice or do not overlap.
+func Seal(dst, node []byte, level int, key Key) {
+	var nonce [chacha20.NonceSize]byte
+	nonce[0] = byte(level)
+	xor(dst, node, &nonce, &key)
+}
+
+// edge is what xor leaves to the slow implementation at either end, in bytes:
+// one block of the cipher.
+const edge = 64
+
+// xor is ChaCha20 with counter 0. x/crypto/chacha20 has no assembly on amd64,
+// but the AEAD beside it has, and its keystream begins at counter 1. So the
+// first 64 bytes take the one and the rest the other, whose tag of 16 bytes
+// lands where the last 64 bytes, kept aside, are written afterwards. See
+// docs/decisions/0001-chacha20.md.
+func xor(dst, src []byte, nonce *[chacha20.NonceSize]byte, key *Key) {
+	if len(dst) != len(src) || !BlockSize(len(src)).Valid() {
+		panic(fmt.Sprintf("eris: xor of %d bytes into %d", len(src), len(dst)))
+	}
+	slow, err := chacha20.NewUnauthenticatedCipher(key[:], nonce[:])
+	if err != nil {
+		panic(err) // neither length is ever wrong
+	}
+	fast, err := chacha20poly1305.New(key[:])
+	if err != nil {
+		panic(err)
+	}
+	end := len(src) - edge
+	var last [edge]byte
+	copy(last[:], src[end:])
+	slow.XORKeyStream(dst[:edge], src[:edge])
+	fast.Seal(dst[edge:edge], nonce[:], src[edge:end], nil)
+	slow.SetCounter(uint32(end / edge))
+	slow.XORKeyStream(dst[end:], last[:])
+}

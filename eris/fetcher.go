@@ -1,0 +1,100 @@
+package eris
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// Fetcher gets blocks.
+//
+// Fetch asks for every reference and calls got(i, block) for each block that
+// arrives, in any order and from any number of goroutines at once; all calls
+// have returned when Fetch returns. got verifies the block against refs[i] and
+// takes what it needs of it, so that the caller may reuse the bytes. It
+// returns an error that matches ErrCorrupt if these bytes are not that block,
+// and does nothing for a block that it has already.
+//
+// A nil error means that the source was asked for all: a reference for which
+// got never succeeded is one that it does not have. Another error means that
+// the source failed, or that ctx ended.
+//
+// A Fetcher is safe for concurrent use. It keeps neither refs nor got.
+type Fetcher interface {
+	Fetch(ctx context.Context, size BlockSize, refs []Ref, got func(i int, block []byte) error) error
+}
+
+// pair is what a parent says of a node.
+type pair struct {
+	ref Ref
+	key Key
+}
+
+// batch is a run of nodes of one level, from the request to their decryption.
+type batch struct {
+	level int
+	first int64 // index of the first node in its level
+	pairs []pair
+	nodes []byte        // plaintext, one block size each
+	done  chan struct{} // closed when err is set and nodes are complete
+	err   error
+}
+
+const (
+	slotEmpty int32 = iota
+	slotBusy
+	slotFull
+)
+
+// fetch fills the batch from f. Nodes with the same pair are asked for once.
+func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
+	defer close(b.done)
+	size := int(c.Size)
+	refs := make([]Ref, 0, len(b.pairs))
+	unique := make([]int, 0, len(b.pairs)) // per reference: the first node that has it
+	same := make(map[pair]int, len(b.pairs))
+	for i, p := range b.pairs {
+		if _, ok := same[p]; ok {
+			continue
+		}
+		same[p] = i
+		refs = append(refs, p.ref)
+		unique = append(unique, i)
+	}
+	slots := make([]atomic.Int32, len(refs))
+	got := func(i int, block []byte) error {
+		p := &b.pairs[unique[i]]
+		if len(block) != size {
+			return &CorruptError{p.ref, "wrong length"}
+		}
+		if BlockRef(block) != p.ref {
+			return &CorruptError{p.ref, "bytes do not match the reference"}
+		}
+		if slots[i].CompareAndSwap(slotEmpty, slotBusy) {
+			c.open(b.nodes[unique[i]*size:][:size], block, b.level, p.key)
+			slots[i].Store(slotFull)
+		}
+		return nil
+	}
+	if b.err = f.Fetch(ctx, c.Size, refs, got); b.err != nil {
+		return
+	}
+	for i := range slots {
+		if slots[i].Load() != slotFull {
+			b.err = &MissingError{refs[i]}
+			return
+		}
+	}
+	for i, p := range b.pairs {
+		if j := same[p]; j != i {
+			copy(b.nodes[i*size:][:size], b.nodes[j*size:][:size])
+		}
+	}
+}
+
+// open decrypts a block into dst.
+func (c ReadCap) open(dst, block []byte, level int, key Key) {
+	if c.legacy {
+		level = 0
+	}
+	Seal(dst, block, level, key)
+}

@@ -1,0 +1,277 @@
+package eris
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/crypto/blake2b"
+)
+
+// parsePairs returns the pairs of an internal node (section
+// "Decode-Internal-Node"): up to the first null reference, after which all
+// must be zero. A node without pairs is refused.
+func parsePairs(node []byte, ref Ref, dst []pair) ([]pair, error) {
+	for off := 0; off < len(node); off += pairSize {
+		var p pair
+		copy(p.ref[:], node[off:])
+		if p.ref == (Ref{}) {
+			for _, c := range node[off:] {
+				if c != 0 {
+					return nil, &CorruptError{ref, "internal node has bytes after its last pair"}
+				}
+			}
+			break
+		}
+		copy(p.key[:], node[off+32:])
+		dst = append(dst, p)
+	}
+	if len(dst) == 0 {
+		return nil, &CorruptError{ref, "internal node without pairs"}
+	}
+	return dst, nil
+}
+
+// unpad returns the length of the content in the last leaf (section
+// "Padding"): without the trailing zeros and the one 0x80 before them.
+func unpad(node []byte, ref Ref) (int, error) {
+	for n := len(node) - 1; n >= 0; n-- {
+		switch node[n] {
+		case 0:
+		case 0x80:
+			return n, nil
+		default:
+			return 0, &CorruptError{ref, "last leaf ends in neither padding nor zeros"}
+		}
+	}
+	return 0, &CorruptError{ref, "last leaf has no padding"}
+}
+
+// checkRoot is the rule "Verify-Key" of the specification for the root node of
+// a tree with internal nodes. A leaf's key cannot be checked without the
+// convergence secret.
+func (c ReadCap) checkRoot(node []byte) error {
+	if c.Level > 0 && !c.legacy && Key(blake2b.Sum256(node)) != c.Key {
+		return &CorruptError{c.Root, "root node does not match its key"}
+	}
+	return nil
+}
+
+// stage fetches the nodes of one level in order, several batches ahead of who
+// reads them. A tree of level n is read by n+1 stages, each fed with pairs by
+// the one above, which makes the order of requests breadth-first within what
+// the stages may hold.
+type stage struct {
+	c     ReadCap
+	f     Fetcher
+	level int
+	size  int   // nodes in a batch, at most
+	next  int64 // index of the next node
+	limit int64 // index of the last node that a content within bounds can have
+	bound int64 // on the content's length
+
+	above *stage // nil for the root's stage
+	out   chan *batch
+	free  chan []byte // buffers for nodes; bounds the batches there are
+
+	// Of the batch of the stage above that is being taken apart.
+	parent *batch
+	node   int    // node in parent
+	pairs  []pair // of that node, not yet asked for
+	all    []pair // memory for pairs
+	full   bool   // whether that node had all its pairs
+}
+
+// newStages returns the stages of a tree, the root's first, that begin at the
+// given leaf.
+func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
+	stages := make([]*stage, 0, int(c.Level)+1)
+	var above *stage
+	size, ahead := o.Batch, o.Ahead
+	sizes := make([][2]int, int(c.Level)+1) // per level: nodes in a batch, batches
+	for level := range sizes {
+		sizes[level] = [2]int{size, max(ahead/size, 2)}
+		arity := c.Size.Arity()
+		size = (size + arity - 1) / arity
+		ahead = 2 * ((ahead + arity - 1) / arity)
+	}
+	for level := int(c.Level); level >= 0; level-- {
+		s := &stage{
+			c: c, f: f, level: level, size: sizes[level][0],
+			next: leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
+			// Every node but the last of its level is full, so that the node
+			// with index i has i full nodes before it.
+			limit: o.MaxLength / nodeSpan(c.Size, level), bound: o.MaxLength,
+			above: above, out: make(chan *batch, sizes[level][1]),
+			free: make(chan []byte, sizes[level][1]+1),
+		}
+		if above == nil {
+			s.size = 1
+		}
+		for range cap(s.free) {
+			s.free <- nil
+		}
+		stages = append(stages, s)
+		above = s
+	}
+	return stages
+}
+
+// run makes batches until the level ends, an error, or ctx ends. It returns
+// when everything that it started has.
+func (s *stage) run(ctx context.Context) {
+	var fetches sync.WaitGroup
+	defer fetches.Wait()
+	defer close(s.out)
+	if s.above == nil {
+		if b := s.newBatch(ctx); b != nil {
+			b.pairs = append(b.pairs, pair{s.c.Root, s.c.Key})
+			s.start(ctx, b, &fetches)
+		}
+		return
+	}
+	// The first node of the stage above need not be the first child's parent
+	// from its first pair on.
+	skip := int(s.next % int64(s.c.Size.Arity()))
+	for {
+		b := s.newBatch(ctx)
+		if b == nil {
+			return
+		}
+		more, err := s.gather(b, &skip)
+		if err != nil {
+			// The nodes before the fault are still good.
+			if len(b.pairs) > 0 {
+				if !s.start(ctx, b, &fetches) {
+					return
+				}
+				b = &batch{level: s.level, done: make(chan struct{})}
+			}
+			b.err = err
+			close(b.done)
+			s.send(ctx, b)
+			return
+		}
+		if len(b.pairs) > 0 && !s.start(ctx, b, &fetches) || !more {
+			return
+		}
+	}
+}
+
+// newBatch waits for room; it returns nil if ctx has ended.
+func (s *stage) newBatch(ctx context.Context) *batch {
+	select {
+	case buf := <-s.free:
+		return &batch{level: s.level, first: s.next, nodes: buf, done: make(chan struct{})}
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// start begins to fetch a batch and hands it on. It reports whether it could:
+// once a batch was left out, none may follow.
+func (s *stage) start(ctx context.Context, b *batch, fetches *sync.WaitGroup) bool {
+	n := len(b.pairs) * int(s.c.Size)
+	if cap(b.nodes) < n {
+		b.nodes = make([]byte, n)
+	}
+	b.nodes = b.nodes[:n]
+	s.next += int64(len(b.pairs))
+	fetches.Add(1)
+	go func() {
+		defer fetches.Done()
+		b.fetch(ctx, s.f, s.c)
+	}()
+	return s.send(ctx, b)
+}
+
+func (s *stage) send(ctx context.Context, b *batch) bool {
+	select {
+	case s.out <- b:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// release gives the memory of a batch that was read back to its stage.
+func (s *stage) release(b *batch) { s.free <- b.nodes[:0] }
+
+// gather adds pairs to b until it is full, or until the next would have to be
+// waited for. more is false at the level's end.
+func (s *stage) gather(b *batch, skip *int) (more bool, err error) {
+	for len(b.pairs) < s.size {
+		if len(s.pairs) == 0 {
+			if len(b.pairs) > 0 && !s.ready() {
+				return true, nil
+			}
+			if more, err := s.nextNode(); err != nil || !more {
+				return false, err
+			}
+			if *skip >= len(s.pairs) {
+				return false, &CorruptError{s.parent.pairs[s.node].ref, "internal node has too few pairs"}
+			}
+			s.pairs = s.pairs[*skip:]
+			*skip = 0
+		}
+		n := min(len(s.pairs), s.size-len(b.pairs))
+		room := s.limit + 1 - (s.next + int64(len(b.pairs)))
+		if room <= 0 {
+			return false, fmt.Errorf("%w of %d bytes", ErrTooLong, s.bound)
+		}
+		n = int(min(int64(n), room))
+		b.pairs = append(b.pairs, s.pairs[:n]...)
+		s.pairs = s.pairs[n:]
+	}
+	return true, nil
+}
+
+// ready reports whether nextNode would not have to wait.
+func (s *stage) ready() bool {
+	if s.parent != nil && s.node+1 < len(s.parent.pairs) {
+		return true
+	}
+	return len(s.above.out) > 0
+}
+
+// nextNode takes the next node of the stage above apart. more is false when
+// there is none.
+func (s *stage) nextNode() (more bool, err error) {
+	first := s.parent == nil
+	if !first && s.node+1 < len(s.parent.pairs) {
+		s.node++
+	} else {
+		if !first {
+			s.above.release(s.parent)
+			s.parent = nil
+		}
+		b, ok := <-s.above.out
+		if !ok {
+			return false, nil
+		}
+		<-b.done
+		if b.err != nil {
+			return false, b.err
+		}
+		s.parent, s.node = b, 0
+	}
+	ref := s.parent.pairs[s.node].ref
+	if !first && !s.full {
+		return false, &CorruptError{ref, "follows an internal node that is not full"}
+	}
+	node := s.parent.nodes[s.node*int(s.c.Size):][:s.c.Size]
+	if s.above.above == nil {
+		if err := s.c.checkRoot(node); err != nil {
+			return false, err
+		}
+	}
+	if s.all, err = parsePairs(node, ref, s.all[:0]); err != nil {
+		return false, err
+	}
+	if s.above.above == nil && len(s.all) == 1 {
+		return false, &CorruptError{ref, "root node has one pair only"}
+	}
+	s.pairs = s.all
+	s.full = len(s.all) == s.c.Size.Arity()
+	return true, nil
+}
