@@ -145,7 +145,7 @@ func (d *Dedup) has(k *fileKey) (bool, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return err == nil && st.Mode == unix.S_IFREG|k.perm && st.Size == k.size && st.Mtim.Sec == mtime, err
+	return err == nil && uint32(st.Mode) == unix.S_IFREG|k.perm && st.Size == k.size && st.Mtim == unix.Timespec{Sec: mtime}, err
 }
 
 // dispensable reports whether an error of a link leaves a file unshared and

@@ -23,15 +23,16 @@ import (
 // relative to the directory that lists it, without following links, so a tree
 // that changes does not lead elsewhere.
 func Dump(w io.Writer, path string) (Info, error) {
-	d := dumper{w: w, hasher: NewHasher(), buf: buffers.Get().(*[bufSize]byte)}
+	path = filepath.Clean(path)
+	d := dumper{w: w, hasher: NewHasher(), buf: buffers.Get().(*[bufSize]byte), path: []byte(path)}
 	defer buffers.Put(d.buf)
 	d.strings(magic)
-	err := d.node(unix.AT_FDCWD, filepath.Clean(path))
+	err := d.node(unix.AT_FDCWD, path)
 	if err == nil {
 		err = d.flush()
 	}
 	if err != nil {
-		return Info{}, fmt.Errorf("nar: dump %s: %w", path, err)
+		return Info{}, fmt.Errorf("nar: dump: %w", err)
 	}
 	return d.hasher.Info(), nil
 }
@@ -41,7 +42,8 @@ type dumper struct {
 	w      io.Writer
 	hasher *Hasher
 	buf    *[bufSize]byte
-	n      int // bytes in buf
+	n      int    // bytes in buf
+	path   []byte // of the current entry, for errors
 	depth  int
 }
 
@@ -61,8 +63,15 @@ func (d *dumper) flush() error {
 	b := d.buf[:d.n]
 	d.n = 0
 	d.hasher.Write(b)
-	_, err := d.w.Write(b)
-	return err
+	if _, err := d.w.Write(b); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// fail names the current entry.
+func (d *dumper) fail(op string, err error) error {
+	return &os.PathError{Op: op, Path: string(d.path), Err: err}
 }
 
 // strings appends strings, for which reserve has made room.
@@ -77,8 +86,7 @@ func appendStrings(b []byte, list ...string) []byte {
 	return b
 }
 
-// node writes the node of the entry name of the folder dirfd. Its errors name
-// the entry.
+// node writes the node of the current entry, name in the folder dirfd.
 func (d *dumper) node(dirfd int, name string) error {
 	if err := d.reserve(room); err != nil {
 		return err
@@ -87,7 +95,7 @@ func (d *dumper) node(dirfd int, name string) error {
 	if err := retry(func() error {
 		return unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	}); err != nil {
-		return &os.PathError{Op: "stat", Path: name, Err: err}
+		return d.fail("stat", err)
 	}
 	d.strings("(", "type")
 	switch st.Mode & unix.S_IFMT {
@@ -98,12 +106,12 @@ func (d *dumper) node(dirfd int, name string) error {
 		}
 		d.strings("contents")
 		if err := d.file(dirfd, name, st.Size); err != nil {
-			return &os.PathError{Op: "read", Path: name, Err: err}
+			return err
 		}
 	case unix.S_IFLNK:
 		target, err := readlinkat(dirfd, name)
 		if err != nil {
-			return &os.PathError{Op: "readlink", Path: name, Err: err}
+			return d.fail("readlink", err)
 		}
 		d.strings("symlink", "target", target)
 	case unix.S_IFDIR:
@@ -112,7 +120,7 @@ func (d *dumper) node(dirfd int, name string) error {
 			return err
 		}
 	default:
-		return &os.PathError{Op: "archive", Path: name, Err: errors.New("not a file, directory or link")}
+		return d.fail("archive", errors.New("not a file, directory or link"))
 	}
 	d.strings(")")
 	return nil
@@ -121,13 +129,14 @@ func (d *dumper) node(dirfd int, name string) error {
 // errChanged means that a file had not the size that it was said to have.
 var errChanged = errors.New("size changed while it was read")
 
-// file writes the content of a file of size bytes. Each read asks for a byte
-// more than there should be, so that no other call is needed to see that there
-// are no more.
+// file writes the content of a file of size bytes. It was looked at before it
+// is opened: one that has taken its place meanwhile is read as far as it has
+// that size too. Each read asks for a byte more than there should be, so that
+// no other call is needed to see that there are no more.
 func (d *dumper) file(dirfd int, name string, size int64) error {
 	fd, err := openat(dirfd, name, unix.O_RDONLY, 0)
 	if err != nil {
-		return err
+		return d.fail("open", err)
 	}
 	defer unix.Close(fd)
 	d.n = len(wire.AppendUint64(d.buf[:d.n], uint64(size)))
@@ -138,18 +147,15 @@ func (d *dumper) file(dirfd int, name string, size int64) error {
 		b := d.buf[d.n:min(int64(len(d.buf)), int64(d.n)+left+1)]
 		n := 0
 		if err := retry(func() (err error) { n, err = unix.Read(fd, b); return err }); err != nil {
-			return err
+			return d.fail("read", err)
 		}
-		if n == 0 && left == 0 {
-			break
-		}
-		if n == 0 || int64(n) > left {
-			return errChanged
+		if int64(n) > left || n == 0 && left > 0 {
+			return d.fail("read", errChanged)
 		}
 		d.n += n
 		left -= int64(n)
 		if left == 0 && n < len(b) {
-			break // a short read of a regular file is its end
+			break // a regular file's short read is its end
 		}
 	}
 	if err := d.reserve(room); err != nil {
@@ -163,41 +169,35 @@ func (d *dumper) file(dirfd int, name string, size int64) error {
 
 func (d *dumper) directory(dirfd int, name string) error {
 	if d.depth == MaxDepth {
-		return &os.PathError{Op: "archive", Path: name, Err: fmt.Errorf("nested deeper than %d directories", MaxDepth)}
+		return d.fail("archive", fmt.Errorf("nested deeper than %d directories", MaxDepth))
 	}
 	fd, err := openDir(dirfd, name)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
+		return d.fail("open", err)
 	}
 	dir := os.NewFile(uintptr(fd), name)
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return err
+		return d.fail("list", err)
 	}
 	slices.Sort(names)
 	d.depth++
+	own := len(d.path)
 	for _, n := range names {
 		if err := d.reserve(room); err != nil {
 			return err
 		}
+		d.path = append(append(d.path, '/'), n...)
 		d.strings("entry", "(", "name", n, "node")
 		if err := d.node(fd, n); err != nil {
-			return under(name, err)
+			return err
 		}
 		d.strings(")")
+		d.path = d.path[:own]
 	}
 	d.depth--
 	return d.reserve(room) // the ends of many directories follow each other
-}
-
-// under puts a directory before the path of an error that names one.
-func under(dir string, err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		return &os.PathError{Op: pe.Op, Path: dir + "/" + pe.Path, Err: pe.Err}
-	}
-	return err
 }
 
 func readlinkat(dirfd int, name string) (string, error) {

@@ -19,39 +19,51 @@ func RemoveAll(parent *os.Root, name string) error {
 		return fmt.Errorf("nar: remove: %w", err)
 	}
 	dot, err := parent.Open(".")
-	if err == nil {
-		defer dot.Close()
-		err = removeAt(int(dot.Fd()), name)
-	}
 	if err != nil {
 		return fmt.Errorf("nar: remove %s: %w", name, err)
 	}
+	defer dot.Close()
+	rm := remover{path: []byte(name)}
+	rm.remove(int(dot.Fd()), name)
+	if rm.first != nil {
+		return fmt.Errorf("nar: %w", rm.first)
+	}
 	return nil
 }
 
-func removeAt(dirfd int, name string) error {
+// remover removes trees and keeps the first error.
+type remover struct {
+	path  []byte // of the current entry
+	first error
+}
+
+// failed notes an error, if it is one: what is gone needs no removing.
+func (rm *remover) failed(op string, err error) bool {
+	if err == nil {
+		return false
+	}
+	if rm.first == nil && !errors.Is(err, unix.ENOENT) {
+		rm.first = &os.PathError{Op: op, Path: string(rm.path), Err: err}
+	}
+	return true
+}
+
+// remove removes the current entry, name in the folder dirfd.
+func (rm *remover) remove(dirfd int, name string) {
 	err := unlinkat(dirfd, name, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
 	// Linux says EISDIR for a directory, POSIX EPERM.
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return &os.PathError{Op: "remove", Path: name, Err: err}
-	}
-	if err := empty(dirfd, name); err != nil {
-		if errors.Is(err, unix.ENOENT) {
-			return nil
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+		if !rm.empty(dirfd, name) {
+			return
 		}
-		return err
+		err = unlinkat(dirfd, name, unix.AT_REMOVEDIR)
 	}
-	if err := unlinkat(dirfd, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
-		return &os.PathError{Op: "remove", Path: name, Err: err}
-	}
-	return nil
+	rm.failed("remove", err)
 }
 
-// empty removes what is in a directory.
-func empty(dirfd int, name string) error {
+// empty removes what is in the current entry, a directory, and reports whether
+// it could read all of it.
+func (rm *remover) empty(dirfd int, name string) bool {
 	fd, err := openDir(dirfd, name)
 	if errors.Is(err, unix.EACCES) {
 		// Its owner may not read it. Without fchmodat2 (Linux 6.6) this
@@ -60,8 +72,11 @@ func empty(dirfd int, name string) error {
 			fd, err = openDir(dirfd, name)
 		}
 	}
-	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
+	if errors.Is(err, unix.ENOTDIR) {
+		err = unix.EPERM // what unlinkat has said of a file, then
+	}
+	if rm.failed("open", err) {
+		return false
 	}
 	d := os.NewFile(uintptr(fd), name)
 	defer d.Close()
@@ -70,19 +85,16 @@ func empty(dirfd int, name string) error {
 		// Where this fails, so does removing, with the error that counts.
 		_ = unix.Fchmod(fd, 0o700)
 	}
-	var first error
+	own := len(rm.path)
 	for {
 		names, err := d.Readdirnames(1024)
 		for _, n := range names {
-			if err := removeAt(fd, n); err != nil && first == nil {
-				first = err
-			}
+			rm.path = append(append(rm.path, '/'), n...)
+			rm.remove(fd, n)
+			rm.path = rm.path[:own]
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) && first == nil {
-				first = err
-			}
-			return first
+			return errors.Is(err, io.EOF) || !rm.failed("list", err)
 		}
 	}
 }

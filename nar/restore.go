@@ -114,6 +114,10 @@ func (rs *restorer) enter(name string) error {
 		return rs.fail("mkdir", err)
 	}
 	rs.made = true
+	// The umask may have kept even its owner out.
+	if err := unix.Fchmodat(rs.dir().fd, name, 0o700, 0); err != nil {
+		return rs.fail("chmod", err)
+	}
 	root, err := parent.OpenRoot(name)
 	if err != nil {
 		return rs.fail("open", err)
