@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -126,8 +127,42 @@ func BenchmarkVerify(b *testing.B) {
 	})
 }
 
-// A file costs a bounded number of allocations: its names, mostly. Nothing
-// grows with its size.
+// Memory does not grow with a file's size.
+func TestMemory(t *testing.T) {
+	const size = 64 << 20
+	head := build(magic, "(", "type", "regular", "contents", size)
+	archive := func() io.Reader {
+		return io.MultiReader(bytes.NewReader(head), io.LimitReader(zeros{}, size), bytes.NewReader(build(")")))
+	}
+	root, path := tempRoot(t)
+	dedup := openDedup(t, path)
+	for name, run := range map[string]func() (Info, error){
+		"Verify":  func() (Info, error) { return Verify(archive()) },
+		"Restore": func() (Info, error) { return Restore(archive(), root, "x", RestoreOptions{Dedup: dedup}) },
+		"again":   func() (Info, error) { return Restore(archive(), root, "y", RestoreOptions{Dedup: dedup}) },
+		"Dump":    func() (Info, error) { return Dump(io.Discard, path) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := run(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 4*bufSize {
+			t.Errorf("%s allocated %d bytes", name, got)
+		}
+	}
+}
+
+// zeros is an endless stream.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// A file costs a bounded number of allocations: its names, mostly.
 func TestAllocations(t *testing.T) {
 	n := node{mode: os.ModeDir}
 	for i := range 500 {

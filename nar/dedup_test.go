@@ -78,6 +78,12 @@ func TestDedup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A name that is taken stays, though a link to the same file would do.
+	for name, n := range dedupFiles() {
+		if _, err := Restore(bytes.NewReader(n.archive()), root, name, RestoreOptions{Dedup: dedup}); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s again: %v", name, err)
+		}
+	}
 	var want []string
 	for name, n := range dedupFiles() {
 		shared := len(n.content) >= DedupMinSize
