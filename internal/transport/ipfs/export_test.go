@@ -1,0 +1,32 @@
+package ipfs
+
+import (
+	"bytes"
+	"iter"
+
+	"ersatz/eris"
+)
+
+// MaxLinks is the number of links in a full manifest node.
+const MaxLinks = maxLinks
+
+// Manifest returns the manifest's CID and its nodes' sizes, children first.
+func Manifest(refs iter.Seq[eris.Ref]) (string, []int, error) {
+	var sizes []int
+	c, err := manifest(refs, func(_ cid, node []byte) error {
+		sizes = append(sizes, len(node))
+		return nil
+	})
+	return c.String(), sizes, err
+}
+
+// CAR returns the archive that Put sends.
+func CAR(refs iter.Seq[eris.Ref], blocks func(emit func(eris.Ref, []byte) error) error) ([]byte, error) {
+	top, err := manifest(refs, nil)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = writeCAR(&b, top, refs, blocks)
+	return b.Bytes(), err
+}

@@ -1,0 +1,94 @@
+package ipfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ersatz/eris"
+)
+
+// grace is how much longer than BlockTimeout the daemon has for its answer.
+const grace = 4 * time.Second
+
+// Fetch asks the daemon for each block with block/get, 32 at a time over kept
+// connections; the daemon asks its network for what it lacks. A block that
+// the daemon does not find within BlockTimeout counts as missing. Fetch
+// implements eris.Fetcher.
+func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, ref := range refs {
+		var buf []byte
+		select {
+		case buf = <-c.slots:
+		case <-ctx.Done():
+			// If a request ended the others, its error says more.
+			if err := g.Wait(); err != nil {
+				return err
+			}
+			return ctx.Err()
+		}
+		g.Go(func() error {
+			if len(buf) < int(size)+1 {
+				buf = make([]byte, int(size)+1)
+			}
+			defer func() { c.slots <- buf }()
+			block, err := c.get(ctx, ref, buf[:int(size)+1])
+			if err != nil || block == nil {
+				return err
+			}
+			if err := got(i, block); err != nil {
+				return fmt.Errorf("ipfs: %s: %w", c.api, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// get reads a block into buf, which has room for one byte more than a block
+// has. It returns nil for a block that the daemon does not find.
+func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.BlockTimeout+grace, errors.New("no answer"))
+	defer cancel()
+	args := url.Values{"arg": {CID(ref)}, "timeout": {c.BlockTimeout.String()}}
+	resp, err := c.post(ctx, "block/get", args, "", nil)
+	if isMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer drain(resp)
+	n, err := io.ReadFull(resp.Body, buf)
+	switch {
+	case err == nil:
+		resp.Body.Close() // no end is to be waited for
+		return buf, nil   // too long, which got finds out
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && int64(n) == resp.ContentLength,
+		errors.Is(err, io.ErrUnexpectedEOF) && resp.ContentLength < 0:
+		return buf[:n], c.streamError("block/get", resp)
+	}
+	return nil, fmt.Errorf("ipfs: %s: block/get %s: %w", c.api, CID(ref), err)
+}
+
+// isMissing reports whether the daemon said that it has no such block, or had
+// not found one in time.
+func isMissing(err error) bool {
+	var e *RPCError
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, s := range []string{"deadline exceeded", "not found", "could not find"} {
+		if strings.Contains(e.Message, s) {
+			return true
+		}
+	}
+	return false
+}
