@@ -36,10 +36,14 @@ func Leaf(node, content []byte) {
 // with counter 0 and the nonce that the level gives. Both have the size of a
 // block; they are the same slice or do not overlap.
 func Seal(dst, node []byte, level int, key Key) {
-	var nonce [chacha20.NonceSize]byte
-	nonce[0] = byte(level)
+	nonce := levelNonce(level)
 	xor(dst, node, &nonce, &key)
 }
+
+type nonce = [chacha20.NonceSize]byte
+
+// levelNonce returns the nonce of a level's nodes (section "Encrypt").
+func levelNonce(level int) nonce { return nonce{byte(level)} }
 
 // edge is what xor leaves to the slow implementation at either end, in bytes:
 // one block of the cipher.
@@ -50,11 +54,14 @@ const edge = 64
 // first 64 bytes take the one and the rest the other, whose tag of 16 bytes
 // lands where the last 64 bytes, kept aside, are written afterwards. See
 // docs/decisions/0001-chacha20.md.
-func xor(dst, src []byte, nonce *[chacha20.NonceSize]byte, key *Key) {
+//
+// The AEAD costs one allocation of 32 bytes, and one more if n is not already
+// on the heap.
+func xor(dst, src []byte, n *nonce, key *Key) {
 	if len(dst) != len(src) || !BlockSize(len(src)).Valid() {
 		panic(fmt.Sprintf("eris: xor of %d bytes into %d", len(src), len(dst)))
 	}
-	slow, err := chacha20.NewUnauthenticatedCipher(key[:], nonce[:])
+	slow, err := chacha20.NewUnauthenticatedCipher(key[:], n[:])
 	if err != nil {
 		panic(err) // neither length is ever wrong
 	}
@@ -66,7 +73,7 @@ func xor(dst, src []byte, nonce *[chacha20.NonceSize]byte, key *Key) {
 	var last [edge]byte
 	copy(last[:], src[end:])
 	slow.XORKeyStream(dst[:edge], src[:edge])
-	fast.Seal(dst[edge:edge], nonce[:], src[edge:end], nil)
+	fast.Seal(dst[edge:edge], n[:], src[edge:end], nil)
 	slow.SetCounter(uint32(end / edge))
 	slow.XORKeyStream(dst[end:], last[:])
 }

@@ -29,6 +29,8 @@ type Encoder struct {
 	keyed  hash.Hash // BLAKE2b keyed with the convergence secret
 	leaf   []byte    // content of the leaf being filled
 	block  []byte    // ciphertext at hand
+	key    Key       // of the node at hand
+	nonce  nonce     // of the node at hand
 	counts []int64   // nodes emitted per level
 	levels [][]byte  // pairs gathered per level, for a node of the level above
 	n      int64
@@ -139,11 +141,10 @@ func (e *Encoder) Finish() (ReadCap, error) {
 }
 
 func (e *Encoder) encodeLeaf(node []byte) {
-	var key Key
 	e.keyed.Reset()
 	e.keyed.Write(node)
-	e.keyed.Sum(key[:0])
-	e.encodeNode(0, node, key)
+	e.keyed.Sum(e.key[:0])
+	e.encodeNode(0, node)
 }
 
 // collapse encodes the pairs gathered at a level as a node of the next.
@@ -152,14 +153,17 @@ func (e *Encoder) collapse(level int) {
 	node := e.levels[level][:e.size]
 	clear(node[n:])
 	e.levels[level] = node[:0]
-	e.encodeNode(level+1, node, Key(blake2b.Sum256(node)))
+	e.key = blake2b.Sum256(node)
+	e.encodeNode(level+1, node)
 }
 
-// encodeNode encrypts a node, emits its block and adds its pair to the level.
+// encodeNode encrypts a node with e.key, emits its block and adds its pair to the level.
 // A full level is collapsed only when one more pair comes, so that a content
 // of exactly arity nodes gets no node too many.
-func (e *Encoder) encodeNode(level int, node []byte, key Key) {
-	Seal(e.block, node, level, key)
+func (e *Encoder) encodeNode(level int, node []byte) {
+	key := e.key
+	e.nonce = levelNonce(level)
+	xor(e.block, node, &e.nonce, &key)
 	ref := BlockRef(e.block)
 	if level == len(e.levels) {
 		e.levels = append(e.levels, make([]byte, 0, e.size))

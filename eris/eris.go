@@ -119,6 +119,8 @@ var (
 	ErrTooLong = errors.New("eris: content longer than its bound")
 )
 
+func tooLong(bound int64) error { return fmt.Errorf("%w of %d bytes", ErrTooLong, bound) }
+
 // MissingError names a block that no source had. It matches ErrNotFound.
 type MissingError struct{ Ref Ref }
 

@@ -2,6 +2,7 @@ package eris
 
 import (
 	"context"
+	"encoding/binary"
 	"sync/atomic"
 )
 
@@ -51,14 +52,23 @@ func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 	size := int(c.Size)
 	refs := make([]Ref, 0, len(b.pairs))
 	unique := make([]int, 0, len(b.pairs)) // per reference: the first node that has it
-	same := make(map[pair]int, len(b.pairs))
+	origin := make([]int, len(b.pairs))    // per node: the first node that is the same
+	// A reference is a hash, so its first bytes will do for a map; where
+	// hostile ones agree in them, a block is asked for twice.
+	seen := make(map[uint64]int, len(b.pairs))
 	for i, p := range b.pairs {
-		if _, ok := same[p]; ok {
-			continue
+		h := binary.NativeEndian.Uint64(p.ref[:])
+		j, ok := seen[h]
+		if !ok || b.pairs[j] != p {
+			j, seen[h] = i, i
+			refs = append(refs, p.ref)
+			unique = append(unique, i)
 		}
-		same[p] = i
-		refs = append(refs, p.ref)
-		unique = append(unique, i)
+		origin[i] = j
+	}
+	nonce := levelNonce(b.level)
+	if c.legacy {
+		nonce = levelNonce(0)
 	}
 	slots := make([]atomic.Int32, len(refs))
 	got := func(i int, block []byte) error {
@@ -70,7 +80,7 @@ func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 			return &CorruptError{p.ref, "bytes do not match the reference"}
 		}
 		if slots[i].CompareAndSwap(slotEmpty, slotBusy) {
-			c.open(b.nodes[unique[i]*size:][:size], block, b.level, p.key)
+			xor(b.nodes[unique[i]*size:][:size], block, &nonce, &p.key)
 			slots[i].Store(slotFull)
 		}
 		return nil
@@ -84,17 +94,9 @@ func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 			return
 		}
 	}
-	for i, p := range b.pairs {
-		if j := same[p]; j != i {
+	for i, j := range origin {
+		if j != i {
 			copy(b.nodes[i*size:][:size], b.nodes[j*size:][:size])
 		}
 	}
-}
-
-// open decrypts a block into dst.
-func (c ReadCap) open(dst, block []byte, level int, key Key) {
-	if c.legacy {
-		level = 0
-	}
-	Seal(dst, block, level, key)
 }

@@ -133,8 +133,8 @@ func (r *Reader) fetch(level int, first int64, pairs []pair) ([]byte, error) {
 // Length returns the content's length in bytes. The first call fetches the
 // last node of each level.
 func (r *Reader) Length() (int64, error) {
-	if r.refused != nil {
-		return 0, r.refused
+	if err := r.unusable(); err != nil {
+		return 0, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,7 +149,7 @@ func (r *Reader) Length() (int64, error) {
 		}
 		last = last*int64(r.c.Size.Arity()) + int64(len(n.pairs)) - 1
 		if last > r.o.MaxLength/nodeSpan(r.c.Size, level-1) {
-			return 0, fmt.Errorf("%w of %d bytes", ErrTooLong, r.o.MaxLength)
+			return 0, tooLong(r.o.MaxLength)
 		}
 	}
 	p, err := r.childPairs(0, last, 1)
@@ -166,7 +166,7 @@ func (r *Reader) Length() (int64, error) {
 	}
 	length := last*int64(r.c.Size) + int64(n)
 	if length > r.o.MaxLength {
-		return 0, fmt.Errorf("%w of %d bytes", ErrTooLong, r.o.MaxLength)
+		return 0, tooLong(r.o.MaxLength)
 	}
 	r.length = length
 	return length, nil

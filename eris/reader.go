@@ -50,13 +50,13 @@ var ErrClosed = errors.New("eris: reader is closed")
 // is full, and a root has two children at least. So the content of a tree is
 // the same whether it is read in order or at random.
 type Reader struct {
-	ctx context.Context // ended by Close
-	end context.CancelFunc
+	ctx context.Context // io.Reader has no place for it; ended by Close
+	end context.CancelCauseFunc
 	c   ReadCap
 	f   Fetcher
 	o   ReaderOptions
 
-	refused error // every call returns it: the capability cannot be read
+	refused error // the capability cannot be read; set once
 	pos     int64 // of the next Read
 	stream  *stream
 	err     error // that the stream ended with; stays until the position changes
@@ -70,7 +70,7 @@ type Reader struct {
 // ctx ends. Nothing is asked for before the first read. Close it.
 func NewReader(ctx context.Context, c ReadCap, f Fetcher, o ReaderOptions) *Reader {
 	r := &Reader{c: c, f: f, length: -1, path: make([]pathNode, int(c.Level)+1)}
-	r.ctx, r.end = context.WithCancel(ctx)
+	r.ctx, r.end = context.WithCancelCause(ctx)
 	if !c.Size.Valid() {
 		r.refused = fmt.Errorf("eris: read capability: unknown block size %d", int(c.Size))
 		return r
@@ -84,12 +84,18 @@ func NewReader(ctx context.Context, c ReadCap, f Fetcher, o ReaderOptions) *Read
 
 // Close ends all requests and returns when their goroutines have ended.
 func (r *Reader) Close() error {
+	r.end(ErrClosed)
 	r.stop()
-	r.end()
-	if r.refused == nil {
-		r.refused = ErrClosed
-	}
 	return nil
+}
+
+// unusable returns the error that every call returns: the capability was
+// refused, the Reader is closed, or its context has ended.
+func (r *Reader) unusable() error {
+	if r.refused != nil {
+		return r.refused
+	}
+	return context.Cause(r.ctx)
 }
 
 // Read decodes in order, with blocks asked for ahead.
@@ -128,8 +134,8 @@ func (r *Reader) WriteTo(w io.Writer) (n int64, err error) {
 // chunk returns the content that is at hand from the position on, at least one
 // byte, or the error that the stream ended with.
 func (r *Reader) chunk() ([]byte, error) {
-	if r.refused != nil {
-		return nil, r.refused
+	if err := r.unusable(); err != nil {
+		return nil, err
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -178,8 +184,8 @@ func (r *Reader) stop() {
 // Seek sets the position of the next Read. Seeking from the end has to learn
 // the content's length, which fetches one block per level.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
-	if r.refused != nil {
-		return r.pos, r.refused
+	if err := r.unusable(); err != nil {
+		return r.pos, err
 	}
 	switch whence {
 	case io.SeekStart:
@@ -300,7 +306,7 @@ func (s *stream) finish() error {
 	}
 	s.last, s.end = true, n*s.size+length
 	if s.at+int64(s.end) > s.bound {
-		return fmt.Errorf("%w of %d bytes", ErrTooLong, s.bound)
+		return tooLong(s.bound)
 	}
 	return nil
 }

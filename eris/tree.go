@@ -2,7 +2,7 @@ package eris
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"sync"
 
 	"golang.org/x/crypto/blake2b"
@@ -106,7 +106,7 @@ func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 			free: make(chan []byte, sizes[level][1]+1),
 		}
 		if above == nil {
-			s.size = 1
+			s.size, s.next = 1, 0
 		}
 		for range cap(s.free) {
 			s.free <- nil
@@ -140,8 +140,8 @@ func (s *stage) run(ctx context.Context) {
 		}
 		more, err := s.gather(b, &skip)
 		if err != nil {
-			// The nodes before the fault are still good.
-			if len(b.pairs) > 0 {
+			// The nodes before a fault are still good.
+			if len(b.pairs) > 0 && !errors.Is(err, ErrTooLong) {
 				if !s.start(ctx, b, &fetches) {
 					return
 				}
@@ -215,11 +215,6 @@ func (s *stage) gather(b *batch, skip *int) (more bool, err error) {
 			*skip = 0
 		}
 		n := min(len(s.pairs), s.size-len(b.pairs))
-		room := s.limit + 1 - (s.next + int64(len(b.pairs)))
-		if room <= 0 {
-			return false, fmt.Errorf("%w of %d bytes", ErrTooLong, s.bound)
-		}
-		n = int(min(int64(n), room))
 		b.pairs = append(b.pairs, s.pairs[:n]...)
 		s.pairs = s.pairs[n:]
 	}
@@ -271,7 +266,11 @@ func (s *stage) nextNode() (more bool, err error) {
 	if s.above.above == nil && len(s.all) == 1 {
 		return false, &CorruptError{ref, "root node has one pair only"}
 	}
+	arity := s.c.Size.Arity()
+	if (s.parent.first+int64(s.node))*int64(arity)+int64(len(s.all))-1 > s.limit {
+		return false, tooLong(s.bound)
+	}
 	s.pairs = s.all
-	s.full = len(s.all) == s.c.Size.Arity()
+	s.full = len(s.all) == arity
 	return true, nil
 }
