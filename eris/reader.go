@@ -135,6 +135,7 @@ func (r *Reader) WriteTo(w io.Writer) (n int64, err error) {
 // byte, or the error that the stream ended with.
 func (r *Reader) chunk() ([]byte, error) {
 	if err := r.unusable(); err != nil {
+		r.stop()
 		return nil, err
 	}
 	if r.err != nil {
