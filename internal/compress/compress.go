@@ -1,0 +1,165 @@
+// Package compress names the compression methods of substitutes and opens
+// streams of them. Decoders bound the memory that a stream can ask for; how
+// much comes out is for the caller to bound.
+package compress
+
+import (
+	"compress/bzip2"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// Method is a compression method with its level.
+type Method struct {
+	Name  string // none, gzip, lzip, zstd
+	Level int    // 0 for none
+}
+
+// levels are the methods that NewWriter knows.
+var levels = map[string]struct{ min, max, standard int }{
+	"none": {0, 0, 0},
+	"gzip": {1, 9, 9},
+	"lzip": {1, 9, 9},
+	"zstd": {1, 19, 19},
+}
+
+// None is the method of a nar that is not compressed.
+var None = Method{Name: "none"}
+
+// ParseMethod reads METHOD or METHOD:LEVEL, and the level alone that `guix
+// publish` allows, which means gzip, or no compression where it is 0.
+func ParseMethod(s string) (Method, error) {
+	name, text, given := strings.Cut(s, ":")
+	if n, err := strconv.Atoi(s); err == nil {
+		if n == 0 {
+			return None, nil
+		}
+		name, text, given = "gzip", s, true
+	}
+	l, ok := levels[name]
+	if !ok {
+		return Method{}, fmt.Errorf("compression method %q is none of zstd, gzip, lzip and none", name)
+	}
+	if !given {
+		return Method{name, l.standard}, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < l.min || n > l.max {
+		return Method{}, fmt.Errorf("compression level %q: %s has %d to %d", text, name, l.min, l.max)
+	}
+	return Method{name, n}, nil
+}
+
+// String returns what ParseMethod reads.
+func (m Method) String() string {
+	if m.Level == 0 {
+		return m.Name
+	}
+	return m.Name + ":" + strconv.Itoa(m.Level)
+}
+
+// Format returns the media type of a nar in this form, as ERISFormat has it:
+// application/x-nix-archive+zstd-19. A level of 0 stands for an unknown one
+// and is left out.
+func (m Method) Format() string {
+	const nar = "application/x-nix-archive"
+	switch {
+	case m.Name == "none":
+		return nar
+	case m.Level == 0:
+		return nar + "+" + m.Name
+	}
+	return nar + "+" + m.Name + "-" + strconv.Itoa(m.Level)
+}
+
+// ParseFormat reads what Format prints.
+func ParseFormat(s string) (Method, error) {
+	rest, ok := strings.CutPrefix(s, "application/x-nix-archive")
+	if !ok {
+		return Method{}, fmt.Errorf("media type %q is no nar", s)
+	}
+	if rest == "" {
+		return None, nil
+	}
+	name, level, leveled := strings.Cut(strings.TrimPrefix(rest, "+"), "-")
+	if rest[0] != '+' || !Readable(name) || name == "none" {
+		return Method{}, fmt.Errorf("media type %q: unknown compression", s)
+	}
+	m := Method{Name: name}
+	if leveled {
+		n, err := strconv.Atoi(level)
+		if err != nil || n < 1 {
+			return Method{}, fmt.Errorf("media type %q: compression level", s)
+		}
+		m.Level = n
+	}
+	return m, nil
+}
+
+// NewWriter returns a writer that compresses into w. Closing it ends the
+// stream and leaves w open.
+func NewWriter(w io.Writer, m Method) (io.WriteCloser, error) {
+	switch m.Name {
+	case "none":
+		return nopCloser{w}, nil
+	case "gzip":
+		return gzip.NewWriterLevel(w, m.Level)
+	case "lzip":
+		return newLzipWriter(w, m.Level)
+	case "zstd":
+		return newZstdWriter(w, m.Level)
+	}
+	return nil, fmt.Errorf("compression method %q cannot be written", m.Name)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// maxWindow bounds the history that a stream makes its decoder keep, in bytes:
+// zstd's levels up to 19 use 8 MiB at most, lzip -9 and xz -8 32 MiB.
+const maxWindow = 32 << 20
+
+// Readable reports whether NewReader knows the method.
+func Readable(name string) bool {
+	switch name {
+	case "none", "gzip", "lzip", "zstd", "xz", "bzip2":
+		return true
+	}
+	return false
+}
+
+// NewReader returns a reader that decompresses r. A stream that is cut short,
+// or followed by what is not another one, gives an error. Closing the reader
+// frees its memory and leaves r open.
+func NewReader(r io.Reader, name string) (io.ReadCloser, error) {
+	switch name {
+	case "none":
+		return io.NopCloser(r), nil
+	case "gzip":
+		return gzip.NewReader(r)
+	case "lzip":
+		return io.NopCloser(newLzipReader(r)), nil
+	case "zstd":
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	case "xz":
+		d, err := xz.ReaderConfig{DictCap: maxWindow}.NewReader(r)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(d), nil
+	case "bzip2":
+		return io.NopCloser(bzip2.NewReader(r)), nil
+	}
+	return nil, fmt.Errorf("compression method %q cannot be read", name)
+}

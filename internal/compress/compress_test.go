@@ -1,0 +1,182 @@
+package compress_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"testing/iotest"
+
+	"ersatz/internal/compress"
+)
+
+// content is compressible and not trivial.
+func content(n int) []byte {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var b bytes.Buffer
+	for b.Len() < n {
+		fmt.Fprintf(&b, "line %d of a text that repeats %x\n", rng.IntN(500), rng.IntN(1<<16))
+	}
+	return b.Bytes()[:n]
+}
+
+func pack(t testing.TB, data []byte, m compress.Method) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := compress.NewWriter(&b, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func unpack(r io.Reader, name string) ([]byte, error) {
+	z, err := compress.NewReader(r, name)
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return io.ReadAll(z)
+}
+
+var methods = []compress.Method{
+	compress.None, {Name: "gzip", Level: 9}, {Name: "lzip", Level: 1}, {Name: "lzip", Level: 9},
+	{Name: "zstd", Level: 3}, {Name: "zstd", Level: 19},
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, m := range methods {
+		for _, n := range []int{0, 1, 1000, 300_000} {
+			data := content(n)
+			packed := pack(t, data, m)
+			if got, err := unpack(bytes.NewReader(packed), m.Name); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%s, %d bytes: %d back, %v", m, n, len(got), err)
+			}
+			if got, err := unpack(iotest.OneByteReader(bytes.NewReader(packed)), m.Name); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%s, %d bytes, one at a time: %d back, %v", m, n, len(got), err)
+			}
+		}
+	}
+}
+
+func TestBroken(t *testing.T) {
+	data := content(100_000)
+	for _, m := range methods[1:] {
+		packed := pack(t, data, m)
+		for _, cut := range []int{1, 5, len(packed) / 2, len(packed) - 9, len(packed) - 1} {
+			if _, err := unpack(bytes.NewReader(packed[:cut]), m.Name); err == nil {
+				t.Errorf("%s: cut at %d of %d: no error", m, cut, len(packed))
+			}
+		}
+		if _, err := unpack(bytes.NewReader(append(bytes.Clone(packed), "garbage, and more of it"...)), m.Name); err == nil {
+			t.Errorf("%s: garbage at the end: no error", m)
+		}
+		twice := append(bytes.Clone(packed), packed...)
+		if got, err := unpack(bytes.NewReader(twice), m.Name); err != nil || len(got) != 2*len(data) {
+			t.Errorf("%s: two streams: %d bytes, %v", m, len(got), err)
+		}
+	}
+}
+
+// tool runs a program of the system, or skips.
+func tool(t *testing.T, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed", name)
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return out
+}
+
+// TestTools exchanges streams with the reference programs, both ways.
+func TestTools(t *testing.T) {
+	data := content(3_000_000)
+	for method, program := range map[string]string{"gzip": "gzip", "lzip": "lzip", "zstd": "zstd", "xz": "xz", "bzip2": "bzip2"} {
+		t.Run(program, func(t *testing.T) {
+			packed := tool(t, data, program, "-c", "-9")
+			if got, err := unpack(bytes.NewReader(packed), method); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("from %s: %d bytes, %v", program, len(got), err)
+			}
+			m, err := compress.ParseMethod(method)
+			if err != nil {
+				return // only read
+			}
+			if got := tool(t, pack(t, data, m), program, "-dc"); !bytes.Equal(got, data) {
+				t.Errorf("to %s: %d bytes", program, len(got))
+			}
+		})
+	}
+}
+
+// TestReferenceSize holds libzstd to the size of the reference program.
+func TestReferenceSize(t *testing.T) {
+	if !compress.Native {
+		t.Skip("built without cgo: the Go encoder is larger by about 14 %")
+	}
+	data, err := os.ReadFile(filepath.Join("..", "..", "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = append(data, content(5_000_000)...)
+	want := len(tool(t, data, "zstd", "-19", "-c"))
+	got := len(pack(t, data, compress.Method{Name: "zstd", Level: 19}))
+	if d := got - want; d < -want/500 || d > want/500 {
+		t.Errorf("%d bytes, zstd -19 makes %d", got, want)
+	}
+}
+
+func TestParseMethod(t *testing.T) {
+	for s, want := range map[string]string{
+		"zstd": "zstd:19", "zstd:3": "zstd:3", "gzip": "gzip:9", "lzip:9": "lzip:9", "none": "none", "0": "none", "5": "gzip:5",
+		"zstd:0": "", "zstd:20": "", "xz": "", "": "", "gzip:": "", "gzip:x": "", "none:1": "",
+	} {
+		m, err := compress.ParseMethod(s)
+		if (err != nil) != (want == "") || err == nil && m.String() != want {
+			t.Errorf("%q: %q, %v", s, m, err)
+		}
+		if err == nil {
+			if f, err := compress.ParseFormat(m.Format()); err != nil || f != m {
+				t.Errorf("%q: format %q read as %v, %v", s, m.Format(), f, err)
+			}
+		}
+	}
+	for _, s := range []string{"", "application/x-nix-archive+", "application/x-nix-archive-zstd", "application/x-nix-archive+none", "application/x-nix-archive+zstd-0"} {
+		if m, err := compress.ParseFormat(s); err == nil {
+			t.Errorf("%q: %v", s, m)
+		}
+	}
+}
+
+func FuzzNewReader(f *testing.F) {
+	names := []string{"gzip", "lzip", "zstd", "xz", "bzip2"}
+	for i, name := range names[:3] {
+		m, err := compress.ParseMethod(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(i, pack(f, content(2000), m))
+	}
+	f.Fuzz(func(t *testing.T, i int, data []byte) {
+		z, err := compress.NewReader(bytes.NewReader(data), names[uint(i)%uint(len(names))])
+		if err != nil {
+			return
+		}
+		defer z.Close()
+		io.Copy(io.Discard, io.LimitReader(z, 1<<20)) // the law: it ends, without a panic
+	})
+}
