@@ -1,0 +1,151 @@
+// Package doctor looks at everything that ersatz depends on and says what is
+// missing and what to do about it: keys, the daemon's setting, servers, the
+// IPFS daemon, clock, disk. It changes nothing but for a temporary file in the
+// state folder, which it removes.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Level says how bad a finding is.
+type Level int
+
+// The levels of a finding.
+const (
+	OK   Level = iota // as it should be
+	Note              // worth knowing; not needed by all
+	Bad               // substitutes will not work as they should
+)
+
+// String returns "ok", "note" or "BAD".
+func (l Level) String() string { return [...]string{"ok", "note", "BAD"}[l] }
+
+// MarshalText returns the level in lower case.
+func (l Level) MarshalText() ([]byte, error) { return []byte(strings.ToLower(l.String())), nil }
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`            // such as "acl"
+	Level  Level  `json:"level"`            // "ok", "note" or "bad"
+	Text   string `json:"text"`             // what was found
+	Advice string `json:"advice,omitempty"` // what to do; "" if nothing is to be done
+}
+
+// Options say where to look. The zero Options looks at an ordinary machine.
+type Options struct {
+	// Root is put before every path that is read. Default "/".
+	Root string
+	// ACL is the access control list. Default /etc/guix/acl.
+	ACL string
+	// PublicKey and PrivateKey are what publish signs with. Default
+	// /etc/guix/signing-key.pub and .sec.
+	PublicKey, PrivateKey string
+	// State is the state folder of substitute. Default /var/lib/ersatz.
+	State string
+	// Store is the folder of store items. Default /gnu/store.
+	Store string
+	// Servers are asked instead of those of the running daemon.
+	Servers []string
+	// IPFS is the address of a Kubo RPC; "" if none is used.
+	IPFS string
+	// Timeout bounds each request. Default 5 s.
+	Timeout time.Duration
+	// Client sends the requests. Default: one that checks no certificates,
+	// as substitutes are fetched.
+	Client *http.Client
+	// Now returns the time. Default time.Now.
+	Now func() time.Time
+}
+
+func (o Options) defaults() Options {
+	for _, d := range []struct {
+		field *string
+		value string
+	}{
+		{&o.Root, "/"}, {&o.ACL, "/etc/guix/acl"}, {&o.PublicKey, "/etc/guix/signing-key.pub"},
+		{&o.PrivateKey, "/etc/guix/signing-key.sec"}, {&o.State, "/var/lib/ersatz"}, {&o.Store, "/gnu/store"},
+	} {
+		if *d.field == "" {
+			*d.field = d.value
+		}
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 5 * time.Second
+	}
+	if o.Client == nil {
+		o.Client = uncheckedClient()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// examination is one run.
+type examination struct {
+	o        Options
+	daemon   daemon
+	findings []Finding
+}
+
+// Examine makes all checks. They are independent: none is left out because
+// another failed.
+func Examine(ctx context.Context, o Options) []Finding {
+	e := &examination{o: o.defaults()}
+	e.checkACL()
+	e.checkSigningKey()
+	e.checkDaemon()
+	e.checkServers(ctx)
+	e.checkIPFS(ctx)
+	e.checkState()
+	e.checkStore()
+	return e.findings
+}
+
+// Faults returns how many findings are Bad.
+func Faults(findings []Finding) int {
+	n := 0
+	for _, f := range findings {
+		if f.Level == Bad {
+			n++
+		}
+	}
+	return n
+}
+
+// Print writes findings as text, with advice below what it belongs to.
+func Print(w io.Writer, findings []Finding) error {
+	var b strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&b, "%-5s%s: %s\n", f.Level, f.Check, f.Text)
+		if f.Advice != "" {
+			for line := range strings.Lines(f.Advice) {
+				fmt.Fprintf(&b, "       %s\n", strings.TrimSuffix(line, "\n"))
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// PrintJSON writes findings as one JSON array.
+func PrintJSON(w io.Writer, findings []Finding) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(findings)
+}
+
+func (e *examination) add(check string, level Level, text, advice string) {
+	e.findings = append(e.findings, Finding{check, level, text, advice})
+}
+
+// path returns where p is under the root.
+func (e *examination) path(p string) string { return filepath.Join(e.o.Root, p) }

@@ -1,0 +1,88 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"ersatz/guixsig"
+)
+
+func (e *examination) checkACL() {
+	const check = "acl"
+	text, err := os.ReadFile(e.path(e.o.ACL))
+	if errors.Is(err, fs.ErrNotExist) {
+		e.add(check, Bad, fmt.Sprintf("%s is missing: no substitute is trusted", e.o.ACL),
+			"authorize a server's key: sudo ersatz authorize < signing-key.pub")
+		return
+	}
+	if err != nil {
+		e.add(check, Bad, err.Error(), "make the file readable by the daemon's user")
+		return
+	}
+	acl, err := guixsig.ParseACL(text)
+	if err != nil {
+		e.add(check, Bad, fmt.Sprintf("%s: %v", e.o.ACL, err), "mend the file, or move it away and authorize the keys again")
+		return
+	}
+	n := len(acl.Keys())
+	if n == 0 {
+		e.add(check, Bad, fmt.Sprintf("%s has no keys: no substitute is trusted", e.o.ACL),
+			"authorize a server's key: sudo ersatz authorize < signing-key.pub")
+		return
+	}
+	e.add(check, OK, fmt.Sprintf("%s authorizes %s", e.o.ACL, count(n, "key")), "")
+}
+
+// checkSigningKey looks at the key pair that only publish needs.
+func (e *examination) checkSigningKey() {
+	const check = "signing key"
+	text, err := os.ReadFile(e.path(e.o.PublicKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		e.add(check, Note, fmt.Sprintf("%s is missing; only publish needs it", e.o.PublicKey),
+			"to publish: sudo ersatz keygen /etc/guix")
+		return
+	}
+	if err != nil {
+		e.add(check, Note, err.Error(), "")
+		return
+	}
+	public, err := guixsig.ParsePublicKey(text)
+	if err != nil {
+		e.add(check, Bad, fmt.Sprintf("%s: %v", e.o.PublicKey, err), "restore it, or move both files away and run: sudo ersatz keygen /etc/guix")
+		return
+	}
+	text, err = os.ReadFile(e.path(e.o.PrivateKey))
+	if err != nil {
+		advice := "run doctor as the user that publishes"
+		if errors.Is(err, fs.ErrNotExist) {
+			advice = "without it nothing can be signed: restore it, or move the public key away and run: sudo ersatz keygen /etc/guix"
+		}
+		e.add(check, Note, err.Error(), advice)
+		return
+	}
+	private, err := guixsig.ParsePrivateKey(text)
+	if err != nil {
+		e.add(check, Bad, fmt.Sprintf("%s: %v", e.o.PrivateKey, err), "restore it, or move both files away and run: sudo ersatz keygen /etc/guix")
+		return
+	}
+	if !private.Public().Equal(public) {
+		e.add(check, Bad, fmt.Sprintf("%s and %s are not a pair", e.o.PublicKey, e.o.PrivateKey), "restore the one that belongs to the other")
+		return
+	}
+	if fi, err := os.Stat(e.path(e.o.PrivateKey)); err == nil && fi.Mode().Perm()&0o077 != 0 {
+		e.add(check, Bad, fmt.Sprintf("%s can be read by others (mode %04o)", e.o.PrivateKey, fi.Mode().Perm()),
+			"sudo chmod 400 "+e.o.PrivateKey)
+		return
+	}
+	e.add(check, OK, public.String(), "")
+}
+
+// count returns "1 key" or "2 keys".
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
