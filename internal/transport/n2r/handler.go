@@ -1,0 +1,125 @@
+package n2r
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"ersatz/eris"
+)
+
+// Blocks is a store that a Handler serves from. What it returns is verified.
+type Blocks interface {
+	// Get returns a block. The error matches eris.ErrNotFound if it is not
+	// there.
+	Get(ctx context.Context, ref eris.Ref) ([]byte, error)
+
+	// Batch calls emit(i, block) for each reference in order, with a nil block
+	// for one that is not there. emit does not keep the block. Batch returns
+	// the first error of emit.
+	Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error
+}
+
+const (
+	// maxBatches bounds the batches that are answered at once, each of which
+	// holds a block and an open file.
+	maxBatches = 64
+
+	// stall bounds how long a client may leave a write waiting.
+	stall = 30 * time.Second
+)
+
+// Handler serves blocks: GET and HEAD of BlockPath, POST of BatchPath.
+func Handler(b Blocks) http.Handler {
+	s := &server{blocks: b, slots: make(chan struct{}, maxBatches)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+BlockPath, s.block) // and HEAD
+	mux.HandleFunc("POST "+BatchPath, s.batch)
+	return mux
+}
+
+type server struct {
+	blocks Blocks
+	slots  chan struct{}
+}
+
+func (s *server) block(w http.ResponseWriter, r *http.Request) {
+	ref, ok := parseQuery(r.URL.RawQuery)
+	if !ok {
+		http.Error(w, "the query is not urn:blake2b: and 52 characters of upper-case Base32", http.StatusBadRequest)
+		return
+	}
+	block, err := s.blocks.Get(r.Context(), ref)
+	if err != nil {
+		http.Error(w, "no such block", http.StatusNotFound)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", blockType)
+	h.Set("Content-Length", strconv.Itoa(len(block)))
+	h.Set("Cache-Control", "max-age=31536000, immutable") // the name is the hash
+	if r.Method != http.MethodHead {
+		w.Write(block) // an error is the client's going away
+	}
+}
+
+func (s *server) batch(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many batches at once", http.StatusServiceUnavailable)
+		return
+	}
+	refs, status, msg := readRefs(http.MaxBytesReader(w, r.Body, MaxBatch*int64(refSize)))
+	if status != http.StatusOK {
+		http.Error(w, msg, status)
+		return
+	}
+	w.Header().Set("Content-Type", batchType)
+	control := http.NewResponseController(w)
+	out := bufio.NewWriterSize(w, 64<<10)
+	err := s.blocks.Batch(r.Context(), refs, func(_ int, block []byte) error {
+		// A connection that knows no deadlines is one of a test.
+		control.SetWriteDeadline(time.Now().Add(stall))
+		var head [frameHead]byte
+		binary.BigEndian.PutUint32(head[:], uint32(len(block)))
+		if _, err := out.Write(head[:]); err != nil {
+			return err
+		}
+		_, err := out.Write(block)
+		return err
+	})
+	if err == nil {
+		err = out.Flush()
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler) // cut it: it must not look complete
+	}
+	control.SetWriteDeadline(time.Time{})
+}
+
+// readRefs reads the body of a batch.
+func readRefs(body io.Reader) (refs []eris.Ref, status int, msg string) {
+	b, err := io.ReadAll(body)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, http.StatusRequestEntityTooLarge, "more than " + strconv.Itoa(MaxBatch) + " references"
+	case err != nil:
+		return nil, http.StatusBadRequest, "the body ends early"
+	case len(b) == 0 || len(b)%refSize != 0:
+		return nil, http.StatusBadRequest, "the body is not a sequence of references of 32 bytes"
+	}
+	refs = make([]eris.Ref, len(b)/refSize)
+	for i := range refs {
+		copy(refs[i][:], b[i*refSize:])
+	}
+	return refs, http.StatusOK, ""
+}
