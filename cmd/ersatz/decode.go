@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ersatz/eris"
+)
+
+func (a *app) decodeCommand() *cobra.Command {
+	var from blockSources
+	cmd := &cobra.Command{
+		Use:   "decode --blocks DIR|--from URL|--ipfs URL URN",
+		Short: "Write the content of an ERIS URN to standard output",
+		Long: `Decode the content of a URN to standard output. Each block is verified before it
+is used, whoever sent it. Several sources share the work, and stand in for each
+other.
+
+If anything fails, also after output has begun, the exit status is not 0: what
+was written then is the content's beginning and must not be used.
+
+The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
+		Example: `  ersatz decode --blocks blocks urn:eris:BIB… > README.md
+  ersatz decode --from http://server.example:8080 --ipfs http://127.0.0.1:5001 urn:eris:B4A…`,
+		Args: cobra.ExactArgs(1),
+		RunE: a.run(func(cmd *cobra.Command, args []string) error {
+			return a.decode(cmd.Context(), from, args[0])
+		}),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&from.dirs, "blocks", nil, "`DIR` that holds blocks, as encode writes it (repeatable)")
+	f.StringArrayVar(&from.servers, "from", nil, "`URL` of a server of blocks (repeatable)")
+	f.StringVar(&from.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001")
+	markDirname(cmd, "blocks")
+	cmd.MarkFlagsOneRequired("blocks", "from", "ipfs")
+	return cmd
+}
+
+func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
+	parse := eris.ParseURN
+	if strings.HasPrefix(urn, "urn:erisx2:") {
+		parse = eris.ParseLegacyURN
+	}
+	c, err := parse(urn)
+	if err != nil {
+		return usageError(err)
+	}
+	source, open, err := from.open()
+	if err != nil {
+		return err
+	}
+	defer open.Close()
+	r := eris.NewReader(ctx, c, source, eris.ReaderOptions{})
+	defer r.Close()
+	bar := a.progress("decoding", -1)
+	_, err = r.WriteTo(io.MultiWriter(a.stdout, bar))
+	bar.Close()
+	return err
+}

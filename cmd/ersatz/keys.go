@@ -1,0 +1,154 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ersatz/guixsig"
+	"ersatz/internal/durable"
+)
+
+// defaultACL is where Guix keeps the keys that a machine accepts.
+const defaultACL = "/etc/guix/acl"
+
+func (a *app) keygenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen [DIR]",
+		Short: "Make a key pair for signing narinfos",
+		Long: `Make a key pair and write it to signing-key.pub and signing-key.sec in DIR (by
+default the current folder), in the format of "guix archive --generate-key".
+Guix keeps its own in /etc/guix. Existing files are never overwritten.`,
+		Example: `  ersatz keygen
+  sudo ersatz keygen /etc/guix`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: a.run(func(_ *cobra.Command, args []string) error {
+			return a.keygen(append(args, ".")[0])
+		}),
+		ValidArgsFunction: dirArgs,
+	}
+}
+
+func (a *app) keygen(dir string) error {
+	public, private := filepath.Join(dir, "signing-key.pub"), filepath.Join(dir, "signing-key.sec")
+	for _, name := range []string{public, private} {
+		if _, err := os.Lstat(name); err == nil {
+			return fmt.Errorf("%s exists; a key is never overwritten", name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	key, err := guixsig.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(private, 0o600, key.Text()); err != nil {
+		return err
+	}
+	if err := writeFile(public, 0o644, key.Public().Text()); err != nil {
+		return errors.Join(err, os.Remove(private))
+	}
+	_, err = fmt.Fprintln(a.stdout, key.Public())
+	return err
+}
+
+func (a *app) authorizeCommand() *cobra.Command {
+	var acl string
+	cmd := &cobra.Command{
+		Use:   "authorize [--acl FILE] [KEY|-]",
+		Short: "Accept substitutes signed by a key",
+		Long: `Add the public key in the file KEY, by default standard input, to the access
+control list of the machine, as "guix archive --authorize" does. The list is
+replaced in one step; it is made if it is missing.
+
+Without --acl it is $ERSATZ_ACL, else ` + defaultACL + `. On a Guix System whose list
+is part of the configuration, change the configuration instead.`,
+		Example: `  sudo ersatz authorize < signing-key.pub
+  ersatz authorize --acl test.acl signing-key.pub`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: a.run(func(_ *cobra.Command, args []string) error {
+			return a.authorize(a.aclPath(acl), append(args, "-")[0])
+		}),
+	}
+	cmd.Flags().StringVar(&acl, "acl", "", "`FILE` to add the key to")
+	markFilename(cmd, "acl")
+	return cmd
+}
+
+// aclPath returns the ACL that a flag names, or the default.
+func (a *app) aclPath(flag string) string {
+	for _, s := range []string{flag, a.getenv("ERSATZ_ACL")} {
+		if s != "" {
+			return s
+		}
+	}
+	return defaultACL
+}
+
+func (a *app) authorize(path, keyName string) error {
+	text, err := a.readAll(keyName, 1<<20)
+	if err != nil {
+		return err
+	}
+	key, err := guixsig.ParsePublicKey(text)
+	if err != nil {
+		return usageError(fmt.Errorf("%s: %w", keyName, err))
+	}
+	// A link stays: what it leads to is replaced.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if strings.HasPrefix(path, "/gnu/store/") || strings.HasPrefix(path, "/nix/store/") {
+		return fmt.Errorf("%s is a store item: authorize the key in the system's configuration", path)
+	}
+	acl, perm, err := readACL(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if acl.Authorizes(key) {
+		_, err := fmt.Fprintf(a.stdout, "%s is authorized already\n", key)
+		return err
+	}
+	if err := writeFile(path, perm, acl.Add(key).Text()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s is authorized\n", key)
+	return err
+}
+
+// readACL reads an ACL and its permissions, those of a new one if there is
+// none.
+func readACL(path string) (guixsig.ACL, fs.FileMode, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return guixsig.ACL{}, 0o644, err
+	}
+	acl, err := guixsig.ParseACL(text)
+	if err != nil {
+		return guixsig.ACL{}, 0, usageError(fmt.Errorf("%s: %w", path, err))
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return guixsig.ACL{}, 0, err
+	}
+	return acl, fi.Mode().Perm(), nil
+}
+
+func writeFile(path string, perm fs.FileMode, text []byte) error {
+	return durable.WriteFile(path, perm, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
+// dirArgs makes the shell offer folders for an argument.
+func dirArgs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
