@@ -1,0 +1,43 @@
+# make build    one static binary, ./bin/ersatz
+# make demo     the whole path in one temporary folder
+# make check    every test; as root it installs what they need
+# make test     the quick tests, under the race detector
+.POSIX:
+.PHONY: all build build-nocgo demo test lint fuzz bench check clean
+
+# libzstd is linked in; the resolver and the user look-up are Go's own, so that
+# nothing is loaded at run time.
+STATIC = -trimpath -tags netgo,osusergo -ldflags '-linkmode external -extldflags "-static"'
+
+all: build
+
+build:
+	CGO_ENABLED=1 go build $(STATIC) -o bin/ersatz ./cmd/ersatz
+
+# Needs no C compiler; zstd is compressed in Go, larger at level 19.
+build-nocgo:
+	CGO_ENABLED=0 go build -trimpath -o bin/ersatz-nocgo ./cmd/ersatz
+
+demo:
+	go run ./cmd/ersatz demo
+
+test:
+	go test -race ./...
+
+lint:
+	scripts/check.sh lint
+
+# FUZZTIME is for each target: make fuzz FUZZTIME=1m
+FUZZTIME = 5s
+
+fuzz:
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench:
+	go run ./internal/bench/cmd
+
+check:
+	scripts/check.sh
+
+clean:
+	rm -rf bin
