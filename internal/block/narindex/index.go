@@ -1,0 +1,189 @@
+// Package narindex serves ERIS blocks of which only the content is stored: the
+// compressed nars in the cache folder of a substitute server. A leaf is read
+// from the nar, an internal node from the item's tree file, and encrypted
+// again; the index says which reference is which node of which item.
+// docs/cache.md, "Blocks are not stored twice", describes all of it.
+//
+// Whatever is wrong with a nar, a tree file or a row, no block leaves whose
+// hash is not the reference that was asked for.
+package narindex
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"sync"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"ersatz/internal/durable"
+)
+
+// Places below the cache folder.
+const (
+	Dir     = "eris"
+	TreeDir = "eris/tree"
+	file    = "eris/index.sqlite"
+)
+
+// schema: a row of blocks is the first 8 bytes of a reference, the item, and
+// the node's number in the item's tree. Rows are found by reference, and
+// deleted by way of the tree file, so that one index is enough.
+const schema = `
+CREATE TABLE IF NOT EXISTS items (
+	id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, base TEXT NOT NULL, nar TEXT NOT NULL,
+	rows INTEGER NOT NULL, manifest TEXT);
+CREATE TABLE IF NOT EXISTS blocks (
+	ref INTEGER NOT NULL, item INTEGER NOT NULL, node INTEGER NOT NULL,
+	PRIMARY KEY (ref, item, node)) WITHOUT ROWID;`
+
+// ErrNoItem means that the index has no such item.
+var ErrNoItem = errors.New("not in the index of blocks")
+
+// Index is an open index. It is safe for concurrent use. Several processes
+// may have one open; they wait for each other.
+type Index struct {
+	dir    string
+	db     *sql.DB
+	lookup *sql.Stmt
+	write  sync.Mutex // held while a transaction writes
+}
+
+// Open opens the index of a cache folder, which exists, and makes what is
+// missing.
+func Open(dir string) (*Index, error) {
+	if err := durable.MkdirAll(filepath.Join(dir, TreeDir), 0o755); err != nil {
+		return nil, fmt.Errorf("index of blocks: %w", err)
+	}
+	// Memory per connection: 1 MiB of pages.
+	const settings = "_txlock=immediate&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)" +
+		"&_pragma=synchronous(full)&_pragma=cache_size(-1024)"
+	name := filepath.Join(dir, file)
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: name}).EscapedPath(), RawQuery: settings}).String()
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("index of blocks: %s: %w", name, err)
+	}
+	db.SetMaxOpenConns(8)
+	db.SetMaxIdleConns(8)
+	x := &Index{dir: dir, db: db}
+	if _, err = db.Exec(schema); err == nil {
+		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
+			WHERE b.ref = ? LIMIT ` + fmt.Sprint(maxCandidates))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), db.Close())
+	}
+	return x, nil
+}
+
+// Close closes the index.
+func (x *Index) Close() error { return errors.Join(x.lookup.Close(), x.db.Close()) }
+
+func (x *Index) treePath(base string) string { return filepath.Join(x.dir, TreeDir, base) }
+
+// update runs fn in a transaction, the only one that writes in this process.
+func (x *Index) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	x.write.Lock()
+	defer x.write.Unlock()
+	tx, err := x.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	defer tx.Rollback() // nothing after Commit
+	if err := fn(tx); err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	return nil
+}
+
+// Item is what the index says of an item.
+type Item struct {
+	Base     string // last component of its store path
+	Hash     string // hash part of it
+	Nar      string // file that its blocks are made from, relative to the cache folder
+	Manifest string // CID of the manifest in IPFS; "" if it was not put there
+
+	id   int64
+	rows int64
+}
+
+const itemColumns = `id, hash, base, nar, rows, coalesce(manifest, '')`
+
+func (i *Item) fields() []any { return []any{&i.id, &i.Hash, &i.Base, &i.Nar, &i.rows, &i.Manifest} }
+
+// Item returns the item with a hash part, or an error that matches ErrNoItem.
+func (x *Index) Item(ctx context.Context, hash string) (Item, error) {
+	return item(ctx, x.db, `SELECT `+itemColumns+` FROM items WHERE hash = ?`, hash)
+}
+
+// Next returns the first item whose hash part comes after the given one, in
+// the order of bytes, or an error that matches ErrNoItem. With unput, only
+// items count that have no manifest.
+func (x *Index) Next(ctx context.Context, after string, unput bool) (Item, error) {
+	return item(ctx, x.db, `SELECT `+itemColumns+` FROM items WHERE hash > ? AND (NOT ? OR manifest IS NULL)
+		ORDER BY hash LIMIT 1`, after, unput)
+}
+
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func item(ctx context.Context, db queryer, query string, args ...any) (Item, error) {
+	var i Item
+	err := db.QueryRowContext(ctx, query, args...).Scan(i.fields()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return i, ErrNoItem
+	}
+	if err != nil {
+		return i, fmt.Errorf("index of blocks: %w", err)
+	}
+	return i, nil
+}
+
+// SetManifest notes the CID of the manifest under which an item was put into
+// IPFS; "" means that it is there no more.
+func (x *Index) SetManifest(ctx context.Context, hash, cid string) error {
+	return x.update(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE items SET manifest = nullif(?, '') WHERE hash = ?`, cid, hash)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, fmt.Errorf("%s: %w", hash, ErrNoItem))
+		}
+		return nil
+	})
+}
+
+// Remove removes an item: its rows in one transaction, then its tree file. One
+// that is not there is no error.
+func (x *Index) Remove(ctx context.Context, hash string) error {
+	i, err := x.Item(ctx, hash)
+	if errors.Is(err, ErrNoItem) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t, err := openTree(x.treePath(i.Base))
+	if err == nil {
+		defer t.close()
+	}
+	err = x.update(ctx, func(tx *sql.Tx) error { return deleteItem(ctx, tx, t, hash) })
+	if err != nil {
+		return err
+	}
+	err = durable.Remove(x.treePath(i.Base))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

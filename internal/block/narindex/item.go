@@ -1,0 +1,170 @@
+package narindex
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"ersatz/eris"
+)
+
+// Content is an item that is open for reading all its blocks. It is not safe
+// for concurrent use.
+type Content struct {
+	c   *content
+	err error
+}
+
+// Open opens an item. The error matches ErrNoItem, fs.ErrNotExist if one of
+// its files is gone, or eris.ErrCorrupt.
+func (x *Index) Open(ctx context.Context, hash string) (*Content, error) {
+	i, err := x.Item(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x.open(i.Base, i.Nar)
+	if err != nil {
+		return nil, fmt.Errorf("blocks of %s: %w", i.Base, err)
+	}
+	return &Content{c: c}, nil
+}
+
+// Close closes the item's files.
+func (c *Content) Close() error { return c.c.close() }
+
+// ReadCap returns the read capability that the item was encoded to.
+func (c *Content) ReadCap() eris.ReadCap { return c.c.cap }
+
+// Length returns the length of the content, that is of the nar as stored.
+func (c *Content) Length() int64 { return c.c.length }
+
+// Refs returns the references of all blocks, leaves first, the root last; one
+// that stands twice in the tree comes twice. They come from the tree file and
+// are not verified. It ends early on an error, which Err returns.
+func (c *Content) Refs() iter.Seq[eris.Ref] {
+	return func(yield func(eris.Ref) bool) {
+		for node := range c.c.nodes {
+			ref, _, err := c.c.pair(node)
+			if err != nil {
+				c.err = err
+				return
+			}
+			if !yield(ref) {
+				return
+			}
+		}
+	}
+}
+
+// Err returns the error that ended Refs.
+func (c *Content) Err() error { return c.err }
+
+// Blocks hands each block to emit, in the order of Refs. emit does not keep
+// it. Blocks returns the first error of emit, or, if a block is no longer what
+// was encoded, an error that matches eris.ErrCorrupt.
+func (c *Content) Blocks(ctx context.Context, emit func(ref eris.Ref, block []byte) error) error {
+	if c.err != nil {
+		return c.err
+	}
+	buf := make([]byte, c.c.size)
+	for node := range c.c.nodes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ref, err := c.c.block(buf, node)
+		if err != nil {
+			return err
+		}
+		if err := emit(ref, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Verify makes all blocks. An error matches eris.ErrCorrupt if one of them, the
+// tree or the nar's length is not what was encoded. Since the blocks' hashes
+// are the references in their parents up to the root, a good result means that
+// the read capability decodes to the nar.
+func (c *Content) Verify(ctx context.Context) error {
+	fi, err := c.c.nar.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.Size() != c.c.length {
+		return fmt.Errorf("%w: nar has %d bytes, not %d", eris.ErrCorrupt, fi.Size(), c.c.length)
+	}
+	return c.Blocks(ctx, func(eris.Ref, []byte) error { return nil })
+}
+
+// MissingRows returns how many rows of an item the index lacks. The error
+// matches ErrNoItem or those of Open.
+func (x *Index) MissingRows(ctx context.Context, hash string) (int64, error) {
+	i, err := x.Item(ctx, hash)
+	if err != nil {
+		return 0, err
+	}
+	t, err := openTree(x.treePath(i.Base))
+	if err != nil {
+		return 0, fmt.Errorf("blocks of %s: %w", i.Base, err)
+	}
+	defer t.close()
+	stmt, err := x.db.PrepareContext(ctx, `SELECT count(*) FROM blocks WHERE ref = ? AND item = ? AND node = ?`)
+	if err != nil {
+		return 0, fmt.Errorf("index of blocks: %w", err)
+	}
+	defer stmt.Close()
+	missing := int64(0)
+	err = t.rows(ctx, func(rows []row) error {
+		for _, r := range rows {
+			n := int64(0)
+			if err := stmt.QueryRowContext(ctx, r.key, i.id, r.node).Scan(&n); err != nil {
+				return err
+			}
+			missing += 1 - n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("index of blocks: %w", err)
+	}
+	return missing, nil
+}
+
+// ExtraRows calls visit for each item that has another number of rows than
+// when it was committed, and with "" if there are rows of no item. With
+// MissingRows finding none for an item, those are rows too many.
+func (x *Index) ExtraRows(ctx context.Context, visit func(hash string, rows int64) error) (err error) {
+	rows, err := x.db.QueryContext(ctx, `SELECT coalesce(i.hash, ''), sum(n) - coalesce(i.rows, 0) FROM
+		(SELECT item, count(*) AS n FROM blocks GROUP BY item) LEFT JOIN items i ON i.id = item
+		GROUP BY i.hash HAVING sum(n) IS NOT coalesce(i.rows, 0)`)
+	if err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var hash string
+		var n int64
+		if err := rows.Scan(&hash, &n); err != nil {
+			return fmt.Errorf("index of blocks: %w", err)
+		}
+		if err := visit(hash, n); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	return nil
+}
+
+// DropOrphans deletes the rows that belong to no item.
+func (x *Index) DropOrphans(ctx context.Context) error {
+	x.write.Lock()
+	defer x.write.Unlock()
+	if _, err := x.db.ExecContext(ctx, `DELETE FROM blocks WHERE item NOT IN (SELECT id FROM items)`); err != nil {
+		return fmt.Errorf("index of blocks: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package narindex
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"ersatz/eris"
+)
+
+// maxCandidates bounds the rows that are tried for one reference. Blocks that
+// items share have a row for each.
+const maxCandidates = 64
+
+// key is what a row holds of a reference.
+func key(ref []byte) int64 { return int64(binary.BigEndian.Uint64(ref)) }
+
+// Get returns the block named ref; the caller owns the slice. The error
+// matches eris.ErrNotFound if no item has it, or has it no longer as it was.
+func (x *Index) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	r := reader{x: x}
+	defer r.close()
+	return r.get(ctx, ref)
+}
+
+// Batch calls emit(i, block) for each reference in order, with a nil block for
+// one that is not there. emit does not keep the block. References in the order
+// of a tree cost one look-up per run. Batch holds one block and two open files.
+// It returns the first error of emit.
+func (x *Index) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	r := reader{x: x}
+	defer r.close()
+	for i, ref := range refs {
+		b, err := r.get(ctx, ref)
+		if err != nil && !errors.Is(err, eris.ErrNotFound) {
+			return err
+		}
+		if err := emit(i, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reader makes blocks, and keeps the item of the last one open.
+type reader struct {
+	x    *Index
+	cur  *content
+	id   int64 // of the item that is open
+	next int64 // number of the node after the last one
+	buf  []byte
+}
+
+func (r *reader) close() {
+	if r.cur != nil {
+		r.cur.close()
+		r.cur = nil
+	}
+}
+
+// get returns a block, which is valid until the next call.
+func (r *reader) get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if r.cur != nil {
+		if node, ok := r.cur.ahead(ref, r.next); ok {
+			if b, err := r.block(node, ref); err == nil {
+				return b, nil
+			}
+		}
+	}
+	rows, err := r.candidates(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	// What is wrong with a candidate is for fsck to say: the next may be good.
+	for _, c := range rows {
+		if r.open(c) != nil {
+			continue
+		}
+		if b, err := r.block(c.node, ref); err == nil {
+			return b, nil
+		}
+	}
+	return nil, &eris.MissingError{Ref: ref}
+}
+
+// candidate is a row whose reference begins like the one that is wanted.
+type candidate struct {
+	node, id  int64
+	base, nar string
+}
+
+func (r *reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, error) {
+	rows, err := r.x.lookup.QueryContext(ctx, key(ref[:]))
+	if err != nil {
+		return nil, fmt.Errorf("index of blocks: %w", err)
+	}
+	defer rows.Close()
+	var found []candidate
+	for rows.Next() {
+		var c candidate
+		if err := rows.Scan(&c.node, &c.id, &c.base, &c.nar); err != nil {
+			return nil, fmt.Errorf("index of blocks: %w", err)
+		}
+		found = append(found, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("index of blocks: %w", err)
+	}
+	return found, nil
+}
+
+// open makes a candidate's item the current one.
+func (r *reader) open(c candidate) error {
+	if r.cur != nil && r.id == c.id {
+		return nil
+	}
+	r.close()
+	cur, err := r.x.open(c.base, c.nar)
+	if err != nil {
+		return err
+	}
+	r.cur, r.id = cur, c.id
+	return nil
+}
+
+// block makes a block of the current item.
+func (r *reader) block(node int64, ref eris.Ref) ([]byte, error) {
+	if size := int(r.cur.size); len(r.buf) != size {
+		r.buf = make([]byte, size)
+	}
+	got, err := r.cur.block(r.buf, node)
+	if err != nil {
+		return nil, err
+	}
+	if got != ref {
+		return nil, &eris.MissingError{Ref: ref} // another one with the same 8 bytes
+	}
+	r.next = node + 1
+	return r.buf, nil
+}
+
+// content is an open item: what its blocks are made from.
+type content struct {
+	*tree
+	nar *os.File
+}
+
+// open opens an item's two files.
+func (x *Index) open(base, nar string) (*content, error) {
+	if !filepath.IsLocal(nar) || !filepath.IsLocal(base) {
+		return nil, fmt.Errorf("index of blocks: %q or %q lies outside the folder", base, nar)
+	}
+	t, err := openTree(x.treePath(base))
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(x.dir, nar))
+	if err != nil {
+		t.close() // it was only read
+		return nil, err
+	}
+	return &content{t, f}, nil
+}
+
+func (c *content) close() error { return errors.Join(c.tree.close(), c.nar.Close()) }
+
+// block makes the block of a node in dst, which has the size of one, and
+// returns its reference. The error matches eris.ErrCorrupt if the bytes are no
+// longer those that were encoded.
+func (c *content) block(dst []byte, node int64) (eris.Ref, error) {
+	ref, key, err := c.pair(node)
+	if err != nil {
+		return ref, err
+	}
+	level, index := c.locate(node)
+	if level == 0 {
+		err = c.leaf(dst, index)
+	} else {
+		from, to := c.children(level, index)
+		n := (to - from) * pairSize
+		clear(dst[n:])
+		err = c.pairsAt(dst[:n], from)
+	}
+	if err != nil {
+		return ref, err
+	}
+	eris.Seal(dst, dst, level, key)
+	if eris.BlockRef(dst) != ref {
+		return ref, &eris.CorruptError{Ref: ref, Msg: fmt.Sprintf("node %d is no longer what was encoded", node)}
+	}
+	return ref, nil
+}
+
+// leaf reads the plaintext of a leaf.
+func (c *content) leaf(dst []byte, index int64) error {
+	off := index * int64(c.size)
+	n := min(c.length-off, int64(c.size))
+	if _, err := c.nar.ReadAt(dst[:n], off); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: ends before byte %d", eris.ErrCorrupt, off+n)
+		}
+		return fmt.Errorf("nar: %w", err)
+	}
+	if n < int64(c.size) {
+		eris.Leaf(dst, dst[:n])
+	}
+	return nil
+}

@@ -1,0 +1,246 @@
+package narindex
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"ersatz/eris"
+	"ersatz/internal/durable"
+	"ersatz/storepath"
+)
+
+// chunk is how many nodes are added or deleted at once, sorted by reference:
+// pages of the table are then touched once per chunk. In memory: 1.5 MiB.
+const chunk = 16 << 10
+
+// Writer takes the blocks of one item as they are encoded. In memory it holds
+// the pairs of internal nodes only: 4 bytes per MiB of content at 32 KiB, 256
+// bytes per 64 KiB at 1 KiB. Exactly one of Commit and Abort ends it; Abort
+// after Commit does nothing. It is not safe for concurrent use.
+type Writer struct {
+	x     *Index
+	base  string
+	hash  string
+	f     *durable.File
+	buf   *bufio.Writer
+	n     []int64  // nodes per level
+	upper [][]byte // pairs per level, from level 1 on
+}
+
+// NewWriter begins an item.
+func (x *Index) NewWriter(p storepath.Path) (*Writer, error) {
+	f, err := durable.Create(x.treePath(p.Base()), 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("tree file: %w", err)
+	}
+	w := &Writer{x: x, base: p.Base(), hash: p.Hash, f: f, buf: bufio.NewWriterSize(f, 32<<10)}
+	if _, err := w.buf.WriteString(treeMagic); err != nil {
+		return nil, errors.Join(err, f.Abort())
+	}
+	return w, nil
+}
+
+// Add takes a block, in the order of eris.Encoder, of which it may be the emit
+// function. It keeps nothing of it.
+func (w *Writer) Add(b eris.Block) error {
+	if b.Level == len(w.n) {
+		w.n = append(w.n, 0)
+		w.upper = append(w.upper, nil)
+	}
+	if b.Level < 0 || b.Level >= len(w.n) || b.Index != w.n[b.Level] {
+		return fmt.Errorf("tree file: block %d of level %d is out of order", b.Index, b.Level)
+	}
+	w.n[b.Level]++
+	if b.Level > 0 {
+		w.upper[b.Level] = append(append(w.upper[b.Level], b.Ref[:]...), b.Key[:]...)
+		return nil
+	}
+	w.buf.Write(b.Ref[:]) // the buffer keeps its first error
+	if _, err := w.buf.Write(b.Key[:]); err != nil {
+		return fmt.Errorf("tree file: %w", err)
+	}
+	return nil
+}
+
+// Commit makes the item part of the index, in place of one with the same hash
+// part: the tree file appears, then all rows at once. c and length are what
+// the encoder ended with; nar names the content's file, relative to the cache
+// folder, which exists and is durable. After an error, an item that was there
+// before may be partly gone; Commit or Remove of it repairs that.
+func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar string) error {
+	s := newShape(c.Size, length)
+	if !filepath.IsLocal(nar) || len(w.n) != len(s.firsts) || int(c.Level) != s.level() {
+		return errors.Join(fmt.Errorf("tree file of %s: %d levels for %d bytes in %q", w.base, len(w.n), length, nar), w.Abort())
+	}
+	total := int64(0)
+	for level, n := range w.n {
+		if total != s.firsts[level] {
+			return errors.Join(fmt.Errorf("tree file of %s: level %d has a wrong number of blocks", w.base, level), w.Abort())
+		}
+		total += n
+		w.buf.Write(w.upper[level]) // the buffer keeps its first error
+	}
+	w.buf.Write(c.Bytes())
+	w.buf.Write(binary.BigEndian.AppendUint64(nil, uint64(length)))
+	if err := w.buf.Flush(); err != nil {
+		return errors.Join(fmt.Errorf("tree file: %w", err), w.Abort())
+	}
+	path := w.x.treePath(w.base)
+	old, oldErr := openTree(path)
+	if oldErr == nil {
+		defer old.close()
+	}
+	if err := w.f.Commit(); err != nil {
+		return fmt.Errorf("tree file: %w", err)
+	}
+	t, err := openTree(path)
+	if err != nil {
+		return fmt.Errorf("tree file: %w", err)
+	}
+	defer t.close()
+	return w.x.update(ctx, func(tx *sql.Tx) error {
+		if err := deleteItem(ctx, tx, old, w.hash); err != nil {
+			return err
+		}
+		return insertItem(ctx, tx, t, Item{Base: w.base, Hash: w.hash, Nar: filepath.ToSlash(nar)})
+	})
+}
+
+// Abort gives the item up.
+func (w *Writer) Abort() error { return w.f.Abort() }
+
+func insertItem(ctx context.Context, tx *sql.Tx, t *tree, i Item) error {
+	res, err := tx.ExecContext(ctx, `INSERT INTO items (hash, base, nar, rows) VALUES (?, ?, ?, 0)`, i.Hash, i.Base, i.Nar)
+	if err != nil {
+		return err
+	}
+	id, err := res.LastInsertId()
+	if err != nil {
+		return err
+	}
+	rows, err := each(ctx, tx, t, id, `INSERT INTO blocks (ref, item, node) VALUES `, `(?, ?, ?)`, `, `)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE items SET rows = ? WHERE id = ?`, rows, id)
+	return err
+}
+
+// deleteItem deletes an item, if there is one. Its rows are found by its tree,
+// which may be nil, or another one after a crash: then by reading all rows.
+func deleteItem(ctx context.Context, tx *sql.Tx, t *tree, hash string) error {
+	i, err := item(ctx, tx, `SELECT `+itemColumns+` FROM items WHERE hash = ?`, hash)
+	if errors.Is(err, ErrNoItem) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	deleted := int64(0)
+	if t != nil {
+		deleted, err = each(ctx, tx, t, i.id, `DELETE FROM blocks WHERE `, `ref = ? AND item = ? AND node = ?`, ` OR `)
+		if err != nil {
+			return err
+		}
+	}
+	if deleted != i.rows {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM blocks WHERE item = ?`, i.id); err != nil {
+			return err
+		}
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM items WHERE id = ?`, i.id)
+	return err
+}
+
+// rowsPerStatement is how many rows one statement takes.
+const rowsPerStatement = 64
+
+// each runs a statement for all rows of an item, whose text is head and then,
+// for each row, one with the place holders of ref, item and node. It returns
+// how many rows were affected.
+func each(ctx context.Context, tx *sql.Tx, t *tree, id int64, head, one, between string) (int64, error) {
+	text := func(n int) string { return head + strings.Repeat(one+between, n-1) + one }
+	many, err := tx.PrepareContext(ctx, text(rowsPerStatement))
+	if err != nil {
+		return 0, err
+	}
+	defer many.Close()
+	affected := int64(0)
+	err = t.rows(ctx, func(rows []row) error {
+		for part := range slices.Chunk(rows, rowsPerStatement) {
+			args := make([]any, 0, 3*rowsPerStatement)
+			for _, r := range part {
+				args = append(args, r.key, id, r.node)
+			}
+			var res sql.Result
+			var err error
+			if len(part) == rowsPerStatement {
+				res, err = many.ExecContext(ctx, args...)
+			} else {
+				res, err = tx.ExecContext(ctx, text(len(part)), args...)
+			}
+			if err != nil {
+				return err
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			affected += n
+		}
+		return nil
+	})
+	return affected, err
+}
+
+// row is a row of the table blocks, without its item.
+type row struct {
+	key, node int64
+	pair      int // place in the chunk
+}
+
+// rows calls visit with the rows of a tree, by the chunk, each sorted by key.
+// Of equal blocks in a chunk, the first has a row.
+func (t *tree) rows(ctx context.Context, visit func([]row) error) error {
+	pairs := make([]byte, min(chunk, t.nodes)*pairSize)
+	rows := make([]row, 0, min(chunk, t.nodes))
+	ref := func(r row) eris.Ref { return eris.Ref(pairs[r.pair*pairSize:][:32]) }
+	for from := int64(0); from < t.nodes; from += chunk {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(chunk, t.nodes-from)
+		if err := t.pairsAt(pairs[:n*pairSize], from); err != nil {
+			return err
+		}
+		rows = rows[:0]
+		for i := range int(n) {
+			rows = append(rows, row{key(pairs[i*pairSize:]), from + int64(i), i})
+		}
+		slices.SortFunc(rows, func(a, b row) int {
+			if a.key != b.key {
+				return compareInt(a.key, b.key)
+			}
+			return compareInt(a.node, b.node)
+		})
+		rows = slices.CompactFunc(rows, func(a, b row) bool { return a.key == b.key && ref(a) == ref(b) })
+		if err := visit(rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func compareInt(a, b int64) int {
+	if a < b {
+		return -1
+	}
+	return 1
+}
