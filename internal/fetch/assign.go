@@ -1,0 +1,220 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"ersatz/eris"
+)
+
+const (
+	// late is what a call may be quiet beyond what its source is used to,
+	// before another is asked for the same blocks.
+	late = 20 * time.Millisecond
+
+	// probe is how often a source that is too slow to be of use is tried.
+	probe = 5 * time.Second
+)
+
+// assign starts the calls that can run now. Sources of about the best pace
+// work from the front, on what is needed first. Slower ones work from the
+// back, so that what they hold is not needed before they are likely to have
+// given it.
+func (m *Mix) assign(now time.Time) {
+	if len(m.jobs) == 0 || m.live == 0 {
+		return
+	}
+	r := round{stall: m.stall, now: now, jobs: m.jobs}
+	for _, s := range m.sources {
+		if s.dropped == nil {
+			r.order = append(r.order, s)
+		}
+	}
+	slices.SortStableFunc(r.order, func(a, b *source) int {
+		return cmp.Compare(r.rank(a), r.rank(b))
+	})
+	for again := true; again; {
+		again = false
+		r.count()
+		for _, s := range r.order {
+			if j, index := r.pick(s); len(index) > 0 {
+				begin(s, j, index, now)
+				again = true
+			}
+		}
+	}
+}
+
+// begin starts one call.
+func begin(s *source, j *job, index []int, now time.Time) {
+	c := &call{
+		s: s, j: j, index: index, refs: make([]eris.Ref, len(index)),
+		owed: len(index), open: len(index), start: now, last: now,
+	}
+	for k, i := range index {
+		c.refs[k] = j.refs[i]
+		w := &j.wants[i]
+		if w.calls[0] == nil {
+			w.calls[0] = c
+		} else {
+			w.calls[1] = c
+		}
+	}
+	if len(s.calls) == 0 {
+		s.progress = now
+	}
+	s.calls, j.calls = append(s.calls, c), append(j.calls, c)
+	j.start(c)
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// round is what one assign knows.
+type round struct {
+	stall time.Duration
+	now   time.Time
+	jobs  []*job
+	order []*source // living ones, best first
+
+	fast  int           // how many of them are about as fast as the best
+	queue int           // wants that no call asks for
+	drain time.Duration // the best source's time for all of those
+}
+
+// rank is what sources are ordered by: those that are not measured come last.
+func (r *round) rank(s *source) time.Duration {
+	if !s.measured() {
+		return math.MaxInt64
+	}
+	return s.pace()
+}
+
+func (r *round) isFast(s *source) bool {
+	best := r.order[0]
+	return s == best || !best.measured() || s.measured() && s.pace() <= 2*best.pace()
+}
+
+func (r *round) count() {
+	r.fast, r.queue = 0, 0
+	for _, s := range r.order {
+		if r.isFast(s) {
+			r.fast++
+		}
+	}
+	for _, j := range r.jobs {
+		r.queue += len(j.queue)
+	}
+	best := r.order[0]
+	r.drain = time.Duration(r.queue) * best.pace() / time.Duration(best.parallel(r.stall))
+}
+
+// pick returns what s is to be asked for next.
+func (r *round) pick(s *source) (*job, []int) {
+	if len(s.calls) >= s.parallel(r.stall) {
+		return nil, nil
+	}
+	if r.isFast(s) {
+		n := max(1, min(s.size, (r.queue+r.fast-1)/r.fast))
+		for _, j := range r.jobs {
+			if index := j.take(s, n, false, false); len(index) > 0 {
+				return j, index
+			}
+			if index := r.overtake(s, j); len(index) > 0 {
+				return j, index
+			}
+		}
+		return nil, nil
+	}
+	n := min(s.size, max(1, int(r.drain/s.pace())))
+	useless := s.measured() && s.first > r.drain && r.now.Sub(s.idle) < probe
+	for _, j := range slices.Backward(r.jobs) {
+		if index := j.take(s, n, true, useless); len(index) > 0 {
+			return j, index
+		}
+	}
+	for _, j := range r.jobs {
+		if index := r.overtake(s, j); len(index) > 0 {
+			return j, index
+		}
+	}
+	return nil, nil
+}
+
+// overtake returns what s should be asked for although a call does already:
+// the last references of one that is late.
+func (r *round) overtake(s *source, j *job) []int {
+	if j.err != nil {
+		return nil
+	}
+	for _, c := range j.calls {
+		if c.s == s || c.open == 0 || c.ended.Load() || r.now.Sub(c.last) < patience(c, s) {
+			continue
+		}
+		var index []int
+		for _, i := range slices.Backward(c.index) {
+			w := &j.wants[i]
+			if w.calls[0] == c && w.calls[1] == nil && !w.closed && w.lacks&s.bit == 0 {
+				index = append(index, i)
+			}
+			if len(index) == s.size {
+				break
+			}
+		}
+		if len(index) > 0 {
+			slices.Reverse(index)
+			return index
+		}
+	}
+	return nil
+}
+
+// patience is how long c may give nothing before s is asked for what c owes:
+// not at all if s would be twice as fast, else some usual times of either.
+func patience(c *call, s *source) time.Duration {
+	n := time.Duration(min(c.open, s.size))
+	cost := max(s.latency(), n*s.pace())
+	if c.s.measured() && time.Duration(c.open)*c.s.pace() > 2*cost+late {
+		return 0
+	}
+	return late + min(2*cost, 4*max(c.s.latency(), c.s.pace()))
+}
+
+// review drops sources that have stalled, starts what has become due, and
+// returns after how long j's owner is to call it again.
+func (m *Mix) review(ctx context.Context, j *job) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	next := m.stall
+	for _, s := range m.sources {
+		if s.dropped != nil || len(s.calls) == 0 {
+			continue
+		}
+		if quiet := now.Sub(s.progress); quiet < m.stall {
+			next = min(next, m.stall-quiet)
+		} else {
+			c := s.calls[0]
+			m.drop(ctx, s, c.refs[min(c.given, len(c.refs)-1)], ErrStalled, now)
+		}
+	}
+	m.assign(now)
+	for _, c := range j.calls {
+		if c.open == 0 || c.ended.Load() {
+			continue
+		}
+		for _, s := range m.sources {
+			if s.dropped != nil || s == c.s || len(s.calls) >= s.parallel(m.stall) {
+				continue
+			}
+			if d := patience(c, s) - now.Sub(c.last); d > 0 {
+				next = min(next, d)
+			}
+		}
+	}
+	return max(next, time.Millisecond)
+}

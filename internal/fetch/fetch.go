@@ -1,0 +1,209 @@
+// Package fetch gets the blocks of a content from several sources at once.
+//
+// A Mix is an eris.Fetcher made of others. Each source works on as many blocks
+// as its speed earns; what one lacks, or still owes when it fails, lies or
+// stalls, goes to the others. docs/substitute.md says what a source is dropped
+// for ("Where the bytes come from").
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ersatz/eris"
+)
+
+// MaxSources is how many sources a Mix uses; further ones are left out.
+const MaxSources = 64
+
+const (
+	defaultBatch    = 32
+	defaultParallel = 4
+	defaultStall    = 10 * time.Second
+
+	// grace is how long calls that have given all that they were asked for
+	// may take to end, so that their connections are kept.
+	grace = 250 * time.Millisecond
+
+	// urgent is how many references make a call of Fetch go before all that
+	// are under way: one internal node stands for up to 512 leaves.
+	urgent = 4
+)
+
+// ErrStalled means that a source gave no useful block in time.
+var ErrStalled = errors.New("no useful block in time")
+
+// Source is one of the places that a Mix gets blocks from.
+type Source struct {
+	// Name is what logs, errors and Stats call it, such as its URL.
+	Name string
+
+	// Fetcher asks it. Its calls must end soon after their context has.
+	Fetcher eris.Fetcher
+
+	// Batch is how many blocks one call asks for at most. Default 32.
+	Batch int
+
+	// Parallel is how many calls run at most at once. Default 4.
+	Parallel int
+}
+
+// Options are the optional parts of a Mix. The zero value works.
+type Options struct {
+	// Stall is how long a source may give no block that is right while it is
+	// being asked. Default 10 s, which a line of 50 kbit/s holds.
+	Stall time.Duration
+
+	// Log is told, at warn, of each source that is dropped, and at debug of
+	// failures that are forgiven. Default: nobody.
+	Log *slog.Logger
+}
+
+// Stat is what a source has done.
+type Stat struct {
+	Name   string
+	Blocks int64 // that were right, and that no other had given before
+	Bytes  int64 // of those blocks
+	Err    error // why it was dropped, nil if it was not; matches eris.ErrCorrupt if it lied
+}
+
+// Mix is an eris.Fetcher over several sources. A source that was dropped stays
+// so for the life of the Mix.
+type Mix struct {
+	stall time.Duration
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	sources []*source // as they were given
+	live    uint64    // bits of those that are not dropped
+	jobs    []*job    // calls of Fetch that run; the first has precedence
+}
+
+var _ eris.Fetcher = (*Mix)(nil)
+
+// New returns a Mix of sources. Where two are equal, the earlier is preferred.
+func New(sources []Source, o Options) *Mix {
+	m := &Mix{stall: o.Stall, log: o.Log}
+	if m.stall <= 0 {
+		m.stall = defaultStall
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	for i, s := range sources[:min(len(sources), MaxSources)] {
+		m.sources = append(m.sources, newSource(s, i))
+		m.live |= 1 << i
+	}
+	return m
+}
+
+// Stats returns what the sources have done so far, in the order of New.
+func (m *Mix) Stats() []Stat {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stats := make([]Stat, len(m.sources))
+	for i, s := range m.sources {
+		stats[i] = Stat{Name: s.Name, Blocks: s.blocks, Bytes: s.bytes, Err: s.dropped}
+	}
+	return stats
+}
+
+// Fetch implements eris.Fetcher. A block counts as missing when each source
+// that is not dropped has answered that it lacks it. If all are dropped, the
+// error joins the reasons.
+func (m *Mix) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
+	if err := ctx.Err(); err != nil || len(refs) == 0 {
+		return err
+	}
+	calls, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var work sync.WaitGroup
+	j := newJob(size, refs, got)
+	j.start = func(c *call) {
+		ctx, end := context.WithCancel(calls)
+		c.cancel = end
+		work.Go(func() {
+			defer end()
+			m.run(ctx, c)
+		})
+	}
+	m.enter(j)
+	m.wait(ctx, j)
+	err := m.leave(j)
+	defer time.AfterFunc(grace, cancel).Stop()
+	work.Wait()
+	if errors.Is(err, errUnfinished) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// errUnfinished means that the context ended first.
+var errUnfinished = errors.New("fetch: unfinished")
+
+// enter lets the sources work on j.
+func (m *Mix) enter(j *job) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(j.refs) <= urgent {
+		m.jobs = append([]*job{j}, m.jobs...)
+	} else {
+		m.jobs = append(m.jobs, j)
+	}
+	if m.live == 0 {
+		j.fail(m.reasons())
+	}
+	m.assign(time.Now())
+}
+
+// wait returns when j is done or ctx has ended, and looks after the sources
+// meanwhile: nothing else wakes up when a source says nothing.
+func (m *Mix) wait(ctx context.Context, j *job) {
+	timer := time.NewTimer(m.review(ctx, j))
+	defer timer.Stop()
+	for {
+		select {
+		case <-j.done:
+			return
+		case <-ctx.Done():
+			return
+		case <-j.wake:
+		case <-timer.C:
+		}
+		timer.Reset(m.review(ctx, j))
+	}
+}
+
+// leave ends the work on j and returns its result. Calls that still owe
+// blocks are cancelled, the others end by themselves.
+func (m *Mix) leave(j *job) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.jobs = remove(m.jobs, j)
+	now := time.Now()
+	for _, c := range j.calls {
+		if c.owed > 0 {
+			c.cut(now)
+		}
+	}
+	if j.open > 0 && j.err == nil {
+		return errUnfinished
+	}
+	return j.err
+}
+
+// reasons joins what the sources were dropped for.
+func (m *Mix) reasons() error {
+	errs := []error{}
+	for _, s := range m.sources {
+		errs = append(errs, s.dropped)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("no source of blocks: %w", eris.ErrNotFound)
+	}
+	return errors.Join(errs...)
+}

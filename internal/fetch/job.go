@@ -1,0 +1,152 @@
+package fetch
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"ersatz/eris"
+)
+
+// job is one call of Fetch. All fields but the first group are guarded by the
+// lock of the Mix.
+type job struct {
+	size  eris.BlockSize
+	refs  []eris.Ref
+	got   func(int, []byte) error
+	start func(*call)   // runs a call, in a goroutine that Fetch waits for
+	wake  chan struct{} // told when wait must look at the clock anew
+	done  chan struct{} // closed when nothing is open, or err is set
+
+	wants []want  // one for each reference
+	queue []int   // of open wants that no call asks for, ascending
+	open  int     // wants that are
+	calls []*call // that run, oldest first
+	err   error
+}
+
+// want is a reference that a job asks for.
+type want struct {
+	calls  [2]*call // that ask for it: one, and one more when that is late
+	lacks  uint64   // bits of the sources that answered that they lack it
+	closed bool     // it came, or all sources lack it
+}
+
+// call is one call of a source's Fetcher.
+type call struct {
+	s      *source
+	j      *job
+	refs   []eris.Ref
+	index  []int // of refs in the job
+	cancel context.CancelFunc
+	ended  atomic.Bool // cut off: what it gives is not wanted any more
+
+	owed  int // references that it has not given
+	open  int // of those, the ones that no other call has given either
+	given int
+	start time.Time
+	first time.Duration // until the first block, 0 before
+	last  time.Time     // start, or when the last block came
+}
+
+func newJob(size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) *job {
+	j := &job{
+		size: size, refs: refs, got: got, wants: make([]want, len(refs)), open: len(refs),
+		queue: make([]int, len(refs)), wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	for i := range j.queue {
+		j.queue[i] = i
+	}
+	return j
+}
+
+// fail ends the job, unless it has ended.
+func (j *job) fail(err error) {
+	if j.err == nil && j.open > 0 {
+		j.err = err
+		j.queue = nil
+		close(j.done)
+	}
+}
+
+// close counts want i as done with.
+func (j *job) close(i int) {
+	j.wants[i].closed = true
+	if k, found := slices.BinarySearch(j.queue, i); found {
+		j.queue = slices.Delete(j.queue, k, k+1)
+	}
+	if j.open--; j.open == 0 && j.err == nil {
+		close(j.done)
+	}
+}
+
+// take removes up to n wants that s may have from one end of the queue. With
+// lacked, only those are taken that another source lacks.
+func (j *job) take(s *source, n int, back, lacked bool) []int {
+	var taken []int
+	for k := range j.queue {
+		if len(taken) == n {
+			break
+		}
+		i := j.queue[k]
+		if back {
+			i = j.queue[len(j.queue)-1-k]
+		}
+		if lacks := j.wants[i].lacks; lacks&s.bit == 0 && (!lacked || lacks != 0) {
+			taken = append(taken, i)
+		}
+	}
+	if len(taken) > 0 {
+		slices.Sort(taken)
+		j.queue = slices.DeleteFunc(j.queue, func(i int) bool {
+			_, found := slices.BinarySearch(taken, i)
+			return found
+		})
+	}
+	return taken
+}
+
+// release notes that c does not ask for reference i any more; if no call
+// does, it is queued again. It reports whether c did ask.
+func (j *job) release(c *call, i int) bool {
+	w := &j.wants[i]
+	switch c {
+	case w.calls[0]:
+		w.calls[0], w.calls[1] = w.calls[1], nil
+	case w.calls[1]:
+		w.calls[1] = nil
+	default:
+		return false
+	}
+	if w.calls[0] == nil && !w.closed && j.err == nil {
+		k, _ := slices.BinarySearch(j.queue, i)
+		j.queue = slices.Insert(j.queue, k, i)
+	}
+	return true
+}
+
+// settle closes what each of the living sources lacks.
+func (j *job) settle(live uint64) {
+	for k := len(j.queue) - 1; k >= 0; k-- {
+		if i := j.queue[k]; j.wants[i].lacks&live == live {
+			j.close(i)
+		}
+	}
+}
+
+// cut cancels a call. That its source gave nothing lately does not count
+// against it from here on.
+func (c *call) cut(now time.Time) {
+	c.ended.Store(true)
+	c.s.progress = now
+	c.cancel()
+}
+
+// remove returns list without x, in order.
+func remove[T comparable](list []T, x T) []T {
+	if i := slices.Index(list, x); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
+}

@@ -1,0 +1,129 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"ersatz/eris"
+)
+
+// errEnded is what a source is told that gives more than is wanted.
+var errEnded = errors.New("fetch: block is not wanted any more")
+
+// run asks c's source and deals with what it gives.
+func (m *Mix) run(ctx context.Context, c *call) {
+	err := c.s.Fetcher.Fetch(ctx, c.j.size, c.refs, func(i int, block []byte) error {
+		if c.ended.Load() {
+			return errEnded
+		}
+		if err := c.j.got(c.index[i], block); err != nil {
+			m.refused(ctx, c, c.refs[i], err)
+			return err
+		}
+		m.arrived(c, c.index[i], len(block))
+		return nil
+	})
+	m.ended(ctx, c, err)
+}
+
+// refused deals with the caller's word that a block is wrong.
+func (m *Mix) refused(ctx context.Context, c *call, ref eris.Ref, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if errors.Is(err, eris.ErrCorrupt) {
+		m.drop(ctx, c.s, ref, err, now)
+		m.assign(now)
+	} else {
+		c.j.fail(err)
+	}
+}
+
+// arrived notes a block that is right.
+func (m *Mix) arrived(c *call, i, size int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	c.last, c.s.progress = now, now
+	if c.given++; c.given == 1 {
+		c.first = now.Sub(c.start)
+	}
+	c.s.earned++
+	if w := &c.j.wants[i]; !w.closed {
+		c.s.blocks++
+		c.s.bytes += int64(size)
+		for _, other := range w.calls {
+			if other == nil {
+				continue
+			}
+			if other.open--; other.open == 0 && other != c {
+				other.cut(now)
+			}
+		}
+		c.j.close(i)
+	}
+	if c.j.release(c, i) {
+		c.owed--
+	}
+}
+
+// ended deals with the end of c's call.
+func (m *Mix) ended(ctx context.Context, c *call, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	s := c.s
+	s.calls, c.j.calls = remove(s.calls, c), remove(c.j.calls, c)
+	s.idle = now
+	answered := err == nil && !c.ended.Load()
+	for _, i := range c.index {
+		if c.j.release(c, i) && answered {
+			c.j.wants[i].lacks |= s.bit
+		}
+	}
+	switch {
+	case s.dropped != nil:
+	case answered:
+		s.progress = now
+		s.answered(c, now, m.stall)
+		c.j.settle(m.live)
+	case c.ended.Load():
+		s.lost(c, now)
+	case ctx.Err() != nil:
+		c.j.fail(ctx.Err())
+	case errors.Is(err, eris.ErrCorrupt) || !s.forgives(c, now):
+		m.drop(ctx, s, c.refs[min(c.given, len(c.refs)-1)], err, now)
+	default:
+		m.log.DebugContext(ctx, "source of blocks failed, is asked once more",
+			slog.String("source", s.Name), slog.Any("error", err))
+	}
+	m.assign(now)
+}
+
+// drop gives a source up and takes back what it owes. ref is a block that it
+// failed at.
+func (m *Mix) drop(ctx context.Context, s *source, ref eris.Ref, err error, now time.Time) {
+	if s.dropped != nil {
+		return
+	}
+	s.dropped = fmt.Errorf("%s: %w", s.Name, err)
+	m.live &^= s.bit
+	m.log.WarnContext(ctx, "source of blocks dropped",
+		slog.String("source", s.Name), slog.String("block", ref.String()), slog.Any("error", err))
+	for _, c := range s.calls {
+		c.cut(now)
+		for _, i := range c.index {
+			c.j.release(c, i)
+		}
+	}
+	for _, j := range m.jobs {
+		if m.live == 0 {
+			j.fail(m.reasons())
+		} else {
+			j.settle(m.live)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package fetch
+
+import (
+	"time"
+)
+
+const (
+	// callTime is how long a call should last after its first block: long
+	// enough to make its latency small, short enough to be taken over.
+	callTime = 500 * time.Millisecond
+
+	// memory is how many blocks the measured pace goes back.
+	memory = 64
+
+	// guess is the latency of sources while none has been measured.
+	guess = 250 * time.Millisecond
+
+	// credit is how many blocks earn a source the forgiveness of one failure
+	// after the first.
+	credit = 64
+)
+
+// source is the state of a Source, guarded by the lock of the Mix.
+type source struct {
+	Source
+	bit     uint64
+	calls   []*call // that run
+	dropped error
+
+	blocks, bytes int64
+
+	progress time.Time // of the last useful answer, or when it became busy
+	idle     time.Time // when the last call ended
+	failed   time.Time // when the last forgiven failure was
+	earned   int       // blocks since then
+
+	size  int           // blocks that its next call may ask for
+	first time.Duration // usual time to a call's first answer, 0 if not measured
+	spent time.Duration // by recent calls
+	count float64       // blocks that they gave
+}
+
+func newSource(s Source, i int) *source {
+	if s.Batch <= 0 {
+		s.Batch = defaultBatch
+	}
+	if s.Parallel <= 0 {
+		s.Parallel = defaultParallel
+	}
+	return &source{Source: s, bit: 1 << i, size: 1, earned: credit}
+}
+
+func (s *source) measured() bool { return s.first > 0 }
+
+// pace is the time per block of one call, latency included.
+func (s *source) pace() time.Duration {
+	return max(time.Duration(float64(s.spent)/max(s.count, 1)), 1)
+}
+
+// latency is the usual time to the first block of a call, or a guess.
+func (s *source) latency() time.Duration {
+	if !s.measured() {
+		return guess
+	}
+	return s.first
+}
+
+// parallel is how many calls may run now. Calls share the source's line: on a
+// slow one, many at once would have none give a block in time.
+func (s *source) parallel(stall time.Duration) int {
+	if !s.measured() {
+		return 1
+	}
+	return max(1, min(s.Parallel, int(stall/4/s.first)))
+}
+
+// answered learns from a call that ended well.
+func (s *source) answered(c *call, now time.Time, stall time.Duration) {
+	took := now.Sub(c.start)
+	first := c.first
+	if c.given == 0 {
+		first = took
+	}
+	first = max(first, 1)
+	if s.measured() {
+		first = (3*s.first + first) / 4
+	}
+	s.first = first
+	s.add(took, c.given)
+	switch rest := took - c.first; {
+	case s.first > stall/4:
+		s.size = 1
+	case len(c.refs) < s.size:
+	case len(c.refs) == 1:
+		s.size = 2
+	case rest < callTime/2:
+		s.size *= 4
+	case rest > 2*callTime:
+		s.size /= 2
+	}
+	s.size = max(1, min(s.size, s.Batch))
+}
+
+// lost learns from a call that another source overtook.
+func (s *source) lost(c *call, now time.Time) {
+	took := now.Sub(c.start)
+	if c.given == 0 {
+		s.first = max(s.first, took, 1)
+	}
+	s.add(took, c.given)
+	s.size = max(1, s.size/2)
+}
+
+func (s *source) add(took time.Duration, blocks int) {
+	s.spent += took
+	s.count += float64(blocks)
+	if s.count > memory {
+		s.spent = time.Duration(float64(s.spent) * memory / s.count)
+		s.count = memory
+	}
+}
+
+// forgives reports whether a plain failure of c leaves the source in use: the
+// first does, and one per credit of blocks; calls that were under way at a
+// failure share it.
+func (s *source) forgives(c *call, now time.Time) bool {
+	switch {
+	case c.start.Before(s.failed):
+	case s.earned < credit:
+		return false
+	default:
+		s.earned, s.failed = 0, now
+	}
+	s.size = 1
+	return true
+}
