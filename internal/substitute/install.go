@@ -1,0 +1,245 @@
+package substitute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/internal/compress"
+	"ersatz/nar"
+	"ersatz/nixbase32"
+	"ersatz/storepath"
+)
+
+// tempSuffix makes the name under which an item is restored of its own. The
+// daemon's garbage collector leaves HASH-NAME.chroot alone while HASH-NAME is a
+// temporary root, as it is during its substitution (Guix 1.5.0,
+// nix/libstore/gc.cc, isActiveTempFile).
+const tempSuffix = ".chroot"
+
+// hashError says that a nar came whole and is not the one that was signed.
+type hashError struct{ want, got [32]byte }
+
+func (e *hashError) Error() string {
+	return fmt.Sprintf("hash is %s, not the signed %s", nixbase32.Encode(e.got[:]), nixbase32.Encode(e.want[:]))
+}
+
+// localError says that this machine is at fault, and no other source helps.
+type localError struct{ error }
+
+func (e *localError) Unwrap() error { return e.error }
+
+// way is one way to an item's nar.
+type way struct {
+	uri         string // for people
+	compression string
+	// open begins to read the compressed nar and returns its size, -1 if
+	// unknown.
+	open func(ctx context.Context) (io.ReadCloser, int64, error)
+}
+
+// installation is one item being installed.
+type installation struct {
+	*Substituter
+	choice
+	root  *os.Root // where it goes
+	name  string   // its name there
+	temp  string   // its name there until it is whole
+	trace trace
+}
+
+// install makes dest of the item p. The error tells people what was tried; it
+// matches *hashError if a nar came whole and was another one.
+func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string) (nar.Info, error) {
+	dir, name := filepath.Split(dest)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nar.Info{}, err
+	}
+	defer root.Close()
+	// The daemon removes what is left of an earlier attempt before it asks
+	// (SubstitutionGoal::tryToRun). What is there now is somebody else's.
+	if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return nar.Info{}, fmt.Errorf("%s: %w", dest, cmpErr(err, fs.ErrExist))
+	}
+	c := s.find(ctx, []storepath.Path{p})[0]
+	if !c.authorized {
+		return nar.Info{}, errors.Join(append(c.refused, errors.New("no server has an authorized narinfo"))...)
+	}
+	in := &installation{
+		Substituter: s, choice: c, root: root, name: name, temp: p.Base() + tempSuffix,
+		trace: trace{w: s.messages, on: s.daemon.Trace, dest: dest},
+	}
+	if err := nar.RemoveAll(root, in.temp); err != nil {
+		return nar.Info{}, fmt.Errorf("what an earlier run left: %w", err)
+	}
+	return in.tryAll(ctx)
+}
+
+// cmpErr returns err, or other if it is nil.
+func cmpErr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// tryAll tries one way after the other.
+func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
+	errs := in.refused
+	for _, w := range in.ways() {
+		info, err := in.try(ctx, w)
+		if err == nil {
+			return info, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", w.uri, err))
+		var local *localError
+		if errors.As(err, &local) || ctx.Err() != nil {
+			break
+		}
+		in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
+			slog.String("source", w.uri), slog.Any("error", err))
+	}
+	if len(errs) == 0 {
+		errs = append(errs, errors.New("no server offers its nar"))
+	}
+	return nar.Info{}, errors.Join(errs...)
+}
+
+// ways returns the ways in the order in which they are tried.
+func (in *installation) ways() []way {
+	var ways []way
+	for _, o := range in.nars {
+		ways = append(ways, in.narWay(o))
+	}
+	if b, ok := in.blockWay(); ok && in.blocksFirst() {
+		ways = append([]way{b}, ways...)
+	} else if ok {
+		ways = append(ways, b)
+	}
+	return ways
+}
+
+// try restores the item in one way, and gives it its name if it is right.
+func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body, size, err := w.open(ctx)
+	if err != nil {
+		return nar.Info{}, err
+	}
+	defer body.Close()
+	if limit := in.compressedLimit(); size > limit {
+		return nar.Info{}, fmt.Errorf("%d bytes are too many for a nar of %d", size, in.signed.NarSize)
+	}
+	in.trace.start(w.uri, size)
+	info, err := in.restore(body, w.compression)
+	if err != nil {
+		return nar.Info{}, err
+	}
+	if err := in.check(info); err != nil {
+		return nar.Info{}, errors.Join(err, nar.RemoveAll(in.root, in.temp))
+	}
+	in.trace.succeed()
+	if err := in.rename(); err != nil {
+		return nar.Info{}, &localError{errors.Join(err, nar.RemoveAll(in.root, in.temp))}
+	}
+	return info, nil
+}
+
+// restore reads a compressed nar and makes the temporary tree. An error that
+// is not the stream's is a *localError.
+func (in *installation) restore(body io.Reader, compression string) (nar.Info, error) {
+	src := &faults{r: &limited{r: body, left: in.compressedLimit(), add: in.trace.add}}
+	d, err := compress.NewReader(src, compression)
+	if err != nil {
+		return nar.Info{}, cmpErr(src.err, err)
+	}
+	defer d.Close()
+	plain := &faults{r: d}
+	o := nar.RestoreOptions{Dedup: in.dedupFor()}
+	if in.signed.HasNarSize {
+		o.MaxSize = int64(in.signed.NarSize) // plausible
+	}
+	info, err := nar.Restore(plain, in.root, in.temp, o)
+	var syntax *nar.SyntaxError
+	switch {
+	case err == nil:
+		return info, nil
+	case src.err != nil && !errors.Is(err, src.err):
+		return nar.Info{}, src.err // decoders name the symptom only
+	case plain.err != nil || errors.As(err, &syntax):
+		return nar.Info{}, err
+	}
+	return nar.Info{}, &localError{err}
+}
+
+// check compares what was restored with what was signed.
+func (in *installation) check(info nar.Info) error {
+	if info.Hash != in.signed.NarHash {
+		return &hashError{in.signed.NarHash, info.Hash}
+	}
+	if in.signed.HasNarSize && uint64(info.Size) != in.signed.NarSize {
+		return fmt.Errorf("nar has %d bytes, not the signed %d", info.Size, in.signed.NarSize)
+	}
+	return nil
+}
+
+// rename gives the tree its name, over nothing.
+func (in *installation) rename() error {
+	dir, err := in.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fd := int(dir.Fd())
+	err = unix.Renameat2(fd, in.temp, fd, in.name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not every file system can
+		if _, err = in.root.Lstat(in.name); errors.Is(err, fs.ErrNotExist) {
+			err = in.root.Rename(in.temp, in.name)
+		} else {
+			err = cmpErr(err, fs.ErrExist)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("rename to %s: %w", in.name, err)
+	}
+	return nil
+}
+
+// compressedLimit bounds the compressed nar, in bytes: no method makes what it
+// cannot compress larger than that.
+func (in *installation) compressedLimit() int64 {
+	size := int64(in.signed.NarSize)
+	if !in.signed.HasNarSize || size > math.MaxInt64/2 {
+		return math.MaxInt64
+	}
+	return size + size/16 + 64<<10
+}
+
+// dedupFor returns where files of the item are shared, nil if they are not:
+// the daemon did not ask for it, or the item does not go to its store.
+func (in *installation) dedupFor() *nar.Dedup {
+	dir := in.path.Dir
+	if !in.daemon.Deduplicate || filepath.Clean(in.root.Name()) != dir {
+		return nil
+	}
+	if d, ok := in.dedup[dir]; ok {
+		return d
+	}
+	d, err := nar.OpenDedup(dir)
+	if err != nil {
+		in.log.Warn("files are not shared", slog.String("store", dir), slog.Any("error", err))
+		return nil
+	}
+	in.dedup[dir] = d
+	return d
+}

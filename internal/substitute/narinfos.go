@@ -1,0 +1,162 @@
+package substitute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ersatz/storepath"
+)
+
+// maxTexts bounds what one server may say in answer to one request, in bytes.
+const maxTexts = 256 << 20
+
+// answer is what one server says of one item.
+type answer struct {
+	server *server
+	text   []byte // nil if err is not
+	err    error  // matches fs.ErrNotExist if the server said that it has none
+}
+
+// ask asks all servers at once for the narinfos of all paths, several at a
+// time, or takes them from the cache. The answers are by path, then by server.
+func (s *Substituter) ask(ctx context.Context, paths []storepath.Path) [][]answer {
+	answers := make([][]answer, len(paths))
+	for i := range answers {
+		answers[i] = make([]answer, len(s.servers))
+	}
+	lookups := make([]*lookup, len(s.servers))
+	var known sync.WaitGroup
+	for j, sv := range s.servers {
+		known.Go(func() { lookups[j] = s.known(sv, j, paths, answers) })
+	}
+	known.Wait()
+	progress := newLookupProgress(s.messages, lookups)
+	var asked sync.WaitGroup
+	for j, l := range lookups {
+		asked.Go(func() {
+			var group errgroup.Group
+			group.SetLimit(parallel)
+			for _, i := range l.missing {
+				group.Go(func() error {
+					answers[i][j] = s.askOne(ctx, l, paths[i])
+					progress.done(j)
+					return nil
+				})
+			}
+			group.Wait()
+		})
+	}
+	asked.Wait()
+	return answers
+}
+
+// lookup is what is still to be asked of a server.
+type lookup struct {
+	server  *server
+	missing []int // indices of paths
+	bytes   atomic.Int64
+}
+
+// known fills in what the cache says.
+func (s *Substituter) known(sv *server, column int, paths []storepath.Path, answers [][]answer) *lookup {
+	l := &lookup{server: sv}
+	for i, p := range paths {
+		e, ok := s.cache.get(sv, p.Hash)
+		switch {
+		case !ok:
+			l.missing = append(l.missing, i)
+		case e.text == nil:
+			answers[i][column] = answer{sv, nil, fmt.Errorf("%w a short time ago", fs.ErrNotExist)}
+		default:
+			answers[i][column] = answer{sv, e.text, nil}
+		}
+	}
+	return l
+}
+
+// askOne asks a server for a narinfo and keeps the answer. A server that does
+// not answer at all is left alone for a while, also by requests under way.
+func (s *Substituter) askOne(ctx context.Context, l *lookup, p storepath.Path) answer {
+	sv := l.server
+	if err := sv.down(s.o.Now()); err != nil {
+		return answer{sv, nil, err}
+	}
+	text, ttl, err := s.get(ctx, sv, p.Hash+".narinfo")
+	var status *errStatus
+	switch {
+	case err == nil && l.bytes.Add(int64(len(text))) > maxTexts:
+		return answer{sv, nil, fmt.Errorf("narinfos of more than %d bytes", maxTexts)}
+	case err == nil && sv.base.Scheme != "file":
+		s.cache.put(sv, p.Hash, text, ttl)
+	case errors.Is(err, fs.ErrNotExist) && sv.base.Scheme != "file":
+		s.cache.put(sv, p.Hash, nil, ttl)
+	case err != nil && ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &status):
+		if sv.fail(s.o.Now(), err) {
+			s.log.Warn("substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
+		}
+	}
+	return answer{sv, text, err}
+}
+
+// get reads a narinfo and says how long it can be kept.
+func (s *Substituter) get(ctx context.Context, sv *server, name string) ([]byte, time.Duration, error) {
+	body, _, resp, err := s.open(ctx, sv, name)
+	if err != nil {
+		return nil, maxAge(resp, absentTTL), err
+	}
+	defer drain(body)
+	text, err := readAll(body)
+	if err != nil {
+		return nil, 0, err
+	}
+	if text == nil {
+		text = []byte{}
+	}
+	return text, maxAge(resp, foundTTL), nil
+}
+
+// maxAge returns the max-age of Cache-Control (RFC 9111, section 5.2.2.1), or
+// what holds without one.
+func maxAge(resp *http.Response, otherwise time.Duration) time.Duration {
+	if resp == nil {
+		return otherwise
+	}
+	for _, directive := range strings.Split(resp.Header.Get("Cache-Control"), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		if seconds, err := strconv.ParseUint(value, 10, 31); err == nil && strings.EqualFold(name, "max-age") {
+			return time.Duration(seconds) * time.Second
+		}
+	}
+	return otherwise
+}
+
+// find returns, for each path in order, what can be had of it.
+func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []choice {
+	acl, err := s.acl()
+	if err != nil {
+		s.log.Error("nothing can be accepted", slog.Any("error", err))
+	}
+	answers := s.ask(ctx, paths)
+	choices := make([]choice, len(paths))
+	var group errgroup.Group
+	group.SetLimit(verifiers)
+	for i, p := range paths {
+		group.Go(func() error {
+			choices[i] = choose(p, answers[i], acl)
+			return nil
+		})
+	}
+	group.Wait()
+	return choices
+}

@@ -1,0 +1,147 @@
+// Package substitute is the program that guix-daemon asks for substitutes
+// (Guix 1.5.0, guix/scripts/substitute.scm and nix/libstore/build.cc,
+// SubstitutionGoal): it says what servers have, and installs it.
+//
+// The daemon verifies nothing of what it is handed, so signature, hash, size,
+// permissions and the rest are settled here. docs/substitute.md describes the
+// protocol, which narinfo counts, and where the bytes come from.
+package substitute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"ersatz/guixsig"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/nar"
+)
+
+// DefaultStall is how long a source may send nothing useful.
+const DefaultStall = 10 * time.Second
+
+// maxACL bounds the ACL, in bytes.
+const maxACL = 1 << 20
+
+// Options are what the daemon does not say. The zero Options works, without
+// keys of its own place: it reads Guix's ACL and caches nothing.
+type Options struct {
+	// ACL is the file of the keys that are accepted, read anew for each
+	// request. Default /etc/guix/acl.
+	ACL string
+	// States are folders for the cache of narinfos; the first that can be
+	// written is used. Default: none, and nothing is cached.
+	States []string
+	// IPFS is the address of a Kubo RPC. Default: none.
+	IPFS string
+	// Discovered is the file of the servers that guix-daemon's discovery found.
+	// Default /var/guix/discover/publish.
+	Discovered string
+	// Stall is how long a source may send nothing useful. Default DefaultStall.
+	Stall time.Duration
+	// Log takes what an operator acts on. Default: nothing is logged.
+	Log *slog.Logger
+	// Now returns the time. Default time.Now.
+	Now func() time.Time
+}
+
+// Substituter answers the daemon's requests, one after the other. Its
+// connections, and what it learns of its sources, last until Close.
+type Substituter struct {
+	daemon   DaemonOptions
+	o        Options
+	log      *slog.Logger
+	messages io.Writer // what people see
+	client   *http.Client
+	servers  []*server
+	cache    *cache // nil if nothing is cached
+	ipfs     *ipfs.Client
+	dedup    map[string]*nar.Dedup // by store folder
+	liars    map[string]bool       // sources that gave bytes that were not the block
+	swept    func()                // ends the sweep of the cache
+}
+
+// New returns a Substituter. messages is the daemon's log pipe, where progress
+// and reasons are written for people to see. A server that cannot be used is
+// named there and left out.
+func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, error) {
+	if o.ACL == "" {
+		o.ACL = "/etc/guix/acl"
+	}
+	if o.Discovered == "" {
+		o.Discovered = "/var/guix/discover/publish"
+	}
+	if o.Stall <= 0 {
+		o.Stall = DefaultStall
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Substituter{
+		daemon: daemon, o: o, log: o.Log, messages: messages,
+		client: newClient(o.Stall), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{},
+	}
+	if o.IPFS != "" {
+		c, err := ipfs.New(o.IPFS, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.ipfs = c
+	}
+	s.servers = s.openServers()
+	s.cache = openCache(o.States, o.Now, s.log)
+	s.swept = s.sweepCache()
+	return s, nil
+}
+
+// sweepCache begins to sweep the cache and returns what ends that.
+func (s *Substituter) sweepCache() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { s.cache.sweep(ctx) })
+	return func() {
+		cancel()
+		work.Wait()
+	}
+}
+
+// Close ends what runs in the background and closes all connections.
+func (s *Substituter) Close() error {
+	s.swept()
+	s.client.CloseIdleConnections()
+	var errs []error
+	for _, d := range s.dedup {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// acl reads the ACL. Without one, nothing is accepted.
+func (s *Substituter) acl() (guixsig.ACL, error) {
+	f, err := os.Open(s.o.ACL)
+	if err != nil {
+		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxACL+1))
+	if err == nil && len(text) > maxACL {
+		err = errors.New("too long")
+	}
+	if err != nil {
+		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
+	}
+	acl, err := guixsig.ParseACL(text)
+	if err != nil {
+		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
+	}
+	return acl, nil
+}
