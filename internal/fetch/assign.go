@@ -131,7 +131,7 @@ func (r *round) pick(s *source) (*job, []int) {
 		return nil, nil
 	}
 	n := min(s.size, max(1, int(r.drain/s.pace())))
-	useless := s.measured() && s.first > r.drain && r.now.Sub(s.idle) < probe
+	useless := s.measured() && s.latency() > r.drain && r.now.Sub(s.idle) < probe
 	for _, j := range slices.Backward(r.jobs) {
 		if index := j.take(s, n, true, useless); len(index) > 0 {
 			return j, index
@@ -181,7 +181,7 @@ func patience(c *call, s *source) time.Duration {
 	if c.s.measured() && time.Duration(c.open)*c.s.pace() > 2*cost+late {
 		return 0
 	}
-	return late + min(2*cost, 4*max(c.s.latency(), c.s.pace()))
+	return min(late+2*cost, c.s.overdue())
 }
 
 // review drops sources that have stalled, starts what has become due, and
@@ -195,7 +195,7 @@ func (m *Mix) review(ctx context.Context, j *job) time.Duration {
 		if s.dropped != nil || len(s.calls) == 0 {
 			continue
 		}
-		if quiet := now.Sub(s.progress); quiet < m.stall {
+		if quiet := s.quiet(now); quiet < m.stall {
 			next = min(next, m.stall-quiet)
 		} else {
 			c := s.calls[0]

@@ -22,12 +22,16 @@ type fake struct {
 	fault func(call, block int) error // before a block of a call, both from 0
 	lies  func(call, block int) bool
 
-	line  sync.Mutex
+	line  chan struct{} // a mutex that synctest can wait for
 	mu    sync.Mutex
 	calls int
 	now   int
 	most  int // calls at once
 	sent  int // blocks
+}
+
+func newFake(first, pace time.Duration) *fake {
+	return &fake{first: first, pace: pace, line: make(chan struct{}, 1)}
 }
 
 // hang is a fault: nothing more comes until the call is cancelled.
@@ -61,9 +65,9 @@ func (f *fake) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, 
 		if f.lacks != nil && f.lacks(ref) {
 			continue
 		}
-		f.line.Lock()
+		f.line <- struct{}{}
 		err := sleep(ctx, f.pace)
-		f.line.Unlock()
+		<-f.line
 		if err != nil {
 			return err
 		}

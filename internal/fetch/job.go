@@ -135,11 +135,13 @@ func (j *job) settle(live uint64) {
 	}
 }
 
-// cut cancels a call. That its source gave nothing lately does not count
-// against it from here on.
+// cut cancels a call.
 func (c *call) cut(now time.Time) {
-	c.ended.Store(true)
+	if now.Sub(c.last) > c.s.overdue() {
+		c.s.wasted = c.s.quiet(now)
+	}
 	c.s.progress = now
+	c.ended.Store(true)
 	c.cancel()
 }
 

@@ -47,7 +47,8 @@ func (m *Mix) arrived(c *call, i, size int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	c.last, c.s.progress = now, now
+	c.last = now
+	c.s.useful(now)
 	if c.given++; c.given == 1 {
 		c.first = now.Sub(c.start)
 	}
@@ -87,7 +88,7 @@ func (m *Mix) ended(ctx context.Context, c *call, err error) {
 	switch {
 	case s.dropped != nil:
 	case answered:
-		s.progress = now
+		s.useful(now)
 		s.answered(c, now, m.stall)
 		c.j.settle(m.live)
 	case c.ended.Load():

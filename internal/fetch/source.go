@@ -29,13 +29,15 @@ type source struct {
 
 	blocks, bytes int64
 
-	progress time.Time // of the last useful answer, or when it became busy
-	idle     time.Time // when the last call ended
-	failed   time.Time // when the last forgiven failure was
-	earned   int       // blocks since then
+	progress time.Time     // of the last useful answer, or when it became busy
+	wasted   time.Duration // before progress, on calls that were cut when overdue
+	idle     time.Time     // when the last call ended
+	failed   time.Time     // when the last forgiven failure was
+	earned   int           // blocks since then
 
 	size  int           // blocks that its next call may ask for
 	first time.Duration // usual time to a call's first answer, 0 if not measured
+	lag   time.Duration // longest that it gave nothing when it was overtaken, since then
 	spent time.Duration // by recent calls
 	count float64       // blocks that they gave
 }
@@ -50,20 +52,35 @@ func newSource(s Source, i int) *source {
 	return &source{Source: s, bit: 1 << i, size: 1, earned: credit}
 }
 
-func (s *source) measured() bool { return s.first > 0 }
+func (s *source) measured() bool { return s.first > 0 || s.lag > 0 }
 
 // pace is the time per block of one call, latency included.
 func (s *source) pace() time.Duration {
 	return max(time.Duration(float64(s.spent)/max(s.count, 1)), 1)
 }
 
-// latency is the usual time to the first block of a call, or a guess.
+// latency is what to expect until the first block of a call.
 func (s *source) latency() time.Duration {
 	if !s.measured() {
 		return guess
 	}
-	return s.first
+	return max(s.first, s.lag)
 }
+
+// overdue is how long a call gives nothing only if something is wrong.
+func (s *source) overdue() time.Duration {
+	if s.first == 0 {
+		return late + 4*guess
+	}
+	return late + 4*max(s.first, s.pace())
+}
+
+// useful notes an answer that proves the source alive.
+func (s *source) useful(now time.Time) { s.progress, s.wasted = now, 0 }
+
+// quiet is how long the source has been asked in vain. That faster sources
+// overtook its calls does not count, unless it was overdue.
+func (s *source) quiet(now time.Time) time.Duration { return s.wasted + now.Sub(s.progress) }
 
 // parallel is how many calls may run now. Calls share the source's line: on a
 // slow one, many at once would have none give a block in time.
@@ -71,7 +88,7 @@ func (s *source) parallel(stall time.Duration) int {
 	if !s.measured() {
 		return 1
 	}
-	return max(1, min(s.Parallel, int(stall/4/s.first)))
+	return max(1, min(s.Parallel, int(stall/4/s.latency())))
 }
 
 // answered learns from a call that ended well.
@@ -82,10 +99,10 @@ func (s *source) answered(c *call, now time.Time, stall time.Duration) {
 		first = took
 	}
 	first = max(first, 1)
-	if s.measured() {
+	if s.first > 0 {
 		first = (3*s.first + first) / 4
 	}
-	s.first = first
+	s.first, s.lag = first, 0
 	s.add(took, c.given)
 	switch rest := took - c.first; {
 	case s.first > stall/4:
@@ -105,7 +122,7 @@ func (s *source) answered(c *call, now time.Time, stall time.Duration) {
 func (s *source) lost(c *call, now time.Time) {
 	took := now.Sub(c.start)
 	if c.given == 0 {
-		s.first = max(s.first, took, 1)
+		s.lag = max(s.lag, took, 1)
 	}
 	s.add(took, c.given)
 	s.size = max(1, s.size/2)
