@@ -12,7 +12,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // Method is a compression method with its level.
@@ -78,7 +77,7 @@ func (m Method) Format() string {
 	return nar + "+" + m.Name + "-" + strconv.Itoa(m.Level)
 }
 
-// ParseFormat reads what Format prints.
+// ParseFormat reads what Format prints, and nothing else.
 func ParseFormat(s string) (Method, error) {
 	rest, ok := strings.CutPrefix(s, "application/x-nix-archive")
 	if !ok {
@@ -94,7 +93,7 @@ func ParseFormat(s string) (Method, error) {
 	m := Method{Name: name}
 	if leveled {
 		n, err := strconv.Atoi(level)
-		if err != nil || n < 1 {
+		if err != nil || n < 1 || strconv.Itoa(n) != level {
 			return Method{}, fmt.Errorf("media type %q: compression level", s)
 		}
 		m.Level = n
@@ -122,9 +121,12 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// maxWindow bounds the history that a stream makes its decoder keep, in bytes:
-// zstd's levels up to 19 use 8 MiB at most, lzip -9 and xz -8 32 MiB.
-const maxWindow = 32 << 20
+// Bounds of the history that a stream makes its decoder keep, in bytes: zstd's
+// levels up to 19 use 8 MiB at most, lzip -9 uses 32 MiB, xz -9 64 MiB.
+const (
+	maxWindow   = 32 << 20
+	maxXZWindow = 64 << 20
+)
 
 // Readable reports whether NewReader knows the method.
 func Readable(name string) bool {
@@ -153,11 +155,7 @@ func NewReader(r io.Reader, name string) (io.ReadCloser, error) {
 		}
 		return d.IOReadCloser(), nil
 	case "xz":
-		d, err := xz.ReaderConfig{DictCap: maxWindow}.NewReader(r)
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(d), nil
+		return io.NopCloser(newXZReader(r)), nil
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(r)), nil
 	}

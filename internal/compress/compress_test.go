@@ -162,21 +162,71 @@ func TestParseMethod(t *testing.T) {
 	}
 }
 
+// FuzzNewReader reads anything by any method. The law: it ends, without a
+// panic, and never keeps more history than the limits allow; what it accepts,
+// it accepts a byte at a time too.
 func FuzzNewReader(f *testing.F) {
 	names := []string{"gzip", "lzip", "zstd", "xz", "bzip2"}
-	for i, name := range names[:3] {
-		m, err := compress.ParseMethod(name)
-		if err != nil {
-			f.Fatal(err)
+	seeds := 0
+	add := func(i int, b []byte) {
+		f.Add(i, b)
+		seeds++
+	}
+	for i, name := range names {
+		packed := packWith(f, content(2000), name)
+		add(i, packed)
+		add(i, packed[:len(packed)-1])
+		add(i, append(bytes.Clone(packed), packed...))
+		add(i, packWith(f, nil, name))
+		if g, ok := greedy()[name]; ok {
+			add(i, g)
 		}
-		f.Add(i, pack(f, content(2000), m))
+	}
+	add(0, packWith(f, content(100), "stored"))
+	if seeds != 24 {
+		f.Fatalf("%d seeds", seeds)
 	}
 	f.Fuzz(func(t *testing.T, i int, data []byte) {
-		z, err := compress.NewReader(bytes.NewReader(data), names[uint(i)%uint(len(names))])
-		if err != nil {
-			return
+		const limit = 64 << 10
+		name := names[uint(i)%uint(len(names))]
+		read := func(r io.Reader) ([]byte, error) {
+			z, err := compress.NewReader(r, name)
+			if err != nil {
+				return nil, err
+			}
+			defer z.Close()
+			return io.ReadAll(io.LimitReader(z, limit))
 		}
-		defer z.Close()
-		io.Copy(io.Discard, io.LimitReader(z, 1<<20)) // the law: it ends, without a panic
+		whole, err := read(bytes.NewReader(data))
+		pieces, err2 := read(iotest.OneByteReader(bytes.NewReader(data)))
+		if (err == nil) != (err2 == nil) || err == nil && !bytes.Equal(whole, pieces) {
+			t.Fatalf("%s: %d bytes, %v; a byte at a time %d, %v", name, len(whole), err, len(pieces), err2)
+		}
+	})
+}
+
+// FuzzParseMethod: what is printed is read as the same method, in the flag's
+// form and in ERISFormat's, which has one spelling.
+func FuzzParseMethod(f *testing.F) {
+	seeds := []string{
+		"zstd", "zstd:19", "zstd:019", "gzip:9", "lzip:1", "none", "0", "9", "-1", "xz", "", ":", "none:0", "zstd:+3",
+		"application/x-nix-archive", "application/x-nix-archive+zstd-19", "application/x-nix-archive+xz",
+		"application/x-nix-archive+zstd-019", "application/x-nix-archive+zstd-+3", "application/x-nix-archive+none",
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if m, err := compress.ParseMethod(s); err == nil {
+			if again, err := compress.ParseMethod(m.String()); err != nil || again != m {
+				t.Fatalf("%q: %q, read as %v, %v", s, m, again, err)
+			}
+			if again, err := compress.ParseFormat(m.Format()); err != nil || again != m {
+				t.Fatalf("%q: %q, read as %v, %v", s, m.Format(), again, err)
+			}
+		}
+		if m, err := compress.ParseFormat(s); err == nil && m.Format() != s {
+			t.Fatalf("two spellings of one format: %q and %q", s, m.Format())
+		}
 	})
 }
