@@ -85,7 +85,7 @@ func TestSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	sizes := map[string]int64{}
-	for _, name := range []string{file, TreeDir + "/*"} {
+	for _, name := range []string{File, TreeDir + "/*"} {
 		names, err := filepath.Glob(filepath.Join(x.dir, name))
 		if err != nil || len(names) == 0 {
 			t.Fatal(names, err)
@@ -99,8 +99,8 @@ func TestSpace(t *testing.T) {
 		}
 	}
 	perGB := func(n int64) float64 { return float64(n) / (items * size) * 1e3 } // MB
-	t.Logf("per GB of nars: index %.2f MB, tree files %.2f MB", perGB(sizes[file]), perGB(sizes[TreeDir+"/*"]))
-	if all := perGB(sizes[file] + sizes[TreeDir+"/*"]); all > 4 {
+	t.Logf("per GB of nars: index %.2f MB, tree files %.2f MB", perGB(sizes[File]), perGB(sizes[TreeDir+"/*"]))
+	if all := perGB(sizes[File] + sizes[TreeDir+"/*"]); all > 4 {
 		t.Errorf("index and tree files take %.2f MB per GB of nars", all)
 	}
 }

@@ -27,7 +27,7 @@ import (
 const (
 	Dir     = "eris"
 	TreeDir = "eris/tree"
-	file    = "eris/index.sqlite"
+	File    = "eris/index.sqlite"
 )
 
 // schema: a row of blocks is the first 8 bytes of a reference, the item, and
@@ -62,7 +62,7 @@ func Open(dir string) (*Index, error) {
 	// Memory per connection: 1 MiB of pages.
 	const settings = "_txlock=immediate&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)" +
 		"&_pragma=synchronous(full)&_pragma=cache_size(-1024)"
-	name := filepath.Join(dir, file)
+	name := filepath.Join(dir, File)
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: name}).EscapedPath(), RawQuery: settings}).String()
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {

@@ -16,8 +16,10 @@ type Content struct {
 	err error
 }
 
-// Open opens an item. The error matches ErrNoItem, fs.ErrNotExist if one of
-// its files is gone, or eris.ErrCorrupt.
+// Open opens an item. The error matches ErrNoItem, fs.ErrNotExist if the tree
+// file is gone, or eris.ErrCorrupt. If the nar is gone, the item has
+// references still, and Blocks and Verify give an error that matches
+// fs.ErrNotExist.
 func (x *Index) Open(ctx context.Context, hash string) (*Content, error) {
 	i, err := x.Item(ctx, hash)
 	if err != nil {
@@ -88,6 +90,9 @@ func (c *Content) Blocks(ctx context.Context, emit func(ref eris.Ref, block []by
 // are the references in their parents up to the root, a good result means that
 // the read capability decodes to the nar.
 func (c *Content) Verify(ctx context.Context) error {
+	if c.c.nar == nil {
+		return c.c.narErr
+	}
 	fi, err := c.c.nar.Stat()
 	if err != nil {
 		return err

@@ -149,10 +149,11 @@ func (r *reader) block(node int64, ref eris.Ref) ([]byte, error) {
 // content is an open item: what its blocks are made from.
 type content struct {
 	*tree
-	nar *os.File
+	nar    *os.File
+	narErr error // why nar is nil
 }
 
-// open opens an item's two files.
+// open opens an item's two files. Without its nar, it has internal nodes only.
 func (x *Index) open(base, nar string) (*content, error) {
 	if !filepath.IsLocal(nar) || !filepath.IsLocal(base) {
 		return nil, fmt.Errorf("index of blocks: %q or %q lies outside the folder", base, nar)
@@ -161,15 +162,18 @@ func (x *Index) open(base, nar string) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(filepath.Join(x.dir, nar))
-	if err != nil {
-		t.close() // it was only read
-		return nil, err
-	}
-	return &content{t, f}, nil
+	c := &content{tree: t}
+	c.nar, c.narErr = os.Open(filepath.Join(x.dir, nar))
+	return c, nil
 }
 
-func (c *content) close() error { return errors.Join(c.tree.close(), c.nar.Close()) }
+func (c *content) close() error {
+	err := c.tree.close()
+	if c.nar != nil {
+		err = errors.Join(err, c.nar.Close())
+	}
+	return err
+}
 
 // block makes the block of a node in dst, which has the size of one, and
 // returns its reference. The error matches eris.ErrCorrupt if the bytes are no
@@ -200,6 +204,9 @@ func (c *content) block(dst []byte, node int64) (eris.Ref, error) {
 
 // leaf reads the plaintext of a leaf.
 func (c *content) leaf(dst []byte, index int64) error {
+	if c.nar == nil {
+		return c.narErr
+	}
 	off := index * int64(c.size)
 	n := min(c.length-off, int64(c.size))
 	if _, err := c.nar.ReadAt(dst[:n], off); err != nil {

@@ -1,0 +1,273 @@
+// Package bake fills the cache folder of a substitute server: it compresses
+// store items, encodes them as ERIS, signs their narinfos, puts them into
+// IPFS, and removes what nobody asks for. docs/cache.md describes the folder
+// and the life of an entry in it.
+package bake
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/guixsig"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/internal/storedb"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/storepath"
+)
+
+var (
+	// ErrBusy means that an item cannot be baked now: ask again later.
+	ErrBusy = errors.New("bake: too much to do")
+
+	// ErrFailed means that an item was tried a short while ago and cannot be
+	// baked as it is: its files are not what the store's database says.
+	ErrFailed = errors.New("bake: item is broken")
+
+	// ErrLocked means that another process has the cache folder.
+	ErrLocked = errors.New("bake: another process uses the cache folder")
+)
+
+// Options are what of a cache has a default.
+type Options struct {
+	// Methods are the forms in which nars are kept. Default zstd:19.
+	Methods []compress.Method
+	// NarPath is Layout.NarPath.
+	NarPath string
+	// Workers bounds the items that are baked at once. Default: the number of
+	// processors.
+	Workers int
+	// Queue bounds the items that wait. Default 64.
+	Queue int
+	// TTL is how long an entry is kept that nobody asks for and whose item is
+	// gone from the store. Default 90 days.
+	TTL time.Duration
+	// IPFS is the daemon that blocks are put into. Default none.
+	IPFS *ipfs.Client
+	// Log is where events go. Default none.
+	Log *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+func (o Options) defaults() Options {
+	if len(o.Methods) == 0 {
+		o.Methods = []compress.Method{{Name: "zstd", Level: 19}}
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Queue <= 0 {
+		o.Queue = 64
+	}
+	if o.TTL <= 0 {
+		o.TTL = 90 * 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Cache is an open cache folder. It is safe for concurrent use.
+type Cache struct {
+	Layout
+	dir   string
+	store *storedb.DB
+	key   *guixsig.PrivateKey
+	acl   guixsig.ACL // of key alone
+	host  string
+	o     Options
+	log   *slog.Logger
+	index *narindex.Index
+	lock  *os.File
+
+	queue chan storepath.Path // what clients ask for
+	roots chan storepath.Path // what BakeClosure hands on
+	wake  chan struct{}       // there may be something to put into IPFS
+
+	mu     sync.Mutex
+	busy   map[string]bool    // hash parts that are queued or at work
+	failed map[string]failure // by hash part
+	full   bool               // the disk is, and the log says so
+	status Status
+}
+
+// Status counts what a cache has done since it was opened.
+type Status struct {
+	Queued  int // items that wait
+	Working int // items that are being baked
+	Baked   int // items
+	Failed  int // attempts
+	Put     int // items put into IPFS
+	Expired int // entries removed
+}
+
+// Open opens the cache folder dir, which it makes if there is none, for items
+// of store signed by key. host names the server in signatures. It removes
+// the temporary files that a killed process has left. The error matches
+// ErrLocked if another process has the folder. Close the Cache.
+func Open(dir string, store *storedb.DB, key *guixsig.PrivateKey, host string, o Options) (*Cache, error) {
+	o = o.defaults()
+	l := Layout{NarPath: o.NarPath}
+	if err := errors.Join(l.validate(), checkMethods(o.Methods)); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	if strings.ContainsAny(host, ";\n") {
+		return nil, fmt.Errorf("cache: host name %q has a semicolon or newline", host)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	c := &Cache{
+		Layout: l, dir: dir, store: store, key: key, acl: guixsig.ACL{}.Add(key.Public()), host: host, o: o, log: o.Log,
+		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
+		busy: map[string]bool{}, failed: map[string]failure{},
+	}
+	if err := c.open(); err != nil {
+		return nil, fmt.Errorf("cache %s: %w", dir, errors.Join(err, c.Close()))
+	}
+	return c, nil
+}
+
+func (c *Cache) open() (err error) {
+	for _, d := range c.dirs() {
+		if err := durable.MkdirAll(c.path(d), 0o755); err != nil {
+			return err
+		}
+	}
+	if c.lock, err = lock(c.path(lockFile)); err != nil {
+		return err
+	}
+	// Nobody writes here now, so that every temporary file is a leftover.
+	for _, d := range c.dirs() {
+		if err := durable.SweepTemp(c.path(d), c.o.Now().Add(time.Second)); err != nil {
+			return err
+		}
+	}
+	info := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 0\nPriority: 100\n", c.store.StoreDir())
+	if err := write(c.path(infoFile), []byte(info)); err != nil {
+		return err
+	}
+	if err := write(c.path(keyFile), c.key.Public().Text()); err != nil {
+		return err
+	}
+	c.index, err = narindex.Open(c.dir)
+	return err
+}
+
+// lock takes the lock that a file stands for until the file is closed, be it
+// by the end of the process.
+func lock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// write writes a small file, unless it has that content already.
+func write(name string, text []byte) error {
+	old, err := os.ReadFile(name)
+	if err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	return durable.WriteFile(name, 0o644, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
+// Close closes the folder. Run has returned before.
+func (c *Cache) Close() error {
+	var errs []error
+	if c.index != nil {
+		errs = append(errs, c.index.Close())
+	}
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Dir returns the cache folder, an absolute path.
+func (c *Cache) Dir() string { return c.dir }
+
+// Blocks returns the blocks of all baked items.
+func (c *Cache) Blocks() *narindex.Index { return c.index }
+
+// Status returns what the cache has done.
+func (c *Cache) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Queued = len(c.queue)
+	return s
+}
+
+func (c *Cache) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
+
+// has reports whether the item with a hash part is baked.
+func (c *Cache) has(hash string) bool { return exists(c.path(c.Narinfo(hash))) }
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// touchEvery is how old the time of the last request may be.
+const touchEvery = time.Hour
+
+// Touch notes that the item with a hash part was asked for now: the access
+// time of its narinfo, at most hourly.
+func (c *Cache) Touch(hash string) {
+	if !storepath.ValidHash(hash) {
+		return
+	}
+	name := c.path(c.Narinfo(hash))
+	now := c.o.Now()
+	last, err := accessTime(name)
+	if err != nil || now.Sub(last) < touchEvery {
+		return
+	}
+	atime, err := unix.TimeToTimespec(now)
+	if err == nil {
+		times := []unix.Timespec{atime, {Nsec: unix.UTIME_OMIT}}
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, name, times, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Warn("time of a request not noted", slog.String("file", name), slog.Any("error", err))
+	}
+}
+
+func accessTime(name string) (time.Time, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return time.Time{}, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	return time.Unix(st.Atim.Unix()), nil
+}

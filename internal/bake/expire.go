@@ -1,0 +1,241 @@
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/internal/storedb"
+	"ersatz/narinfo"
+	"ersatz/storepath"
+)
+
+// expireEvery is the time between two searches for what has expired.
+const expireEvery = time.Hour
+
+// strayAge is how long a nar without a narinfo is left alone.
+const strayAge = 24 * time.Hour
+
+func (c *Cache) expirer(ctx context.Context) {
+	for {
+		if err := c.Expire(ctx); err != nil && ctx.Err() == nil {
+			c.log.ErrorContext(ctx, "expiry", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(expireEvery):
+		}
+	}
+}
+
+// Expire removes the entries that nobody has asked for during the TTL and
+// whose item the store no longer has, what a crash has left of others, and
+// nars that have had no narinfo for a day. Run calls it each hour. It goes on
+// after an error and returns all.
+func (c *Cache) Expire(ctx context.Context) error {
+	errs := []error{
+		narinfos(c.dir, func(hash string) error { return c.expireOld(ctx, hash) }),
+		c.expireLeft(ctx),
+		strays(c.dir, c.Layout, c.o.Now().Add(-strayAge), func(name, hash string) error {
+			return c.claimed(hash, func() error {
+				c.log.InfoContext(ctx, "nar without narinfo removed", slog.String("file", name))
+				return durable.Remove(c.path(name))
+			})
+		}),
+	}
+	c.kick()
+	return errors.Join(errs...)
+}
+
+// narinfos calls visit with the hash part of each narinfo in the folder dir,
+// goes on after an error, and returns all.
+func narinfos(dir string, visit func(hash string) error) error {
+	return list(dir, func(name string) error {
+		hash, ok := strings.CutSuffix(name, suffix)
+		if !ok || !storepath.ValidHash(hash) {
+			return nil
+		}
+		return visit(hash)
+	})
+}
+
+// list calls visit with the name of each file in a folder, a few names in
+// memory. A folder that does not exist is empty.
+func list(dir string, visit func(name string) error) error {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var errs []error
+	for {
+		names, err := d.Readdirnames(1024)
+		for _, name := range names {
+			if err := visit(name); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return errors.Join(errs...)
+		}
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+}
+
+// claimed runs fn unless somebody is at work on the item.
+func (c *Cache) claimed(hash string, fn func() error) error {
+	if c.claim(hash) != nil {
+		return nil
+	}
+	defer c.release(hash)
+	return fn()
+}
+
+func (c *Cache) expireOld(ctx context.Context, hash string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	last, err := accessTime(c.path(c.Narinfo(hash)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || c.o.Now().Sub(last) <= c.o.TTL {
+		return err
+	}
+	_, err = c.store.ByHash(ctx, hash)
+	if !errors.Is(err, storedb.ErrNotFound) {
+		return err // the store has it, or cannot be asked
+	}
+	return c.claimed(hash, func() error {
+		base, err := c.base(ctx, hash)
+		if err != nil {
+			return err
+		}
+		if err := c.remove(ctx, hash, base); err != nil {
+			return fmt.Errorf("removing %s: %w", base, err)
+		}
+		c.count(func(s *Status) { s.Expired++ })
+		c.log.InfoContext(ctx, "expired", slog.String("item", base), slog.Time("asked_for", last))
+		return nil
+	})
+}
+
+// base returns the last component of an entry's store path.
+func (c *Cache) base(ctx context.Context, hash string) (string, error) {
+	i, err := c.index.Item(ctx, hash)
+	if err == nil || !errors.Is(err, narindex.ErrNoItem) {
+		return i.Base, err
+	}
+	name := c.path(c.Narinfo(hash))
+	text, err := readSmall(name, narinfo.MaxSize)
+	if err != nil {
+		return "", err
+	}
+	n, err := narinfo.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return path.Base(n.StorePath), nil
+}
+
+// expireLeft removes what the index has of items without a narinfo: of those
+// whose baking or removal was cut short, or whose IPFS daemon failed.
+func (c *Cache) expireLeft(ctx context.Context) error {
+	var errs []error
+	for after := ""; ; {
+		i, err := c.index.Next(ctx, after, false)
+		if errors.Is(err, narindex.ErrNoItem) {
+			return errors.Join(errs...)
+		}
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		after = i.Hash
+		if c.has(i.Hash) {
+			continue
+		}
+		errs = append(errs, c.claimed(i.Hash, func() error {
+			if c.has(i.Hash) {
+				return nil // baked meanwhile
+			}
+			return c.remove(ctx, i.Hash, i.Base)
+		}))
+	}
+}
+
+// remove removes an entry in the order that leaves nothing that looks whole.
+func (c *Cache) remove(ctx context.Context, hash, base string) error {
+	names := []string{c.Narinfo(hash)}
+	for _, m := range methodNames() {
+		names = append(names, c.Nar(compress.Method{Name: m}, base))
+	}
+	for _, name := range names {
+		if !exists(c.path(name)) {
+			continue
+		}
+		if err := durable.Remove(c.path(name)); err != nil {
+			return err
+		}
+	}
+	i, err := c.index.Item(ctx, hash)
+	if errors.Is(err, narindex.ErrNoItem) {
+		return nil
+	}
+	if err == nil {
+		err = c.unput(ctx, i)
+	}
+	if err != nil {
+		return err
+	}
+	return c.index.Remove(ctx, hash)
+}
+
+// strays calls visit for each nar that has no narinfo and that was last written
+// or linked before the given time, with its name relative to dir.
+func strays(dir string, l Layout, before time.Time, visit func(name, hash string) error) error {
+	var errs []error
+	for _, method := range methodNames() {
+		sub := l.narDir(method)
+		errs = append(errs, list(filepath.Join(dir, sub), func(base string) error {
+			p, err := storepath.ParseBase("/", base)
+			if err != nil || exists(filepath.Join(dir, l.Narinfo(p.Hash))) {
+				return nil
+			}
+			name := path.Join(sub, base)
+			last, regular := changed(filepath.Join(dir, name))
+			if !regular || !last.Before(before) {
+				return nil
+			}
+			return visit(name, p.Hash)
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// changed returns when a file got its content, name or mode.
+func changed(name string) (last time.Time, regular bool) {
+	var st unix.Stat_t
+	if unix.Lstat(name, &st) != nil {
+		return last, false
+	}
+	return time.Unix(st.Ctim.Unix()), st.Mode&unix.S_IFMT == unix.S_IFREG
+}

@@ -1,0 +1,236 @@
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/guixsig"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/durable"
+	"ersatz/storepath"
+)
+
+// Fault is something that is wrong in a cache folder.
+type Fault struct {
+	File     string `json:"file"` // relative to the folder
+	Text     string `json:"fault"`
+	Repaired bool   `json:"repaired"`
+}
+
+// FsckOptions are what of Fsck has a default.
+type FsckOptions struct {
+	// NarPath is Layout.NarPath.
+	NarPath string
+	// Repair removes what is broken, so that it is baked again, and makes tree
+	// files and index rows anew.
+	Repair bool
+	// Progress is called after each of the entries that there are. Default none.
+	Progress func(done, total int)
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// youngFor is how long a file that belongs to nothing may still be in the
+// making by a process that runs.
+const youngFor = time.Hour
+
+// Fsck reads all of a cache folder and reports each fault: narinfos against
+// their syntax, acl and names; nars against FileSize, NarHash and NarSize; the
+// blocks that they are made into against the URN; tree files and index rows,
+// in both directions; files that belong to nothing. It works beside a process
+// that has the folder open. It takes faults of that process's work in progress
+// for none. An error means that it could not go on.
+func Fsck(ctx context.Context, dir string, acl guixsig.ACL, o FsckOptions, report func(Fault)) error {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	l := Layout{NarPath: o.NarPath}
+	if err := l.validate(); err != nil {
+		return fmt.Errorf("fsck: %w", err)
+	}
+	c := &checker{Layout: l, dir: dir, acl: acl, o: o, report: report}
+	if err := c.run(ctx); err != nil {
+		return fmt.Errorf("fsck %s: %w", dir, err)
+	}
+	return nil
+}
+
+type checker struct {
+	Layout
+	dir    string
+	acl    guixsig.ACL
+	o      FsckOptions
+	report func(Fault)
+	index  *narindex.Index // nil if there is none
+	before time.Time       // files that changed later are in the making
+}
+
+func (c *checker) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
+
+// fault reports a fault, after repair if that is wanted and not nil.
+func (c *checker) fault(file, text string, repair func() error) error {
+	f := Fault{File: file, Text: text}
+	if c.o.Repair && repair != nil {
+		if err := repair(); err != nil {
+			c.report(f)
+			return fmt.Errorf("repairing %s: %w", file, err)
+		}
+		f.Repaired = true
+	}
+	c.report(f)
+	return nil
+}
+
+func (c *checker) run(ctx context.Context) (err error) {
+	total := 0
+	if _, err := os.Stat(c.dir); err != nil {
+		return err
+	}
+	if err := narinfos(c.dir, func(string) error { total++; return nil }); err != nil {
+		return err
+	}
+	if c.before, err = c.settled(); err != nil {
+		return err
+	}
+	if exists(c.path(narindex.File)) || c.o.Repair {
+		if c.index, err = narindex.Open(c.dir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.index.Close()) }()
+	} else if err := c.fault(narindex.File, "there is no index of blocks", nil); err != nil {
+		return err
+	}
+	done := 0
+	err = narinfos(c.dir, func(hash string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := c.item(ctx, hash)
+		if done++; c.o.Progress != nil {
+			c.o.Progress(done, max(done, total))
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(err, c.leftItems(ctx), c.extraRows(ctx), c.strayFiles(ctx))
+}
+
+// settled returns the time before which files that belong to nothing have been
+// left by somebody: now if no process has the folder.
+func (c *checker) settled() (time.Time, error) {
+	now := c.o.Now()
+	f, err := os.Open(c.path(lockFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return now, nil
+	}
+	if err != nil {
+		return now, err
+	}
+	defer f.Close() // gives the lock back
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return now.Add(-youngFor), nil
+	}
+	return now, err
+}
+
+// leftItems looks for items of the index without a narinfo. Those that are in
+// IPFS stay: the server takes them out of it.
+func (c *checker) leftItems(ctx context.Context) error {
+	for after := ""; c.index != nil; {
+		i, err := c.index.Next(ctx, after, false)
+		if errors.Is(err, narindex.ErrNoItem) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = i.Hash
+		tree := path.Join(narindex.TreeDir, i.Base)
+		if c.young(tree) || exists(c.path(c.Narinfo(i.Hash))) || i.Manifest != "" {
+			continue
+		}
+		err = c.fault(narindex.File, i.Base+" is indexed and has no narinfo", func() error {
+			return c.index.Remove(ctx, i.Hash)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// young reports whether a file may be in the making.
+func (c *checker) young(name string) bool {
+	last, regular := changed(c.path(name))
+	return regular && !last.Before(c.before)
+}
+
+func (c *checker) extraRows(ctx context.Context) error {
+	if c.index == nil {
+		return nil
+	}
+	extra := map[string]int64{}
+	err := c.index.ExtraRows(ctx, func(hash string, rows int64) error {
+		extra[hash] = rows
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for hash, n := range extra {
+		switch {
+		case hash == "":
+			err = c.fault(narindex.File, fmt.Sprintf("%d rows belong to no item", n), func() error { return c.index.DropOrphans(ctx) })
+		case n > 0:
+			err = c.fault(narindex.File, fmt.Sprintf("item %s has %d rows too many", hash, n), func() error { return c.reindexHash(ctx, hash) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strayFiles looks for files that belong to nothing.
+func (c *checker) strayFiles(ctx context.Context) error {
+	remove := func(name string) func() error {
+		return func() error { return durable.Remove(c.path(name)) }
+	}
+	errs := []error{strays(c.dir, c.Layout, c.before, func(name, _ string) error {
+		return c.fault(name, "nar without a narinfo", remove(name))
+	})}
+	for _, dir := range c.dirs() {
+		errs = append(errs, list(c.path(dir), func(base string) error {
+			name := path.Join(dir, base)
+			if !strings.HasPrefix(base, durable.TempPrefix) || c.young(name) {
+				return nil
+			}
+			return c.fault(name, "temporary file of a process that has ended", remove(name))
+		}))
+	}
+	errs = append(errs, list(c.path(narindex.TreeDir), func(base string) error {
+		name := path.Join(narindex.TreeDir, base)
+		p, err := storepath.ParseBase("/", base)
+		if err != nil || c.index == nil || c.young(name) {
+			return nil
+		}
+		_, err = c.index.Item(ctx, p.Hash)
+		if !errors.Is(err, narindex.ErrNoItem) {
+			return err
+		}
+		return c.fault(name, "tree file of an item that is not indexed", remove(name))
+	}))
+	return errors.Join(errs...)
+}

@@ -1,0 +1,303 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"ersatz/eris"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/narinfo"
+	"ersatz/storepath"
+)
+
+// flaw is a fault of an entry.
+type flaw struct {
+	file string
+	err  error
+	// index means that narinfo and nars are good, so that the rest can be made
+	// from them.
+	index bool
+}
+
+// entry is what the check of an entry has found out.
+type entry struct {
+	text   []byte // of the narinfo
+	signed narinfo.Signed
+	cap    eris.ReadCap
+	named  string // name of the nar that the URN names
+	flaws  []flaw
+}
+
+// item checks one entry. One with a fault is checked twice, since it may have
+// been replaced or removed meanwhile.
+func (c *checker) item(ctx context.Context, hash string) error {
+	e, err := c.check(ctx, hash)
+	if err != nil || len(e.flaws) == 0 {
+		return err
+	}
+	first := e.text
+	e, err = c.check(ctx, hash)
+	if err != nil || len(e.flaws) == 0 || !bytes.Equal(first, e.text) {
+		return err
+	}
+	for _, f := range e.flaws {
+		repair := func() error { return c.drop(ctx, hash) }
+		if f.index {
+			repair = func() error { return c.reindex(ctx, e) }
+		}
+		if err := c.fault(f.file, f.err.Error(), repair); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check returns what there is of an entry. One that is gone has no flaw. An
+// error means that ctx has ended or that the index cannot be read.
+func (c *checker) check(ctx context.Context, hash string) (e entry, err error) {
+	name := c.Narinfo(hash)
+	if e.text, err = readQuietly(c.path(name), narinfo.MaxSize); errors.Is(err, fs.ErrNotExist) {
+		return e, nil
+	}
+	var nars []narinfo.Nar
+	if err == nil {
+		nars, err = e.parse(hash, c)
+	}
+	if err != nil {
+		e.flaws = append(e.flaws, flaw{name, err, false})
+		return e, nil
+	}
+	for _, n := range nars {
+		file := c.Nar(compress.Method{Name: n.Compression}, e.signed.StorePath.Base())
+		if err := c.checkFile(ctx, file, n, e.signed); err != nil {
+			e.flaws = append(e.flaws, flaw{file, err, false})
+		}
+	}
+	if ctx.Err() != nil || len(e.flaws) > 0 {
+		return e, ctx.Err()
+	}
+	return e, c.checkBlocks(ctx, &e)
+}
+
+// readQuietly reads a file without changing its access time, if it may: that
+// is when a client last asked for it.
+func readQuietly(name string, max int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOATIME, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err = os.Open(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(text)) > max {
+		err = fmt.Errorf("larger than %d bytes", max)
+	}
+	return text, err
+}
+
+// parse checks the narinfo and returns the nars that it names.
+func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
+	n, err := narinfo.Parse(e.text)
+	if err != nil {
+		return nil, err
+	}
+	if e.signed, err = n.VerifyGuix(c.acl); err != nil {
+		return nil, err
+	}
+	if e.signed.StorePath.Hash != hash {
+		return nil, fmt.Errorf("%w: %s", narinfo.ErrWrongPath, e.signed.StorePath)
+	}
+	if !e.signed.HasNarSize || len(n.Nars) == 0 {
+		return nil, errors.New("no signed NarSize, or no URL")
+	}
+	for _, one := range n.Nars {
+		m := compress.Method{Name: one.Compression}
+		if !slices.Contains(methodNames(), m.Name) || one.URL != c.URL(m, e.signed.StorePath.Base()) {
+			return nil, fmt.Errorf("URL %q is not where a nar of compression %q is", one.URL, one.Compression)
+		}
+	}
+	if e.cap, err = eris.ParseURN(e.signed.ERIS); err != nil {
+		return nil, err
+	}
+	format, err := compress.ParseFormat(e.signed.ERISFormat)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(n.Nars, func(one narinfo.Nar) bool { return one.Compression == format.Name }) {
+		return nil, fmt.Errorf("ERISFormat %s is that of no nar", e.signed.ERISFormat)
+	}
+	e.named = c.Nar(format, e.signed.StorePath.Base())
+	return n.Nars, nil
+}
+
+// checkFile checks a nar as it is stored.
+func (c *checker) checkFile(ctx context.Context, name string, n narinfo.Nar, signed narinfo.Signed) error {
+	got, size, err := checkNar(ctx, c.path(name), n.Compression, signed.NarSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("the nar is missing")
+	case err != nil:
+		return err
+	case uint64(size) != n.FileSize:
+		return fmt.Errorf("the file has %d bytes, not %d", size, n.FileSize)
+	case uint64(got.Size) != signed.NarSize:
+		return fmt.Errorf("the nar has not %d bytes", signed.NarSize)
+	case got.Hash != signed.NarHash:
+		return fmt.Errorf("the nar has %s, not %s", narinfo.FormatHash(got.Hash), narinfo.FormatHash(signed.NarHash))
+	}
+	return nil
+}
+
+// checkBlocks checks what the index has of an item whose nars are good.
+func (c *checker) checkBlocks(ctx context.Context, e *entry) error {
+	found := error(nil)
+	if c.index != nil {
+		var err error
+		if found, err = c.indexed(ctx, e); found == nil || err != nil {
+			return err
+		}
+	}
+	// Either the tree file and the index are wrong or the URN is.
+	rc, err := encodeFile(ctx, c.path(e.named), nil)
+	if err != nil {
+		return err
+	}
+	if rc != e.cap {
+		e.flaws = append(e.flaws, flaw{e.named, fmt.Errorf("encodes to %s, not %s", rc.URN(), e.cap.URN()), false})
+	} else if found != nil {
+		e.flaws = append(e.flaws, flaw{narindex.File, fmt.Errorf("%s: %w", e.signed.StorePath.Base(), found), true})
+	}
+	return nil
+}
+
+// indexed returns what is wrong with the tree file and the rows of an item.
+func (c *checker) indexed(ctx context.Context, e *entry) (found, err error) {
+	hash := e.signed.StorePath.Hash
+	i, err := c.index.Item(ctx, hash)
+	if errors.Is(err, narindex.ErrNoItem) {
+		return err, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if i.Nar != e.named || i.Base != e.signed.StorePath.Base() {
+		return fmt.Errorf("blocks are made from %s, not %s", i.Nar, e.named), nil
+	}
+	content, err := c.index.Open(ctx, hash)
+	if err != nil {
+		return err, ctx.Err()
+	}
+	found = content.Verify(ctx)
+	if found == nil && content.ReadCap() != e.cap {
+		found = errors.New("the tree file is another one's")
+	}
+	if err := errors.Join(content.Close(), ctx.Err()); err != nil || found != nil {
+		return found, err
+	}
+	missing, err := c.index.MissingRows(ctx, hash)
+	if err == nil && missing > 0 {
+		found = fmt.Errorf("%d rows are missing", missing)
+	}
+	return found, err
+}
+
+// encodeFile encodes a file as the baker does; w takes the blocks, or is nil.
+func encodeFile(ctx context.Context, name string, w *narindex.Writer) (eris.ReadCap, error) {
+	enc := encoder{}
+	if w != nil {
+		enc.emit = w.Add
+	}
+	if err := copyFile(ctx, &enc, name); err != nil {
+		return eris.ReadCap{}, err
+	}
+	return enc.finish()
+}
+
+// reindex makes the tree file and the rows of an item anew.
+func (c *checker) reindex(ctx context.Context, e entry) (err error) {
+	old, err := c.index.Item(ctx, e.signed.StorePath.Hash)
+	if err != nil && !errors.Is(err, narindex.ErrNoItem) {
+		return err
+	}
+	w, err := c.index.NewWriter(e.signed.StorePath)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Abort()) }()
+	rc, err := encodeFile(ctx, c.path(e.named), w)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(c.path(e.named))
+	if err != nil {
+		return err
+	}
+	if rc != e.cap {
+		return fmt.Errorf("%s has changed meanwhile", e.named)
+	}
+	if err := w.Commit(ctx, rc, fi.Size(), e.named); err != nil || old.Manifest == "" {
+		return err
+	}
+	return c.index.SetManifest(ctx, old.Hash, old.Manifest)
+}
+
+// reindexHash is reindex for an entry that has been checked before.
+func (c *checker) reindexHash(ctx context.Context, hash string) error {
+	e, err := c.check(ctx, hash)
+	if err != nil {
+		return err
+	}
+	if e.named == "" || slices.ContainsFunc(e.flaws, func(f flaw) bool { return !f.index }) {
+		return errors.New("its narinfo or nar is broken too")
+	}
+	return c.reindex(ctx, e)
+}
+
+// drop removes an entry, narinfo first. What the index has of an item that is
+// in IPFS stays: the server takes it out of it.
+func (c *checker) drop(ctx context.Context, hash string) error {
+	names := []string{c.Narinfo(hash)}
+	for _, method := range methodNames() {
+		dir := c.narDir(method)
+		err := list(c.path(dir), func(base string) error {
+			if p, err := storepath.ParseBase("/", base); err == nil && p.Hash == hash {
+				names = append(names, dir+"/"+base)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if !exists(c.path(name)) {
+			continue
+		}
+		if err := durable.Remove(c.path(name)); err != nil {
+			return err
+		}
+	}
+	if c.index == nil {
+		return nil
+	}
+	i, err := c.index.Item(ctx, hash)
+	if errors.Is(err, narindex.ErrNoItem) || err == nil && i.Manifest != "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.index.Remove(ctx, hash)
+}

@@ -1,0 +1,151 @@
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"ersatz/eris"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/internal/storedb"
+	"ersatz/nar"
+	"ersatz/narinfo"
+	"ersatz/storepath"
+)
+
+// bake makes the entry of an item that the caller has claimed. It reports
+// whether there was anything to do.
+func (c *Cache) bake(ctx context.Context, p storepath.Path) (did bool, err error) {
+	if c.has(p.Hash) {
+		return false, nil
+	}
+	info, err := c.store.Info(ctx, p)
+	valid := err == nil
+	if errors.Is(err, storedb.ErrNotFound) {
+		info, err = c.oldInfo(p)
+	}
+	if err != nil {
+		return false, err
+	}
+	done, err := c.adopt(ctx, info)
+	if err != nil || done {
+		return done, err
+	}
+	if !valid {
+		return false, fmt.Errorf("%w: neither the store nor the old cache has a good nar of %s", ErrFailed, p)
+	}
+	return true, c.compress(ctx, info)
+}
+
+// stored is a nar in the cache folder.
+type stored struct {
+	method compress.Method
+	size   int64 // bytes of the file
+}
+
+// compress dumps an item once, into a file per method.
+func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
+	methods := Methods(info.Path.Base(), c.o.Methods)
+	which := named(methods)
+	blocks, err := c.index.NewWriter(info.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blocks.Abort()) }()
+	var streams []*stream
+	defer func() {
+		for _, s := range streams {
+			err = errors.Join(err, s.file.Abort())
+		}
+	}()
+	for i, m := range methods {
+		w := blocks
+		if i != which {
+			w = nil
+		}
+		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, w)
+		if err != nil {
+			return closeAll(err, streams)
+		}
+		streams = append(streams, s)
+	}
+	f := newFan(ctx, streams)
+	got, dumpErr := nar.Dump(f, info.Path.String())
+	closeErr := f.Close()
+	if dumpErr != nil {
+		return dumpErr
+	}
+	if closeErr != nil {
+		return closeErr
+	}
+	if got.Hash != info.NarHash || uint64(got.Size) != info.NarSize {
+		return fmt.Errorf("%w: nar of %s has %s and %d bytes, the store's database says %s and %d", ErrFailed, info.Path,
+			narinfo.FormatHash(got.Hash), got.Size, narinfo.FormatHash(info.NarHash), info.NarSize)
+	}
+	var nars []stored
+	for _, s := range streams {
+		if err := s.file.Commit(); err != nil {
+			return err
+		}
+		nars = append(nars, stored{s.method, s.n})
+	}
+	return c.commit(ctx, info, blocks, streams[which].cap, nars)
+}
+
+// closeAll frees what the compressors of streams hold.
+func closeAll(err error, streams []*stream) error {
+	for _, s := range streams {
+		err = errors.Join(err, s.comp.Close())
+	}
+	return err
+}
+
+// commit makes the entry of an item whose nars are in place: tree file, rows,
+// narinfo.
+func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *narindex.Writer, rc eris.ReadCap, nars []stored) error {
+	methods := make([]compress.Method, len(nars))
+	lines := make([]narinfo.Nar, len(nars))
+	base := info.Path.Base()
+	for i, n := range nars {
+		methods[i] = n.method
+		lines[i] = narinfo.Nar{URL: c.URL(n.method, base), Compression: n.method.Name, FileSize: uint64(n.size)}
+	}
+	content := nars[named(methods)]
+	text, err := SignNarinfo(info, c.key, c.host, content.method.Format(), rc.URN(), lines)
+	if err != nil {
+		return err
+	}
+	if err := c.forgetOther(ctx, info.Path.Hash, rc); err != nil {
+		return err
+	}
+	if err := blocks.Commit(ctx, rc, content.size, c.Nar(content.method, base)); err != nil {
+		return err
+	}
+	return durable.WriteFile(c.path(c.Narinfo(info.Path.Hash)), 0o644, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
+// forgetOther removes from IPFS what the index has of an item before it is
+// replaced by other blocks.
+func (c *Cache) forgetOther(ctx context.Context, hash string, rc eris.ReadCap) error {
+	i, err := c.index.Item(ctx, hash)
+	if errors.Is(err, narindex.ErrNoItem) || err == nil && i.Manifest == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	old, err := c.index.Open(ctx, hash)
+	if err == nil {
+		same := old.ReadCap() == rc
+		if err := old.Close(); err != nil || same {
+			return err
+		}
+	}
+	return c.unput(ctx, i)
+}

@@ -1,0 +1,205 @@
+package bake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ersatz/internal/storedb"
+	"ersatz/storepath"
+)
+
+// How long it takes until an item that could not be baked is tried again: one
+// whose files are not what the database says, and one that met a full disk or
+// the like.
+const (
+	brokenFor = time.Hour
+	delayFor  = 5 * time.Minute
+)
+
+// maxFailures bounds what is remembered of items that could not be baked.
+const maxFailures = 4096
+
+// failure is an attempt that failed.
+type failure struct {
+	err   error // what Bake answers: ErrFailed or ErrBusy
+	until time.Time
+}
+
+// Run bakes what is queued, puts it into IPFS and lets entries expire, until
+// ctx ends. When it returns, all that has stopped; what was queued is
+// forgotten. The error is nil.
+func (c *Cache) Run(ctx context.Context) error {
+	var g errgroup.Group
+	for range c.o.Workers {
+		g.Go(func() error { c.worker(ctx); return nil })
+	}
+	g.Go(func() error { c.expirer(ctx); return nil })
+	if c.o.IPFS != nil {
+		g.Go(func() error { c.putter(ctx); return nil })
+	}
+	return g.Wait()
+}
+
+// Bake queues a store item. It is no error if it is queued, under way or baked
+// already. The error matches ErrBusy if the queue is full or a full disk kept
+// the item from being baked: ask again later; or ErrFailed.
+func (c *Cache) Bake(p storepath.Path) error {
+	if err := c.claim(p.Hash); err != nil {
+		if errors.Is(err, errTaken) {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	select {
+	case c.queue <- p:
+		return nil
+	default:
+		c.release(p.Hash)
+		return fmt.Errorf("%s: %w: %d items wait", p, ErrBusy, cap(c.queue))
+	}
+}
+
+// BakeClosure bakes what roots refer to, directly or not, and the roots, as
+// far as it is not baked. Items wait until no client's item does. It returns
+// when a worker of Run has taken the last one.
+func (c *Cache) BakeClosure(ctx context.Context, roots []storepath.Path) error {
+	paths, err := c.store.Closure(ctx, roots)
+	if err != nil {
+		return fmt.Errorf("baking ahead: %w", err)
+	}
+	for _, p := range paths {
+		if c.has(p.Hash) || c.claim(p.Hash) != nil {
+			continue
+		}
+		select {
+		case c.roots <- p:
+		case <-ctx.Done():
+			c.release(p.Hash)
+			return fmt.Errorf("baking ahead: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// errTaken means that an item is queued or at work.
+var errTaken = errors.New("taken")
+
+// claim makes the item with a hash part the caller's until release: nobody
+// else then changes its files. The error is errTaken or what kept the item
+// from being baked a short while ago.
+func (c *Cache) claim(hash string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy[hash] {
+		return errTaken
+	}
+	if f, ok := c.failed[hash]; ok {
+		if c.o.Now().Before(f.until) {
+			return f.err
+		}
+		delete(c.failed, hash)
+	}
+	c.busy[hash] = true
+	return nil
+}
+
+func (c *Cache) release(hash string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.busy, hash)
+}
+
+// take returns the next item to bake: what a client asks for goes first.
+func (c *Cache) take(ctx context.Context) (p storepath.Path, ok bool) {
+	if ctx.Err() != nil {
+		return p, false
+	}
+	select {
+	case p = <-c.queue:
+		return p, true
+	default:
+	}
+	select {
+	case p = <-c.queue:
+		return p, true
+	case p = <-c.roots:
+		return p, true
+	case <-ctx.Done():
+		return p, false
+	}
+}
+
+func (c *Cache) worker(ctx context.Context) {
+	for {
+		p, ok := c.take(ctx)
+		if !ok {
+			return
+		}
+		c.count(func(s *Status) { s.Working++ })
+		start := c.o.Now()
+		did, err := c.bake(ctx, p)
+		c.count(func(s *Status) { s.Working-- })
+		switch {
+		case err != nil && ctx.Err() != nil:
+			// It is baked another time.
+		case err != nil:
+			c.fail(ctx, p, err)
+		case did:
+			c.succeed(ctx, p, c.o.Now().Sub(start))
+		}
+		c.release(p.Hash)
+		c.kick()
+	}
+}
+
+func (c *Cache) count(change func(*Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+}
+
+func (c *Cache) succeed(ctx context.Context, p storepath.Path, took time.Duration) {
+	c.count(func(s *Status) { s.Baked++; c.full = false })
+	c.log.InfoContext(ctx, "baked", slog.String("store_path", p.String()), slog.Duration("took", took))
+}
+
+// fail remembers and logs why an item could not be baked.
+func (c *Cache) fail(ctx context.Context, p storepath.Path, err error) {
+	now := c.o.Now()
+	c.mu.Lock()
+	c.status.Failed++
+	f := failure{ErrBusy, now.Add(delayFor)}
+	if errors.Is(err, ErrFailed) || errors.Is(err, storedb.ErrNotFound) {
+		f = failure{ErrFailed, now.Add(brokenFor)}
+	}
+	if len(c.failed) >= maxFailures {
+		clear(c.failed)
+	}
+	c.failed[p.Hash] = f
+	quiet := false
+	if isFull(err) {
+		quiet, c.full = c.full, true
+	}
+	c.mu.Unlock()
+	if !quiet {
+		c.log.ErrorContext(ctx, "not baked", slog.String("store_path", p.String()), slog.Any("error", err))
+	}
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// kick tells the putter that there may be something to put.
+func (c *Cache) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}

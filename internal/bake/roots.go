@@ -1,0 +1,91 @@
+package bake
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"ersatz/internal/storedb"
+	"ersatz/storepath"
+)
+
+// maxRoots bounds the lines of a file of roots.
+const maxRoots = 1_000_000
+
+// RootsOf returns the store items that name stands for: the one that a profile
+// or another link, or a path in the store, leads to; or those that a file
+// lists, one path a line, with empty lines and "#" comments. Whether they are
+// valid is not checked.
+func RootsOf(db *storedb.DB, name string) ([]storepath.Path, error) {
+	real, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	if real, err = filepath.Abs(real); err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	if p, ok := within(db.StoreDir(), real); ok {
+		return []storepath.Path{p}, nil
+	}
+	fi, err := os.Stat(real)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("roots: %s leads neither into %s nor to a file that lists paths", name, db.StoreDir())
+	}
+	return readRoots(db.StoreDir(), real)
+}
+
+// within returns the item of the store dir that a path lies in.
+func within(dir, name string) (storepath.Path, bool) {
+	// The store's folder may be a link itself.
+	for _, d := range []string{dir, resolved(dir)} {
+		rest, ok := strings.CutPrefix(name, d+"/")
+		if !ok {
+			continue
+		}
+		base, _, _ := strings.Cut(rest, "/")
+		p, err := storepath.ParseBase(dir, base)
+		return p, err == nil
+	}
+	return storepath.Path{}, false
+}
+
+func resolved(dir string) string {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return dir
+	}
+	return real
+}
+
+func readRoots(dir, name string) ([]storepath.Path, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	defer f.Close()
+	var roots []storepath.Path
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		text := strings.TrimSpace(lines.Text())
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		p, ok := within(dir, text)
+		if !ok {
+			return nil, fmt.Errorf("roots: %s: line %d: %q is not in %s", name, n, text, dir)
+		}
+		if len(roots) == maxRoots {
+			return nil, fmt.Errorf("roots: %s: more than %d paths", name, maxRoots)
+		}
+		roots = append(roots, p)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("roots: %s: %w", name, err)
+	}
+	return roots, nil
+}

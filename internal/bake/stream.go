@@ -1,0 +1,179 @@
+package bake
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"ersatz/eris"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+)
+
+// encoder encodes a stream whose length is not known at first: the block size
+// depends on whether it ends before 16 KiB.
+type encoder struct {
+	emit  func(eris.Block) error
+	start []byte // the stream, until enc is made
+	enc   *eris.Encoder
+	n     int64
+}
+
+// small is the length in bytes from which on the large block size is
+// recommended.
+const small = 16 << 10
+
+func (e *encoder) Write(p []byte) (int, error) {
+	e.n += int64(len(p))
+	if e.enc != nil {
+		return e.enc.Write(p)
+	}
+	e.start = append(e.start, p...)
+	if len(e.start) < small {
+		return len(p), nil
+	}
+	if err := e.begin(); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (e *encoder) begin() error {
+	e.enc = eris.NewEncoder(eris.Recommended(e.n), eris.Secret{}, e.emit)
+	start := e.start
+	e.start = nil
+	_, err := e.enc.Write(start)
+	return err
+}
+
+// finish returns the read capability of the stream.
+func (e *encoder) finish() (eris.ReadCap, error) {
+	if e.enc == nil {
+		if err := e.begin(); err != nil {
+			return eris.ReadCap{}, err
+		}
+	}
+	return e.enc.Finish()
+}
+
+// stream is a nar on its way into one file, in one form.
+type stream struct {
+	method compress.Method
+	comp   io.WriteCloser
+	file   *durable.File
+	buf    *bufio.Writer
+	enc    *encoder // for the form that the URN names, else nil
+	cap    eris.ReadCap
+	n      int64 // bytes as compressed
+	err    error // the first
+}
+
+// newStream begins a file. w takes the blocks, or is nil.
+func newStream(name string, m compress.Method, w *narindex.Writer) (*stream, error) {
+	f, err := durable.Create(name, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{method: m, file: f, buf: bufio.NewWriterSize(f, 64<<10)}
+	if w != nil {
+		s.enc = &encoder{emit: w.Add}
+	}
+	if s.comp, err = compress.NewWriter((*sink)(s), m); err != nil {
+		return nil, errors.Join(err, f.Abort())
+	}
+	return s, nil
+}
+
+// sink is a stream below its compressor. Its Write always succeeds: libzstd's
+// writer keeps its memory for good if it has met an error. s.err has it.
+type sink stream
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return len(p), nil
+	}
+	s.n += int64(len(p))
+	if _, s.err = s.buf.Write(p); s.err == nil && s.enc != nil {
+		_, s.err = s.enc.Write(p)
+	}
+	return len(p), nil
+}
+
+// Write compresses p.
+func (s *stream) Write(p []byte) (int, error) {
+	_, err := s.comp.Write(p)
+	if s.err == nil {
+		s.err = err
+	}
+	return len(p), s.err
+}
+
+// finish ends the stream. The file has all of it then, and no name yet.
+func (s *stream) finish() error {
+	err := s.comp.Close()
+	if s.err == nil {
+		s.err = err
+	}
+	if s.err == nil {
+		s.err = s.buf.Flush()
+	}
+	if s.err == nil && s.enc != nil {
+		s.cap, s.err = s.enc.finish()
+	}
+	return s.err
+}
+
+// fan hands what is written to it to several streams, each in a goroutine.
+type fan struct {
+	ctx  context.Context // ends writing; a fan lives as long as one call
+	in   []chan []byte
+	out  chan error // an answer per piece and stream
+	work sync.WaitGroup
+	errs []error // of finish, per stream
+}
+
+func newFan(ctx context.Context, streams []*stream) *fan {
+	f := &fan{ctx: ctx, out: make(chan error, len(streams)), errs: make([]error, len(streams))}
+	for i, s := range streams {
+		in := make(chan []byte)
+		f.in = append(f.in, in)
+		f.work.Go(func() {
+			for p := range in {
+				_, err := s.Write(p)
+				f.out <- err
+			}
+			f.errs[i] = s.finish()
+		})
+	}
+	return f
+}
+
+// Write returns when all streams have taken p.
+func (f *fan) Write(p []byte) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	for _, in := range f.in {
+		in <- p
+	}
+	errs := make([]error, 0, len(f.in))
+	for range f.in {
+		errs = append(errs, <-f.out)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Close ends all streams and waits for them.
+func (f *fan) Close() error {
+	for _, in := range f.in {
+		close(in)
+	}
+	f.work.Wait()
+	return errors.Join(f.errs...)
+}
