@@ -39,12 +39,10 @@ func Start(t testing.TB) *Daemon {
 	if binary == "" {
 		t.Skipf("%s does not name an ipfs program (make check builds one)", EnvBinary)
 	}
-	d := &Daemon{Repo: t.TempDir(), binary: binary}
-	d.Run(t, "init", "--empty-repo")
-	if err := configure(filepath.Join(d.Repo, "config")); err != nil {
+	d, err := Launch(t.Context(), binary, t.TempDir())
+	if err != nil {
 		t.Fatal(err)
 	}
-	d.start(t)
 	t.Cleanup(func() {
 		d.Stop()
 		if t.Failed() {
@@ -52,6 +50,19 @@ func Start(t testing.TB) *Daemon {
 		}
 	})
 	return d
+}
+
+// Launch runs a daemon of the ipfs program binary until Stop. repo is an empty
+// folder.
+func Launch(ctx context.Context, binary, repo string) (*Daemon, error) {
+	d := &Daemon{Repo: repo, binary: binary}
+	if _, err := d.run(ctx, "init", "--empty-repo"); err != nil {
+		return nil, err
+	}
+	if err := configure(filepath.Join(d.Repo, "config")); err != nil {
+		return nil, err
+	}
+	return d, d.start(ctx)
 }
 
 // configure keeps the daemon on loopback.
@@ -95,42 +106,50 @@ func configure(path string) error {
 // prints.
 func (d *Daemon) Run(t testing.TB, args ...string) string {
 	t.Helper()
+	out, err := d.run(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (d *Daemon) run(ctx context.Context, args ...string) (string, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), d.binary, args...)
+	cmd := exec.CommandContext(ctx, d.binary, args...)
 	cmd.Env = d.env()
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("ipfs %s: %v\n%s", strings.Join(args, " "), err, stderr.Bytes())
+		return "", fmt.Errorf("ipfs %s: %w\n%s", strings.Join(args, " "), err, stderr.Bytes())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), nil
 }
 
 func (d *Daemon) env() []string {
 	return append(os.Environ(), "IPFS_PATH="+d.Repo, "IPFS_TELEMETRY=off")
 }
 
-func (d *Daemon) start(t testing.TB) {
-	t.Helper()
+func (d *Daemon) start(ctx context.Context) error {
 	d.cmd = exec.Command(d.binary, "daemon", "--migrate=false")
 	d.cmd.Env = d.env()
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.done = make(chan struct{})
 	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	go func() {
 		defer close(d.done)
 		_ = d.cmd.Wait() // it is killed in the end
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	api, err := d.waitAPI(ctx)
 	if err != nil {
 		d.Stop()
-		t.Fatalf("ipfs daemon: %v\n%s", err, tail(d.log.Bytes()))
+		return fmt.Errorf("ipfs daemon: %w\n%s", err, tail(d.log.Bytes()))
 	}
 	d.API = api
+	return nil
 }
 
 // waitAPI waits for the file in which the daemon says where its RPC listens.
