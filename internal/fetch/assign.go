@@ -38,7 +38,7 @@ func (m *Mix) assign(now time.Time) {
 	})
 	for again := true; again; {
 		again = false
-		r.count()
+		r.plan()
 		for _, s := range r.order {
 			if j, index := r.pick(s); len(index) > 0 {
 				begin(s, j, index, now)
@@ -81,9 +81,7 @@ type round struct {
 	jobs  []*job
 	order []*source // living ones, best first
 
-	fast  int           // how many of them are about as fast as the best
-	queue int           // wants that no call asks for
-	drain time.Duration // the best source's time for all of those
+	end time.Duration // until all that is wanted has come, if each does its share
 }
 
 // rank is what sources are ordered by: those that are not measured come last.
@@ -91,26 +89,43 @@ func (r *round) rank(s *source) time.Duration {
 	if !s.measured() {
 		return math.MaxInt64
 	}
-	return s.pace()
+	return s.latency() + s.pace()
 }
 
+// isFast reports whether s is about as fast as the best.
 func (r *round) isFast(s *source) bool {
 	best := r.order[0]
-	return s == best || !best.measured() || s.measured() && s.pace() <= 2*best.pace()
+	return s == best || !best.measured() || s.measured() && s.pace() <= 3*best.pace()
 }
 
-func (r *round) count() {
-	r.fast, r.queue = 0, 0
-	for _, s := range r.order {
-		if r.isFast(s) {
-			r.fast++
-		}
-	}
+// plan sets end: each source gives its first block after its latency and
+// then one after the other, and all of them end together, without those whose
+// first block would come later.
+func (r *round) plan() {
+	wanted := 0.0
 	for _, j := range r.jobs {
-		r.queue += len(j.queue)
+		wanted += float64(len(j.queue))
 	}
-	best := r.order[0]
-	r.drain = time.Duration(r.queue) * best.pace() / time.Duration(best.parallel(r.stall))
+	byLatency := slices.Clone(r.order)
+	for _, s := range byLatency {
+		wanted += float64(s.owes())
+	}
+	slices.SortStableFunc(byLatency, func(a, b *source) int { return cmp.Compare(a.latency(), b.latency()) })
+	blocks, rate := wanted, 0.0
+	r.end = math.MaxInt64
+	for _, s := range byLatency {
+		if s.latency() >= r.end {
+			break
+		}
+		rate += 1 / float64(s.pace())
+		blocks += float64(s.latency()) / float64(s.pace())
+		r.end = time.Duration(blocks / rate)
+	}
+}
+
+// share is how many more blocks s can give until the end.
+func (r *round) share(s *source) int {
+	return int((r.end-s.latency())/s.pace()) - s.owes()
 }
 
 // pick returns what s is to be asked for next.
@@ -118,26 +133,25 @@ func (r *round) pick(s *source) (*job, []int) {
 	if len(s.calls) >= s.parallel(r.stall) {
 		return nil, nil
 	}
-	if r.isFast(s) {
-		n := max(1, min(s.size, (r.queue+r.fast-1)/r.fast))
-		for _, j := range r.jobs {
-			if index := j.take(s, n, false, false); len(index) > 0 {
-				return j, index
-			}
-			if index := r.overtake(s, j); len(index) > 0 {
-				return j, index
-			}
-		}
-		return nil, nil
+	n := min(s.size, r.share(s))
+	if s == r.order[0] || !s.measured() || len(s.calls) == 0 && r.now.Sub(s.idle) > probe {
+		n = max(n, 1)
 	}
-	n := min(s.size, max(1, int(r.drain/s.pace())))
-	useless := s.measured() && s.latency() > r.drain && r.now.Sub(s.idle) < probe
-	for _, j := range slices.Backward(r.jobs) {
-		if index := j.take(s, n, true, useless); len(index) > 0 {
-			return j, index
+	fast, lacked := r.isFast(s), n < 1
+	n = max(n, 1)
+	if !fast {
+		for _, j := range slices.Backward(r.jobs) {
+			if index := j.take(s, n, true, lacked); len(index) > 0 {
+				return j, index
+			}
 		}
 	}
 	for _, j := range r.jobs {
+		if fast {
+			if index := j.take(s, n, false, lacked); len(index) > 0 {
+				return j, index
+			}
+		}
 		if index := r.overtake(s, j); len(index) > 0 {
 			return j, index
 		}
@@ -174,11 +188,11 @@ func (r *round) overtake(s *source, j *job) []int {
 }
 
 // patience is how long c may give nothing before s is asked for what c owes:
-// not at all if s would be twice as fast, else some usual times of either.
+// not at all if s would be far sooner, else some usual times of either.
 func patience(c *call, s *source) time.Duration {
-	n := time.Duration(min(c.open, s.size))
-	cost := max(s.latency(), n*s.pace())
-	if c.s.measured() && time.Duration(c.open)*c.s.pace() > 2*cost+late {
+	n := min(c.open, s.size)
+	cost := max(s.latency(), time.Duration(n*(len(s.calls)+1))*s.pace())
+	if c.s.measured() && time.Duration(c.open*len(c.s.calls))*c.s.pace() > 3*cost+late {
 		return 0
 	}
 	return min(late+2*cost, c.s.overdue())

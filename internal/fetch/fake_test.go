@@ -34,8 +34,8 @@ func newFake(first, pace time.Duration) *fake {
 	return &fake{first: first, pace: pace, line: make(chan struct{}, 1)}
 }
 
-// hang is a fault: nothing more comes until the call is cancelled.
-var hang = errors.New("hang")
+// errHang is a fault: nothing more comes until the call is cancelled.
+var errHang = errors.New("hang")
 
 func (f *fake) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	f.mu.Lock()
@@ -55,7 +55,7 @@ func (f *fake) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, 
 	for i, ref := range refs {
 		if f.fault != nil {
 			switch err := f.fault(call, i); {
-			case errors.Is(err, hang):
+			case errors.Is(err, errHang):
 				<-ctx.Done()
 				return ctx.Err()
 			case err != nil:

@@ -122,8 +122,8 @@ func TestDrops(t *testing.T) {
 		"lies at once":        {lies: func(int, int) bool { return true }, want: eris.ErrCorrupt},
 		"lies later":          {lies: func(call, block int) bool { return call > 3 && block > 1 }, want: eris.ErrCorrupt},
 		"says wrong lengths":  {fault: func(call, _ int) error { return when(call > 3, eris.ErrCorrupt) }, want: eris.ErrCorrupt},
-		"stalls at once":      {fault: func(int, int) error { return hang }, want: fetch.ErrStalled},
-		"stalls later":        {fault: func(call, block int) error { return when(call > 3, hang) }, want: fetch.ErrStalled},
+		"stalls at once":      {fault: func(int, int) error { return errHang }, want: fetch.ErrStalled},
+		"stalls later":        {fault: func(call, block int) error { return when(call > 3, errHang) }, want: fetch.ErrStalled},
 		"fails once":          {fault: func(call, block int) error { return when(call == 4, errBroken) }},
 		"fails now and then":  {fault: func(call, block int) error { return when(call%15 == 14, errBroken) }},
 		"fails several times": {fault: func(call, block int) error { return when(call > 3 && call < 12, errBroken) }, want: errBroken},
@@ -165,7 +165,7 @@ func TestAllDropped(t *testing.T) {
 		liar, broken, silent := newFake(ms, ms), newFake(ms, ms), newFake(ms, ms)
 		liar.lies = func(int, int) bool { return true }
 		broken.fault = func(int, int) error { return errBroken }
-		silent.fault = func(int, int) error { return hang }
+		silent.fault = func(int, int) error { return errHang }
 		m := mix(fetch.Options{}, liar, broken, silent)
 		start := time.Now()
 		for range 2 {
@@ -187,7 +187,7 @@ func TestAllDropped(t *testing.T) {
 func TestMissingAfterDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		silent, empty := newFake(ms, ms), newFake(ms, ms)
-		silent.fault = func(int, int) error { return hang }
+		silent.fault = func(int, int) error { return errHang }
 		empty.lacks = func(eris.Ref) bool { return true }
 		m := mix(fetch.Options{Stall: 3 * time.Second}, silent, empty)
 		start := time.Now()
@@ -237,7 +237,7 @@ func TestCancel(t *testing.T) {
 func TestOneCallEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFake(ms, 10*ms)
-		a.fault = func(call, _ int) error { return when(call == 0, hang) }
+		a.fault = func(call, _ int) error { return when(call == 0, errHang) }
 		m := fetch.New([]fetch.Source{{Name: "a", Fetcher: a, Parallel: 1}}, fetch.Options{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -49,6 +49,7 @@ func (m *Mix) arrived(c *call, i, size int) {
 	now := time.Now()
 	c.last = now
 	c.s.useful(now)
+	c.s.gave(c, now)
 	if c.given++; c.given == 1 {
 		c.first = now.Sub(c.start)
 	}

@@ -10,7 +10,7 @@ const (
 	callTime = 500 * time.Millisecond
 
 	// memory is how many blocks the measured pace goes back.
-	memory = 64
+	memory = 32
 
 	// guess is the latency of sources while none has been measured.
 	guess = 250 * time.Millisecond
@@ -38,8 +38,9 @@ type source struct {
 	size  int           // blocks that its next call may ask for
 	first time.Duration // usual time to a call's first answer, 0 if not measured
 	lag   time.Duration // longest that it gave nothing when it was overtaken, since then
-	spent time.Duration // by recent calls
-	count float64       // blocks that they gave
+	spent time.Duration // between recent blocks, but for the first ones of calls
+	count int           // of those blocks
+	came  time.Time     // last block
 }
 
 func newSource(s Source, i int) *source {
@@ -54,9 +55,20 @@ func newSource(s Source, i int) *source {
 
 func (s *source) measured() bool { return s.first > 0 || s.lag > 0 }
 
-// pace is the time per block of one call, latency included.
+// pace is the time per block of the source's line, latency left out.
 func (s *source) pace() time.Duration {
-	return max(time.Duration(float64(s.spent)/max(s.count, 1)), 1)
+	if s.count == 0 {
+		return s.latency()
+	}
+	return max(s.spent/time.Duration(s.count), 1)
+}
+
+// owes returns the blocks that are asked of the source.
+func (s *source) owes() (n int) {
+	for _, c := range s.calls {
+		n += c.open
+	}
+	return n
 }
 
 // latency is what to expect until the first block of a call.
@@ -72,7 +84,7 @@ func (s *source) overdue() time.Duration {
 	if s.first == 0 {
 		return late + 4*guess
 	}
-	return late + 4*max(s.first, s.pace())
+	return late + 4*max(s.first, s.pace()*time.Duration(len(s.calls)))
 }
 
 // useful notes an answer that proves the source alive.
@@ -103,7 +115,6 @@ func (s *source) answered(c *call, now time.Time, stall time.Duration) {
 		first = (3*s.first + first) / 4
 	}
 	s.first, s.lag = first, 0
-	s.add(took, c.given)
 	switch rest := took - c.first; {
 	case s.first > stall/4:
 		s.size = 1
@@ -120,21 +131,23 @@ func (s *source) answered(c *call, now time.Time, stall time.Duration) {
 
 // lost learns from a call that another source overtook.
 func (s *source) lost(c *call, now time.Time) {
-	took := now.Sub(c.start)
 	if c.given == 0 {
-		s.lag = max(s.lag, took, 1)
+		s.lag = max(s.lag, now.Sub(c.start), 1)
 	}
-	s.add(took, c.given)
 	s.size = max(1, s.size/2)
 }
 
-func (s *source) add(took time.Duration, blocks int) {
-	s.spent += took
-	s.count += float64(blocks)
-	if s.count > memory {
-		s.spent = time.Duration(float64(s.spent) * memory / s.count)
-		s.count = memory
+// gave notes a block of c.
+func (s *source) gave(c *call, now time.Time) {
+	if c.given > 0 {
+		if s.count == memory {
+			s.spent -= s.spent / memory
+			s.count--
+		}
+		s.spent += now.Sub(s.came)
+		s.count++
 	}
+	s.came = now
 }
 
 // forgives reports whether a plain failure of c leaves the source in use: the
