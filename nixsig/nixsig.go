@@ -4,6 +4,7 @@
 package nixsig
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -55,7 +56,15 @@ func ParsePublicKey(s string) (PublicKey, error) {
 // ParseSecretKey reads a key as in a file of `nix key generate-secret`.
 func ParseSecretKey(s string) (SecretKey, error) {
 	name, b, err := split("secret key", s, ed25519.PrivateKeySize)
-	return SecretKey{name, b}, err
+	if err != nil {
+		return SecretKey{}, err
+	}
+	// Its second half is the public key. With another one there, two
+	// signatures give the key away.
+	if !bytes.Equal(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), b) {
+		return SecretKey{}, fmt.Errorf("nixsig: secret key %q: its halves do not belong together", name)
+	}
+	return SecretKey{name, b}, nil
 }
 
 // GenerateKey makes a key from 32 bytes of rand.
