@@ -14,6 +14,10 @@ import (
 // ErrBadSignature means that a signature is not by the key that it names.
 var ErrBadSignature = errors.New("guixsig: bad signature")
 
+// MaxSignature bounds the text of a signature, in bytes: one by an RSA key of
+// 8,192 bits has 5,000. It comes from servers that nobody has verified yet.
+const MaxSignature = 16 << 10
+
 // Signature is a (signature …) expression: what was signed, by which key, and
 // the two numbers.
 type Signature struct {
@@ -44,6 +48,9 @@ func (k *PrivateKey) Sign(digest [32]byte) Signature {
 
 // ParseSignature reads a (signature …) expression. It does not verify it.
 func ParseSignature(text []byte) (Signature, error) {
+	if len(text) > MaxSignature {
+		return Signature{}, fmt.Errorf("guixsig: signature: text of %d bytes, limit %d", len(text), MaxSignature)
+	}
 	n, err := sexp.Parse(text)
 	if err != nil {
 		return Signature{}, fmt.Errorf("guixsig: signature: %w", err)
