@@ -106,8 +106,10 @@ func (c *checker) run(ctx context.Context) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.index.Close()) }()
-	} else if err := c.fault(narindex.File, "there is no index of blocks", nil); err != nil {
-		return err
+	} else if total > 0 {
+		if err := c.fault(narindex.File, "there is no index of blocks", nil); err != nil {
+			return err
+		}
 	}
 	done := 0
 	err = narinfos(c.dir, func(hash string) error {

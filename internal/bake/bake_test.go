@@ -1,0 +1,349 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/compress"
+	"ersatz/storepath"
+)
+
+func TestBake(t *testing.T) {
+	methods := []compress.Method{{Name: "gzip", Level: 1}, {Name: "zstd", Level: 1}, {Name: "lzip", Level: 1}, compress.None}
+	for _, tt := range []struct {
+		name    string
+		methods []compress.Method
+		format  string
+		size    eris.BlockSize
+		content []byte
+		nars    string
+	}{
+		{"large", fast, "+zstd-1", eris.Size32KiB, random(1, 3<<20), "nar/zstd/"},
+		{"small", fast, "+zstd-1", eris.Size1KiB, random(1, 12<<10), "nar/zstd/"},
+		{"tiny", fast, "+zstd-1", eris.Size1KiB, nil, "nar/zstd/"},
+		{"zeros", fast, "+zstd-1", eris.Size1KiB, make([]byte, 1<<20), "nar/zstd/"},
+		{"all", methods, "+zstd-1", eris.Size32KiB, random(2, 100<<10), "nar/gzip/ nar/zstd/ nar/lzip/ nar/"},
+		{"lzip", []compress.Method{{Name: "lzip", Level: 1}, {Name: "gzip", Level: 2}}, "+lzip-1", eris.Size32KiB, random(2, 100<<10), "nar/lzip/ nar/gzip/"},
+		{"none", []compress.Method{compress.None}, "", eris.Size32KiB, make([]byte, 100<<10), "nar/"},
+		{"tarball.tar.gz", methods, "", eris.Size32KiB, random(3, 100<<10), "nar/"},
+		{"gtk+-3.0", fast, "+zstd-1", eris.Size1KiB, []byte("x"), "nar/zstd/"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				dep := s.add("dep", nil, []byte("dep"))
+				info := s.add(tt.name, []storepath.Path{dep.Path}, tt.content)
+				s.bake(Options{Methods: tt.methods}, info.Path)
+				c := s.open(Options{Methods: tt.methods})
+				defer s.close(c)
+				s.check(c, info)
+				n, signed := s.narinfo(info.Path.Hash)
+				if signed.ERISFormat != "application/x-nix-archive"+tt.format {
+					t.Errorf("ERISFormat %s", signed.ERISFormat)
+				}
+				if rc, err := eris.ParseURN(signed.ERIS); err != nil || rc.Size != tt.size {
+					t.Errorf("block size %s, %v", rc.Size, err)
+				}
+				if !slices.Equal(signed.References, []string{dep.Path.Base()}) || signed.Deriver != strings.Repeat("d", 32)+"-"+tt.name+".drv" {
+					t.Errorf("references %q, deriver %q", signed.References, signed.Deriver)
+				}
+				var dirs []string
+				for _, one := range n.Nars {
+					dir, base, _ := strings.Cut(one.URL, info.Path.Hash)
+					dirs = append(dirs, dir)
+					if want := "-" + strings.ReplaceAll(tt.name, "+", "%2B"); base != want {
+						t.Errorf("URL %s", one.URL)
+					}
+				}
+				if got := strings.Join(dirs, " "); got != tt.nars {
+					t.Errorf("nars in %s, want %s", got, tt.nars)
+				}
+				if faults := s.fsck(FsckOptions{}); faults != "" {
+					t.Errorf("fsck:\n%s", faults)
+				}
+			})
+		})
+	}
+}
+
+func TestOpen(t *testing.T) {
+	s := newSite(t)
+	for _, name := range []string{".tmp-1", "nar/.tmp-2", "nar/zstd/.tmp-3", "eris/tree/.tmp-4"} {
+		file := filepath.Join(s.cache, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.now = time.Now()
+	c := s.open(Options{})
+	if got := s.names(); got != nil {
+		t.Errorf("left %s", got)
+	}
+	for name, want := range map[string]string{
+		infoFile: "StoreDir: " + s.store + "\nWantMassQuery: 0\nPriority: 100\n",
+		keyFile:  string(s.key.Public().Text()),
+	} {
+		if got, err := os.ReadFile(filepath.Join(s.cache, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := Open(s.cache, s.db, s.key, "test", Options{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	s.close(c)
+	s.close(s.open(Options{}))
+	for _, o := range []Options{
+		{NarPath: "/nar"}, {NarPath: "../nar"}, {NarPath: "a/../b"}, {NarPath: "."}, {NarPath: "eris"}, {NarPath: "eris/x"},
+		{NarPath: "hashes"}, {NarPath: "zstd"}, {NarPath: "nix-cache-info"},
+		{Methods: []compress.Method{{Name: "xz"}}}, {Methods: []compress.Method{fast[0], {Name: "zstd", Level: 3}}},
+	} {
+		if c, err := Open(s.cache, s.db, s.key, "test", o); err == nil {
+			t.Errorf("%+v was taken", o)
+			s.close(c)
+		}
+	}
+	if c, err := Open(s.cache, s.db, s.key, "a;b", Options{}); err == nil {
+		t.Error("a host name with a semicolon was taken")
+		s.close(c)
+	}
+}
+
+// The queue has an end, and an item stands in it once.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		var paths []storepath.Path
+		for i := range 3 {
+			paths = append(paths, s.add(fmt.Sprint("item", i), nil, random(byte(i), 1000)).Path)
+		}
+		c := s.open(Options{Queue: 2})
+		defer s.close(c)
+		for _, p := range paths[:2] {
+			for range 2 {
+				if err := c.Bake(p); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if err := c.Bake(paths[2]); !errors.Is(err, ErrBusy) {
+			t.Errorf("a full queue: %v", err)
+		}
+		if got := c.Status().Queued; got != 2 {
+			t.Errorf("%d queued", got)
+		}
+		s.run(c, func() {})
+		s.run(c, func() {
+			if err := c.Bake(paths[2]); err != nil {
+				t.Error(err)
+			}
+		})
+		if got := c.Status(); got != (Status{Baked: 3}) {
+			t.Errorf("status %+v", got)
+		}
+		// Once more is nothing.
+		s.run(c, func() {
+			if err := c.Bake(paths[2]); err != nil {
+				t.Error(err)
+			}
+		})
+		if got := c.Status(); got != (Status{Baked: 3}) {
+			t.Errorf("status %+v", got)
+		}
+	})
+}
+
+// An item that is not what the database says is not baked, nor tried again at
+// once, and leaves nothing.
+func TestBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		changed := s.add("changed", nil, []byte("a"))
+		grown := s.add("grown", nil, []byte("a"))
+		fifo := s.add("gone", nil, []byte("a"))
+		missing := storePath(t, s.store, strings.Repeat("x", 32)+"-none")
+		for name, content := range map[string]string{
+			changed.Path.String() + "/file0": "b", grown.Path.String() + "/file0": strings.Repeat("b", 1000),
+		} {
+			if err := errors.Join(os.Remove(name), os.WriteFile(name, []byte(content), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.RemoveAll(fifo.Path.String()); err != nil {
+			t.Fatal(err)
+		}
+		c := s.open(Options{})
+		defer s.close(c)
+		all := []storepath.Path{changed.Path, grown.Path, fifo.Path, missing}
+		s.run(c, func() {
+			for _, p := range all {
+				if err := c.Bake(p); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if got := s.names(); got != nil {
+			t.Errorf("left %s", got)
+		}
+		for i, want := range []error{ErrFailed, ErrFailed, ErrBusy, ErrFailed} {
+			if err := c.Bake(all[i]); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", all[i], err, want)
+			}
+		}
+		if got := c.Status(); got != (Status{Failed: 4}) {
+			t.Errorf("status %+v", got)
+		}
+		s.now = s.now.Add(2 * brokenFor)
+		for _, p := range all {
+			if err := c.Bake(p); err != nil {
+				t.Errorf("later: %v", err)
+			}
+		}
+	})
+}
+
+func TestBakeClosure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		var refs []storepath.Path
+		for i := range 20 {
+			refs = append(refs, s.add(fmt.Sprint("dep", i), nil, random(byte(i), 1000)).Path)
+		}
+		root := s.add("root", refs, []byte("root"))
+		other := s.add("other", nil, []byte("other"))
+		link := filepath.Join(t.TempDir(), "profile")
+		if err := os.Symlink(root.Path.String(), link); err != nil {
+			t.Fatal(err)
+		}
+		roots, err := RootsOf(s.db, link)
+		if err != nil || !slices.Equal(roots, []storepath.Path{root.Path}) {
+			t.Fatalf("roots %v, %v", roots, err)
+		}
+		c := s.open(Options{Queue: 1, Workers: 1})
+		defer s.close(c)
+		s.run(c, func() {
+			if err := c.BakeClosure(t.Context(), roots); err != nil {
+				t.Error(err)
+			}
+		})
+		if got := c.Status().Baked; got != 21 {
+			t.Errorf("%d items baked", got)
+		}
+		if c.has(other.Path.Hash) {
+			t.Error("an item outside the closure was baked")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.BakeClosure(ctx, []storepath.Path{other.Path}); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		if err := c.BakeClosure(t.Context(), []storepath.Path{storePath(t, s.store, strings.Repeat("x", 32)+"-none")}); err == nil {
+			t.Error("a root that is not valid was taken")
+		}
+	})
+}
+
+func TestRootsOf(t *testing.T) {
+	s := newSite(t)
+	a := s.add("a", nil, []byte("a"))
+	b := s.add("b", nil, []byte("b"))
+	file := filepath.Join(t.TempDir(), "roots")
+	text := "# what we need\n" + a.Path.String() + "\n\n  " + b.Path.String() + "/file0 \n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err := RootsOf(s.db, file)
+	if err != nil || !slices.Equal(got, []storepath.Path{a.Path, b.Path}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	got, err = RootsOf(s.db, a.Path.String()+"/file0")
+	if err != nil || !slices.Equal(got, []storepath.Path{a.Path}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := os.WriteFile(file, []byte("/etc/passwd\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		file: "line 1", filepath.Dir(file): "neither", file + "x": "no such file", s.store: "neither",
+	} {
+		if _, err := RootsOf(s.db, name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The same bytes make the same blocks, whoever bakes them and however the
+// stream is cut.
+func TestEncoder(t *testing.T) {
+	for _, n := range []int{0, 1, small - 1, small, small + 1, 100 << 10} {
+		content := random(1, n)
+		want, _, err := eris.Encode(bytes.NewReader(content), eris.Recommended(int64(n)), eris.Secret{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, piece := range []int{1, 1000, small, 1 << 20} {
+			var e encoder
+			for part := range slices.Chunk(content, piece) {
+				if _, err := e.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := e.finish(); err != nil || got != want || e.n != int64(n) {
+				t.Errorf("%d bytes by %d: %s, %v", n, piece, got.URN(), err)
+			}
+		}
+	}
+}
+
+func TestTouch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		info := s.add("item", nil, []byte("x"))
+		s.bake(Options{}, info.Path)
+		c := s.open(Options{})
+		defer s.close(c)
+		name := filepath.Join(s.cache, info.Path.Hash+suffix)
+		before, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := accessTime(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			now  time.Time
+			want time.Time
+		}{
+			{first.Add(touchEvery - time.Second), first},
+			{first.Add(touchEvery + time.Second), first.Add(touchEvery + time.Second)},
+			{first.Add(touchEvery + time.Minute), first.Add(touchEvery + time.Second)},
+		} {
+			s.now = tt.now
+			c.Touch(info.Path.Hash)
+			if got, err := accessTime(name); err != nil || !got.Equal(tt.want) {
+				t.Errorf("access time %v, want %v; %v", got, tt.want, err)
+			}
+		}
+		if after, err := os.Stat(name); err != nil || !after.ModTime().Equal(before.ModTime()) {
+			t.Errorf("the time of its content has changed: %v", err)
+		}
+		c.Touch("../../etc/passwd")
+		c.Touch(strings.Repeat("0", 32))
+		if log := s.log.String(); strings.Contains(log, "WARN") {
+			t.Error(log)
+		}
+	})
+}
