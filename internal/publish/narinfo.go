@@ -1,0 +1,150 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"ersatz/internal/bake"
+	"ersatz/internal/compress"
+	"ersatz/internal/storedb"
+	"ersatz/narinfo"
+	"ersatz/storepath"
+)
+
+const (
+	narinfoType = "application/x-nix-narinfo;charset=utf-8"
+
+	// soon is for how long an answer holds that is another once the item is
+	// baked.
+	soon = 5 * time.Minute
+)
+
+// narinfo answers /HASH.narinfo. What was baked is sent without a look at the
+// store.
+func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
+	if s.root != nil {
+		text, err := s.bakedNarinfo(hash)
+		if err == nil {
+			s.opt.Cache.Baker.Touch(hash)
+			sum := sha256.Sum256(text)
+			h := w.Header()
+			h.Set("Content-Type", narinfoType)
+			h.Set("ETag", strconv.Quote(hex.EncodeToString(sum[:16])))
+			maxAge(w, s.opt.TTL)
+			serveContent(w, r, bytes.NewReader(text))
+			return
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.unavailable(w, r, "reading a baked narinfo", err)
+			return
+		}
+	}
+	info, err := s.lookup(r.Context(), hash)
+	switch {
+	case errors.Is(err, storedb.ErrNotFound):
+		if s.root != nil {
+			if p, ok := s.opt.Cache.Baker.Adoptable(r.Context(), hash); ok {
+				s.bake(r.Context(), p)
+				s.baking(w, r)
+				return
+			}
+		}
+		s.notFound(w, r, s.opt.NegativeTTL)
+	case err != nil:
+		s.unavailable(w, r, "asking the store database for an item", err)
+	case s.root == nil:
+		s.liveNarinfo(w, r, info, s.opt.TTL)
+	default:
+		s.bake(r.Context(), info.Path)
+		if s.bypass(info) {
+			s.liveNarinfo(w, r, info, soon)
+		} else {
+			s.baking(w, r)
+		}
+	}
+}
+
+// bakedNarinfo reads a narinfo from the cache.
+func (s *Server) bakedNarinfo(hash string) ([]byte, error) {
+	f, err := s.root.Open(bake.Layout{NarPath: s.opt.NarPath}.Narinfo(hash))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, narinfo.MaxSize+1))
+	if err == nil && len(text) > narinfo.MaxSize {
+		err = fmt.Errorf("%s: more than %d bytes", f.Name(), narinfo.MaxSize)
+	}
+	return text, err
+}
+
+// lookup returns the valid item with a hash part.
+func (s *Server) lookup(ctx context.Context, hash string) (storedb.Info, error) {
+	p, err := s.store.ByHash(ctx, hash)
+	if err != nil {
+		return storedb.Info{}, err
+	}
+	return s.store.Info(ctx, p)
+}
+
+// bypass reports whether an item may be served before it is baked.
+func (s *Server) bypass(info storedb.Info) bool {
+	return s.opt.BypassThreshold > 0 && info.NarSize < uint64(s.opt.BypassThreshold)
+}
+
+// bake queues an item. The answer does not depend on it: clients come again.
+func (s *Server) bake(ctx context.Context, p storepath.Path) {
+	err := s.opt.Cache.Baker.Bake(p)
+	level := slog.LevelError
+	if errors.Is(err, bake.ErrBusy) || errors.Is(err, bake.ErrFailed) { // logged where it happens
+		level = slog.LevelDebug
+	}
+	if err != nil {
+		s.opt.Log.Log(ctx, level, "queueing a bake", slog.String("store_path", p.String()), slog.Any("error", err))
+	}
+}
+
+// baking says that the item is there and its narinfo will be.
+func (s *Server) baking(w http.ResponseWriter, r *http.Request) {
+	maxAge(w, soon)
+	w.Header().Set("X-Baking", "1")
+	plain(w, r, http.StatusNotFound, "We're baking it: "+r.URL.EscapedPath())
+}
+
+// liveNarinfo answers with a narinfo signed now, without the sizes of files
+// that are not there yet.
+func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info storedb.Info, ttl time.Duration) {
+	layout := bake.Layout{NarPath: s.opt.NarPath}
+	var nars []narinfo.Nar
+	for _, m := range bake.Methods(info.Path.Base(), s.opt.Methods) {
+		n := narinfo.Nar{URL: layout.URL(m, info.Path.Base()), Compression: m.Name}
+		if m == compress.None {
+			n.FileSize = info.NarSize
+		}
+		nars = append(nars, n)
+	}
+	text, err := bake.SignNarinfo(info, s.key, s.host, "", "", nars)
+	if err != nil {
+		s.unavailable(w, r, "signing a narinfo", err)
+		return
+	}
+	maxAge(w, ttl)
+	send(w, r, http.StatusOK, narinfoType, text)
+}
+
+// serveContent sends content with Range, If-Range and If-None-Match; the
+// header has its Content-Type and ETag. There is no Last-Modified: it knows
+// seconds, and two bakes can fall in one.
+func serveContent(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
+	http.ServeContent(w, r, "", time.Time{}, content)
+}
