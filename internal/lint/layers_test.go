@@ -56,8 +56,12 @@ func rowOf(rows map[string]int, pkg string) int {
 	return -1
 }
 
-// testOnly reports whether a package is made for tests: its name says so.
+// testOnly reports whether a package is made for tests or measurements: its
+// name says so.
 func testOnly(pkg string) bool {
+	if strings.HasPrefix(pkg, "internal/bench") {
+		return true
+	}
 	base := path.Base(pkg)
 	return strings.HasSuffix(base, "test") || base == "realguix" || base == "lint"
 }

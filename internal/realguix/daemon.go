@@ -106,12 +106,13 @@ func (d *Daemon) Stop() {
 // Log returns what the daemon has printed.
 func (d *Daemon) Log() string { return d.out.String() }
 
-// chownStore gives the store and the daemon's state to a user.
+// chownStore gives the store, and the state of the daemon and of ersatz, to a
+// user.
 func (m *Machine) chownStore(user, group, mode string) error {
 	// -h: store items hold links to anywhere.
 	_, err := m.Run(context.Background(), "sh", "-ec", `
-		mkdir -p /gnu/store /var/guix /var/log/guix
-		chown -Rh "$1:$2" /gnu/store /var/guix /var/log/guix
+		mkdir -p /gnu/store /var/guix /var/log/guix /var/lib/ersatz
+		chown -Rh "$1:$2" /gnu/store /var/guix /var/log/guix /var/lib/ersatz
 		chmod "$3" /gnu/store`, "sh", user, group, mode)
 	return err
 }

@@ -1,0 +1,127 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"ersatz/eris"
+	"ersatz/guixsig"
+	"ersatz/internal/realguix"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/internal/transport/ipfs/kubotest"
+	"ersatz/storepath"
+)
+
+func testKey() (*guixsig.PrivateKey, error) {
+	return guixsig.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{7}, 32)))
+}
+
+func testItem() item {
+	p := storepath.Path{Dir: storepath.Guix, Hash: strings.Repeat("a", 32), Name: "item"}
+	return item{Item: realguix.Item{Path: p}}
+}
+
+func TestBlockMap(t *testing.T) {
+	m, err := encodeRandom(5, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m) != 6 { // and one internal node
+		t.Errorf("%d blocks", len(m))
+	}
+	err = m.Fetch(t.Context(), eris.Size32KiB, []eris.Ref{{}}, func(int, []byte) error { return nil })
+	if !errors.Is(err, eris.ErrNotFound) {
+		t.Errorf("a block that is not there: %v", err)
+	}
+	rate, err := eachBlock(m, func(ref eris.Ref, b []byte) error {
+		if eris.BlockRef(b) != ref {
+			t.Errorf("%s is another block", ref)
+		}
+		return nil
+	})
+	if err != nil || rate <= 0 {
+		t.Errorf("%v per second, %v", rate, err)
+	}
+	broken := errors.New("broken")
+	if _, err := eachBlock(m, func(eris.Ref, []byte) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestWaysThroughKubo checks that both ways that are compared do the same.
+func TestWaysThroughKubo(t *testing.T) {
+	d := kubotest.Start(t)
+	c, err := ipfs.New(d.API, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bulk, err := encodeRandom(40, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := putBulk(t.Context(), c, bulk); err != nil {
+		t.Fatal(err)
+	}
+	single, err := encodeRandom(3, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newClient()
+	defer client.CloseIdleConnections()
+	if _, err := eachBlock(single, func(_ eris.Ref, b []byte) error { return putOne(t.Context(), client, d.API, b) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []blockMap{bulk, single} {
+		if _, err := getBulk(t.Context(), c, m); err != nil {
+			t.Error(err)
+		}
+		if _, err := eachBlock(m, func(ref eris.Ref, b []byte) error { return getOne(t.Context(), client, d.API, ref, b) }); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	o := Options{Ersatz: "true", Root: t.TempDir(), Runs: 1}
+	if _, err := Run(t.Context(), "nothing", o); err == nil || !strings.Contains(err.Error(), "narinfo") {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	// Without an ipfs program its group has no table.
+	text, err := Run(t.Context(), "kubo", o)
+	if err != nil || !strings.HasPrefix(text, "# Benchmarks\n") || !strings.Contains(text, "\n- memory: ") || strings.Contains(text, "## ") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+func TestERISTable(t *testing.T) {
+	table, err := erisTable(t.Context(), 2, mib)
+	if err != nil || len(table.Rows) != 4 {
+		t.Errorf("%v, %v", table, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := erisTable(ctx, 1, mib); !errors.Is(err, context.Canceled) {
+		t.Errorf("nothing stops it: %v", err)
+	}
+}
+
+func TestStockVersion(t *testing.T) {
+	root := t.TempDir()
+	if got := stockVersion(root); got != "unknown" {
+		t.Errorf("of nothing: %q", got)
+	}
+	if err := os.MkdirAll(root+"/var/lib/dpkg", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	status := "Package: guile\nVersion: 3\n\nPackage: guix\nStatus: ok\nVersion: 1.5.0-1\n\nPackage: z\nVersion: 9\n"
+	if err := os.WriteFile(root+"/var/lib/dpkg/status", []byte(status), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := stockVersion(root); got != "GNU Guix 1.5.0-1 of Debian" {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,112 @@
+// Package bench measures ersatz beside what is in use without it: guix publish
+// and guix substitute of a real Guix 1.5.0, and one request per block. What is
+// compared is run in turns, and told by medians: the ratios hold on any
+// machine, the figures on none but this one.
+package bench
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// series are the figures of one thing, measured again and again.
+type series []float64
+
+// median returns the middle, or NaN of none.
+func (s series) median() float64 {
+	if len(s) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	mid := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[mid]
+	}
+	return (sorted[mid-1] + sorted[mid]) / 2
+}
+
+// unit says how a figure is printed, and which of two is better.
+type unit struct {
+	name   string
+	scale  float64 // of the printed figure to the measured one
+	faster bool    // more is better
+}
+
+// The units of what is measured.
+var (
+	seconds   = unit{name: "s", scale: 1}
+	mebibytes = unit{name: "MiB", scale: 1.0 / (1 << 20)}
+	perSecond = unit{name: "/s", scale: 1, faster: true}
+	megabytes = unit{name: "MB/s", scale: 1e-6, faster: true}
+)
+
+// number prints v with three digits that count.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case math.IsNaN(v):
+		return "–"
+	case a >= 1e4:
+		return fmt.Sprintf("%.0f", math.Round(v/10)*10)
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// cell prints the median of s, and its least and greatest figure if there are
+// several.
+func (u unit) cell(s series) string {
+	if len(s) == 0 {
+		return "–"
+	}
+	text := number(s.median()*u.scale) + " " + u.name
+	if len(s) > 1 {
+		text += fmt.Sprintf(" [%s, %s]", number(slices.Min(s)*u.scale), number(slices.Max(s)*u.scale))
+	}
+	return text
+}
+
+// ahead prints how many times better ours is than other, by the medians.
+func (u unit) ahead(ours, other series) string {
+	ratio := other.median() / ours.median()
+	if u.faster {
+		ratio = 1 / ratio
+	}
+	if math.IsNaN(ratio) || math.IsInf(ratio, 0) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f×", ratio)
+}
+
+// Table is a table of figures, with what is to be known of them.
+type Table struct {
+	Title string
+	Note  string // Markdown
+	Head  []string
+	Rows  [][]string
+}
+
+// compare adds a row: what, ours, the other, and how much ours is ahead.
+func (t *Table) compare(what string, u unit, ours, other series) {
+	t.Rows = append(t.Rows, []string{what, u.cell(ours), u.cell(other), u.ahead(ours, other)})
+}
+
+// Markdown returns the table as a section.
+func (t Table) Markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "## %s\n\n", t.Title)
+	if t.Note != "" {
+		fmt.Fprintf(&b, "%s\n\n", t.Note)
+	}
+	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(t.Head)
+	line(slices.Repeat([]string{"---"}, len(t.Head)))
+	for _, r := range t.Rows {
+		line(r)
+	}
+	return b.String()
+}
