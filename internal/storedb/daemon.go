@@ -28,8 +28,9 @@ const (
 	stderrLast  = 0x616c7473
 	stderrError = 0x63787470
 
-	maxText  = 1 << 20 // bytes of a string that the daemon sends
-	maxRefs  = 1 << 20 // references of an item
+	maxText  = 64 << 10 // bytes of a message of the daemon
+	maxPath  = 1 << 10  // bytes of a path, or a hash
+	maxRefs  = 1 << 16  // references of an item
 	deadline = 30 * time.Second
 )
 
@@ -151,20 +152,35 @@ func (s *socketDB) drain() error {
 	}
 }
 
-// ask sends one question and hands the answer to read.
+// ask sends one question and hands the answer to read. A connection that was
+// kept may have died with the daemon at its other end: that is worth a second
+// one.
 func (s *socketDB) ask(ctx context.Context, op uint64, arg string, read func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	kept := s.conn != nil
+	err := s.askOnce(ctx, op, arg, read)
+	if err != nil && kept && s.conn == nil && ctx.Err() == nil {
+		err = s.askOnce(ctx, op, arg, read)
+	}
+	return err
+}
+
+// askOnce leaves no connection after an error but one that the daemon has
+// answered with.
+func (s *socketDB) askOnce(ctx context.Context, op uint64, arg string, read func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if s.conn == nil {
 		if err := s.dial(); err != nil {
 			return fmt.Errorf("daemon socket %s: %w", s.path, err)
 		}
 	}
-	end, ok := ctx.Deadline()
-	if !ok {
-		end = time.Now().Add(deadline)
-	}
-	err := s.conn.SetDeadline(end)
+	err := s.conn.SetDeadline(time.Now().Add(deadline))
+	conn := s.conn
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	if err == nil {
 		err = s.w.Uint64(op)
 	}
@@ -188,14 +204,15 @@ func (s *socketDB) ask(ctx context.Context, op uint64, arg string, read func() e
 		err = read()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("daemon socket %s: %w", s.path, err), s.drop())
+		// What the end of the context looks like from here is a timeout.
+		return errors.Join(fmt.Errorf("daemon socket %s: %w", s.path, err), ctx.Err(), s.drop())
 	}
 	return nil
 }
 
 func (s *socketDB) byHash(ctx context.Context, hash string) (path string, err error) {
 	err = s.ask(ctx, opQueryPathFromHashPart, hash, func() (err error) {
-		path, err = s.r.String(maxText)
+		path, err = s.r.String(maxPath)
 		return err
 	})
 	if err == nil && path == "" {
@@ -206,10 +223,11 @@ func (s *socketDB) byHash(ctx context.Context, hash string) (path string, err er
 
 func (s *socketDB) info(ctx context.Context, path string) (r record, err error) {
 	err = s.ask(ctx, opQueryPathInfo, path, func() (err error) {
-		if r.deriver, err = s.r.String(maxText); err != nil {
+		r = record{} // of a first try
+		if r.deriver, err = s.r.String(maxPath); err != nil {
 			return err
 		}
-		if r.hash, err = s.r.String(maxText); err != nil {
+		if r.hash, err = s.r.String(maxPath); err != nil {
 			return err
 		}
 		n, err := s.r.Uint64()
@@ -220,7 +238,7 @@ func (s *socketDB) info(ctx context.Context, path string) (r record, err error) 
 			return fmt.Errorf("%d references, limit %d", n, maxRefs)
 		}
 		for range n {
-			ref, err := s.r.String(maxText)
+			ref, err := s.r.String(maxPath)
 			if err != nil {
 				return err
 			}
