@@ -45,7 +45,7 @@ func (c *Cache) expirer(ctx context.Context) {
 // Expire removes the entries that nobody has asked for during the TTL and
 // whose item the store no longer has, what a crash has left of others, and
 // nars that have had no narinfo for a day. Run calls it each hour. It goes on
-// after an error and returns all.
+// after an error and returns the first few.
 func (c *Cache) Expire(ctx context.Context) error {
 	errs := []error{
 		narinfos(c.dir, func(hash string) error { return c.expireOld(ctx, hash) }),
@@ -61,8 +61,7 @@ func (c *Cache) Expire(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// narinfos calls visit with the hash part of each narinfo in the folder dir,
-// goes on after an error, and returns all.
+// narinfos is list for the hash parts of the narinfos in the folder dir.
 func narinfos(dir string, visit func(hash string) error) error {
 	return list(dir, func(name string) error {
 		hash, ok := strings.CutSuffix(name, suffix)
@@ -73,8 +72,12 @@ func narinfos(dir string, visit func(hash string) error) error {
 	})
 }
 
+// maxErrors bounds the errors that are kept where work goes on after one.
+const maxErrors = 16
+
 // list calls visit with the name of each file in a folder, a few names in
-// memory. A folder that does not exist is empty.
+// memory. It goes on after an error and returns the first few. A folder that
+// does not exist is empty.
 func list(dir string, visit func(name string) error) error {
 	d, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,7 +91,7 @@ func list(dir string, visit func(name string) error) error {
 	for {
 		names, err := d.Readdirnames(1024)
 		for _, name := range names {
-			if err := visit(name); err != nil {
+			if err := visit(name); err != nil && len(errs) < maxErrors {
 				errs = append(errs, err)
 			}
 		}
@@ -173,12 +176,15 @@ func (c *Cache) expireLeft(ctx context.Context) error {
 		if c.has(i.Hash) {
 			continue
 		}
-		errs = append(errs, c.claimed(i.Hash, func() error {
+		err = c.claimed(i.Hash, func() error {
 			if c.has(i.Hash) {
 				return nil // baked meanwhile
 			}
 			return c.remove(ctx, i.Hash, i.Base)
-		}))
+		})
+		if err != nil && len(errs) < maxErrors {
+			errs = append(errs, err)
+		}
 	}
 }
 

@@ -132,7 +132,7 @@ func (s *site) close(c *Cache) {
 func (s *site) add(name string, refs []storepath.Path, contents ...[]byte) storedb.Info {
 	s.t.Helper()
 	sum := sha256.Sum256([]byte(name))
-	p := storePath(s.t, s.store, fmt.Sprintf("%s-%s", base32(sum), name))
+	p := storePath(s.t, s.store, fmt.Sprintf("%s-%s", hashPart(sum), name))
 	if err := os.Mkdir(p.String(), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func (s *site) add(name string, refs []storepath.Path, contents ...[]byte) store
 	return s.register(p, refs)
 }
 
-func base32(sum [32]byte) string {
+func hashPart(sum [32]byte) string {
 	const digits = "0123456789abcdfghijklmnpqrsvwxyz"
 	b := make([]byte, 32)
 	for i := range b {
