@@ -2,7 +2,6 @@ package storedb_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -346,35 +345,4 @@ func TestDaemonConcurrently(t *testing.T) {
 		})
 	}
 	work.Wait()
-}
-
-// FuzzDaemon: whatever the daemon answers, there is an end, no panic, and no
-// item outside the store.
-func FuzzDaemon(f *testing.F) {
-	seeds := [][]byte{
-		goodInfo(), said("/gnu/store/" + itemBase), said(""), failed("not valid"), failed("x"), said(), nil,
-		append(wire.AppendString(wire.AppendUint64(nil, 0x6f6c6d67), "m"), goodInfo()...), bytes.Repeat([]byte{0xff}, 64),
-	}
-	if len(seeds) != 9 {
-		f.Fatalf("%d seeds", len(seeds))
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		d := startDaemon(t, &fakeDaemon{answers: func(uint64, string) answer { return answer{b, true} }})
-		db := d.mustOpen()
-		if p, err := db.ByHash(t.Context(), itemBase[:32]); err == nil && p.Dir != storepath.Guix {
-			t.Fatalf("an item of %s", p.Dir)
-		}
-		info, err := db.Info(t.Context(), path(t, itemBase))
-		if err != nil {
-			return
-		}
-		for _, r := range info.References {
-			if r.Dir != storepath.Guix {
-				t.Fatalf("a reference to %s", r)
-			}
-		}
-	})
 }
