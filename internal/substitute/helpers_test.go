@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -140,6 +141,13 @@ func narItem(t testing.TB, name string, archive []byte, hash [32]byte, methods .
 	return it
 }
 
+// in moves the item to another store.
+func (it *item) in(dir string) *item {
+	it.path.Dir = dir
+	it.fields.StorePath = it.path
+	return it
+}
+
 // narinfo returns the item's text, signed by k, or unsigned.
 func (it *item) narinfo(t testing.TB, k *guixsig.PrivateKey) []byte {
 	t.Helper()
@@ -155,7 +163,7 @@ func (it *item) narinfo(t testing.TB, k *guixsig.PrivateKey) []byte {
 // fakeServer is a substitute server with faults.
 type fakeServer struct {
 	URL     string
-	handler http.Handler // before all else, if it is set
+	handler func(http.ResponseWriter, *http.Request) bool
 
 	mu       sync.Mutex
 	files    map[string][]byte // by path without its first slash
@@ -211,8 +219,7 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler := s.handler
 	s.mu.Unlock()
 	switch {
-	case handler != nil:
-		handler.ServeHTTP(w, r)
+	case handler != nil && handler(w, r):
 	case r.URL.Path == n2r.BatchPath || r.URL.Path == n2r.BlockPath:
 		n2r.Handler(s.blocks).ServeHTTP(w, r)
 	case ok:
@@ -222,16 +229,11 @@ func (s *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer is what serves an item as if no handler were set.
-func (s *fakeServer) answer(w http.ResponseWriter, r *http.Request) {
+// intercept has handler answer what it wants to: it returns false for the rest.
+func (s *fakeServer) intercept(handler func(http.ResponseWriter, *http.Request) bool) {
 	s.mu.Lock()
-	content := s.files[strings.TrimPrefix(r.URL.Path, "/")]
-	s.mu.Unlock()
-	if r.URL.Path == n2r.BatchPath || r.URL.Path == n2r.BlockPath {
-		n2r.Handler(s.blocks).ServeHTTP(w, r)
-		return
-	}
-	w.Write(content)
+	defer s.mu.Unlock()
+	s.handler = handler
 }
 
 // machine is a client of substitutes: a store, an ACL and a state folder.
@@ -241,6 +243,7 @@ type machine struct {
 	o        substitute.Options
 	daemon   substitute.DaemonOptions
 	messages safeBuffer
+	log      safeBuffer
 }
 
 // newMachine returns a machine that accepts key 1 and asks the servers.
@@ -281,6 +284,9 @@ func (m *machine) dest(it *item) string { return filepath.Join(m.store, it.path.
 
 // open returns a substituter that is closed with the test.
 func (m *machine) open() *substitute.Substituter {
+	if m.o.Log == nil {
+		m.o.Log = slog.New(slog.NewTextHandler(&m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	m.t.Helper()
 	s, err := substitute.New(m.daemon, &m.messages, m.o)
 	must(m.t, err)
@@ -295,12 +301,17 @@ func (m *machine) open() *substitute.Substituter {
 // substitute asks for items in one process and returns the replies.
 func (m *machine) substitute(items ...*item) []string {
 	m.t.Helper()
+	return m.substituteBy(m.open(), items...)
+}
+
+func (m *machine) substituteBy(s *substitute.Substituter, items ...*item) []string {
+	m.t.Helper()
 	var in strings.Builder
 	for _, it := range items {
 		fmt.Fprintf(&in, "substitute %s %s\n", it.path, m.dest(it))
 	}
 	var out bytes.Buffer
-	must(m.t, m.open().Substitute(m.t.Context(), strings.NewReader(in.String()), &out))
+	must(m.t, s.Substitute(m.t.Context(), strings.NewReader(in.String()), &out))
 	return lines(out.String())
 }
 
@@ -345,6 +356,15 @@ func (m *machine) wantNothing(reply, want string) {
 		m.t.Fatalf("reply %q, want %q\n%s", reply, want, m.messages.String())
 	}
 	m.wantNothingElse()
+}
+
+// wantNothingBut is wantNothing where some items are installed already.
+func (m *machine) wantNothingBut(reply, want string, items ...*item) {
+	m.t.Helper()
+	if !strings.HasPrefix(reply, want) {
+		m.t.Fatalf("reply %q, want %q\n%s", reply, want, m.messages.String())
+	}
+	m.wantNothingElse(items...)
 }
 
 func (m *machine) wantNothingElse(items ...*item) {

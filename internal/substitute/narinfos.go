@@ -143,9 +143,10 @@ func maxAge(resp *http.Response, otherwise time.Duration) time.Duration {
 
 // find returns, for each path in order, what can be had of it.
 func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []choice {
-	acl, err := s.acl()
-	if err != nil {
-		s.log.Error("nothing can be accepted", slog.Any("error", err))
+	acl, aclErr := s.acl()
+	if aclErr != nil && aclErr.Error() != s.told {
+		s.told = aclErr.Error()
+		s.log.Error("nothing can be accepted", slog.Any("error", aclErr))
 	}
 	answers := s.ask(ctx, paths)
 	choices := make([]choice, len(paths))
@@ -154,6 +155,9 @@ func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []choice
 	for i, p := range paths {
 		group.Go(func() error {
 			choices[i] = choose(p, answers[i], acl)
+			if aclErr != nil {
+				choices[i].refused = append(choices[i].refused, aclErr)
+			}
 			return nil
 		})
 	}

@@ -41,8 +41,12 @@ type faults struct {
 
 func (f *faults) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !isEOF(err) {
 		f.err = err
 	}
 	return n, err
 }
+
+// isEOF reports whether a Reader says that it has ended. A wrapped io.EOF is
+// something else: that of a connection that was lost.
+func isEOF(err error) bool { return err == io.EOF }

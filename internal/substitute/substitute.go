@@ -65,6 +65,7 @@ type Substituter struct {
 	dedup    map[string]*nar.Dedup // by store folder
 	liars    map[string]bool       // sources that gave bytes that were not the block
 	swept    func()                // ends the sweep of the cache
+	told     string                // what was last said of the ACL
 }
 
 // New returns a Substituter. messages is the daemon's log pipe, where progress

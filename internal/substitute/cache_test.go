@@ -1,0 +1,82 @@
+package substitute
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestSweep(t *testing.T) {
+	now := time.Now()
+	state := t.TempDir()
+	c := openCache([]string{state}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	sv, err := parseServer("http://a.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(filepath.Dir(c.file(sv, "x")), name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func() []string {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(state, "narinfo/*/*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range files {
+			files[i] = filepath.Base(f)
+		}
+		return files
+	}
+	c.put(sv, "found", []byte("text"), foundTTL)
+	c.put(sv, "absent", nil, absentTTL)
+	c.put(sv, "never", []byte("text"), 0)
+	write("torn")
+	c.sweep(t.Context())
+	if got := list(); !slices.Equal(got, []string{"absent", "found"}) {
+		t.Errorf("after the first sweep: %q", got)
+	}
+	write("torn")
+	now = now.Add(sweepEvery - time.Minute)
+	c.sweep(t.Context())
+	if got := list(); len(got) != 3 {
+		t.Errorf("swept twice a day: %q", got)
+	}
+	now = now.Add(2 * time.Minute)
+	write(".tmp-1")
+	c.sweep(t.Context())
+	if got := list(); !slices.Equal(got, []string{"found"}) {
+		t.Errorf("after a day: %q", got)
+	}
+	now = now.Add(2 * sweepEvery)
+	c.sweep(t.Context())
+	if got := list(); len(got) != 0 {
+		t.Errorf("after three days: %q", got)
+	}
+	if e, ok := c.get(sv, "found"); ok {
+		t.Errorf("what was removed is still known: %q", e.text)
+	}
+}
+
+// TestServersApart: what one server says is not taken for another's answer.
+func TestServersApart(t *testing.T) {
+	c := openCache([]string{t.TempDir()}, time.Now, slog.New(slog.DiscardHandler))
+	a, errA := parseServer("http://a.example/")
+	b, errB := parseServer("http://a.example/b")
+	if errA != nil || errB != nil {
+		t.Fatal(errA, errB)
+	}
+	c.put(a, "hash", []byte("of a"), time.Hour)
+	if e, ok := c.get(a, "hash"); !ok || string(e.text) != "of a" {
+		t.Errorf("a says %q, %v", e.text, ok)
+	}
+	if _, ok := c.get(b, "hash"); ok {
+		t.Error("b has a's answer")
+	}
+}
