@@ -26,8 +26,13 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": status,
-			"sub":    sub,
+			"status":   status,
+			"sub":      sub,
+			"mkstore":  mkstore,
+			"freeport": freeport,
+			"get":      get,
+			"forget":   forget,
+			"urn":      urn,
 		},
 	})
 }

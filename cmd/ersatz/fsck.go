@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"ersatz/guixsig"
+	"ersatz/internal/bake"
+)
+
+// fsckFlags are the settings of fsck as they are written.
+type fsckFlags struct {
+	repair, json            bool
+	acl, publicKey, narPath string
+}
+
+func (a *app) fsckCommand() *cobra.Command {
+	var f fsckFlags
+	cmd := &cobra.Command{
+		Use:   "fsck [--repair] [--json] DIR",
+		Short: "Check all that is in the cache folder of publish",
+		Long: `Read everything in the cache folder of "ersatz publish": signatures of narinfos,
+nars against sizes and hashes, ERIS trees and the index of blocks against the
+nars, files that belong to nothing. Each fault is a line. The exit status is 4
+if there was any, also if it was repaired.
+
+With --repair, what is broken is removed, so that it is baked again, and trees
+and index rows are made anew. publish may go on meanwhile.
+
+A narinfo must be signed by the key in --public-key, by default that in DIR, or
+by one in --acl.`,
+		Example: `  ersatz fsck /var/cache/ersatz
+  ersatz fsck --repair --json --public-key /etc/guix/signing-key.pub /var/cache/ersatz`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: dirArgs,
+		RunE: a.run(func(cmd *cobra.Command, args []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			return a.fsck(ctx, f, args[0])
+		}),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.repair, "repair", false, "remove what is broken, and make anew what can be")
+	flags.BoolVar(&f.json, "json", false, "print faults as JSON objects, one a line")
+	flags.StringVar(&f.acl, "acl", "", "`FILE` with the keys that may have signed")
+	flags.StringVar(&f.publicKey, "public-key", "", "`FILE` with the key that signed (default: DIR/signing-key.pub)")
+	flags.StringVar(&f.narPath, "nar-path", "nar", "`PATH` that publish was told")
+	markFilename(cmd, "acl")
+	markFilename(cmd, "public-key", "pub")
+	cmd.MarkFlagsMutuallyExclusive("acl", "public-key")
+	return cmd
+}
+
+func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
+	if _, err := os.ReadDir(dir); err != nil {
+		return err
+	}
+	acl, err := f.keys(dir)
+	if err != nil {
+		return err
+	}
+	bar := a.countBar("checking")
+	faults, repaired := 0, 0
+	var printErr error
+	report := func(x bake.Fault) {
+		faults++
+		if x.Repaired {
+			repaired++
+		}
+		bar.clear()
+		if err := f.print(a.stdout, x); err != nil && printErr == nil {
+			printErr = err
+		}
+	}
+	o := bake.FsckOptions{NarPath: f.narPath, Repair: f.repair, Progress: bar.set}
+	err = bake.Fsck(ctx, dir, acl, o, report)
+	bar.clear()
+	switch {
+	case err != nil:
+		return err
+	case printErr != nil:
+		return printErr
+	case faults > 0:
+		return fmt.Errorf("%s: %w: %d faults, %d repaired", dir, errDamage, faults, repaired)
+	}
+	return nil
+}
+
+func (f fsckFlags) keys(dir string) (guixsig.ACL, error) {
+	if f.acl != "" {
+		acl, _, err := readACL(f.acl)
+		return acl, err
+	}
+	name := f.publicKey
+	if name == "" {
+		name = dir + "/signing-key.pub"
+	}
+	text, err := readFile(name)
+	if err != nil {
+		return guixsig.ACL{}, err
+	}
+	key, err := guixsig.ParsePublicKey(text)
+	if err != nil {
+		return guixsig.ACL{}, usageError(fmt.Errorf("%s: %w", name, err))
+	}
+	return guixsig.ACL{}.Add(key), nil
+}
+
+func (f fsckFlags) print(w io.Writer, x bake.Fault) error {
+	if f.json {
+		return json.NewEncoder(w).Encode(x)
+	}
+	tail := ""
+	if x.Repaired {
+		tail = " (repaired)"
+	}
+	_, err := fmt.Fprintf(w, "%s: %s%s\n", x.File, x.Text, tail)
+	return err
+}
+
+// countBar shows on a terminal how many of a number of things are done.
+type countBar struct{ bar *progressbar.ProgressBar } // nil: shows nothing
+
+func (a *app) countBar(what string) countBar {
+	f, ok := a.stderr.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return countBar{}
+	}
+	return countBar{progressbar.NewOptions(-1,
+		progressbar.OptionSetWriter(f),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionShowCount(),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionFullWidth(),
+	)}
+}
+
+// set says that done of total things are done. An error is the terminal's.
+func (c countBar) set(done, total int) {
+	if c.bar == nil {
+		return
+	}
+	c.bar.ChangeMax(total)
+	c.bar.Set(done)
+}
+
+// clear takes the bar off the terminal, so that a line can be printed.
+func (c countBar) clear() {
+	if c.bar != nil {
+		c.bar.Clear()
+	}
+}

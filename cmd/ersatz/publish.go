@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"ersatz/guixsig"
+	"ersatz/internal/bake"
+	"ersatz/internal/compress"
+	"ersatz/internal/publish"
+	"ersatz/internal/storedb"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/storepath"
+)
+
+// publishFlags are the settings of publish as they are written.
+type publishFlags struct {
+	listen, user, cache, bypass, ttl, negativeTTL string
+	narPath, publicKey, privateKey, ipfs          string
+	store, state                                  string
+	port, workers                                 int
+	compression, roots                            []string
+}
+
+func (a *app) publishCommand() *cobra.Command {
+	var p publishFlags
+	cmd := &cobra.Command{
+		Use:   "publish",
+		Short: "Serve store items over HTTP, as nars and as ERIS blocks",
+		Long: `Serve the items of a store over HTTP, as "guix publish" does and with its options.
+
+With --cache, what a client asks for is baked in the background: compressed,
+encoded as ERIS, and signed with its URN. Baked items are served as files and as
+blocks, also after the store has lost them. Without --cache, nars are compressed
+while they are sent, and there are no blocks.
+
+TTL is a number and s, h, d, w, m or y; m is a month. SIZE may have a unit, such
+as 10M, 10MiB or 10MB. The keys are read and the socket is bound before --user
+takes effect. A socket that systemd passes is used instead of --listen and
+--port. SIGINT and SIGTERM end it; what is being answered may finish within 5
+seconds.`,
+		Example: `  ersatz publish --port 8181
+  ersatz publish --cache=/var/cache/ersatz --compression=zstd:19 --ttl=30d --user=ersatz
+  ersatz publish -c /var/cache/ersatz --ipfs=http://127.0.0.1:5001 --bake-roots=/var/guix/profiles/system`,
+		Args: cobra.NoArgs,
+		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			return a.publish(ctx, p)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&p.listen, "listen", "", "name or address of the `HOST` interface to listen on (default all)")
+	f.IntVarP(&p.port, "port", "p", 8080, "`PORT` to listen on")
+	f.StringVarP(&p.user, "user", "u", "", "go on as `USER` as soon as possible")
+	f.StringArrayVarP(&p.compression, "compression", "C", nil, "compress by `METHOD[:LEVEL]`: zstd, gzip, lzip or none (repeatable; default zstd:19)")
+	f.StringVarP(&p.cache, "cache", "c", "", "keep what was baked in `DIR`")
+	f.StringVar(&p.bypass, "cache-bypass-threshold", "10MiB", "serve items below `SIZE` before they are baked")
+	f.IntVar(&p.workers, "workers", 0, "bake `N` items at once (default: one per processor)")
+	f.StringVar(&p.ttl, "ttl", "", "say that narinfos and nars can be kept for `TTL`, and keep unused ones for as long")
+	f.StringVar(&p.negativeTTL, "negative-ttl", "", "say that missing narinfos stay missing for `TTL`")
+	f.StringVar(&p.narPath, "nar-path", "nar", "begin the URLs of nars with `PATH`")
+	f.StringVar(&p.publicKey, "public-key", "/etc/guix/signing-key.pub", "`FILE` with the public key")
+	f.StringVar(&p.privateKey, "private-key", "/etc/guix/signing-key.sec", "`FILE` with the private key")
+	f.StringVar(&p.ipfs, "ipfs", "", "put blocks into the IPFS daemon whose RPC is at `URL`, such as http://127.0.0.1:5001")
+	f.StringArrayVar(&p.roots, "bake-roots", nil, "bake at start what `PROFILE|FILE`, a link into the store or a list of paths, refers to (repeatable)")
+	f.StringVar(&p.store, "store", storepath.Guix, "`DIR` of the store")
+	f.StringVar(&p.state, "state", "/var/guix", "`DIR` that holds the store's database")
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "secret-key" {
+			name = "private-key" // Guix has both
+		}
+		return pflag.NormalizedName(name)
+	})
+	markDirname(cmd, "cache")
+	markDirname(cmd, "store")
+	markDirname(cmd, "state")
+	markFilename(cmd, "public-key", "pub")
+	markFilename(cmd, "private-key", "sec")
+	return cmd
+}
+
+// publishPlan is what the flags mean.
+type publishPlan struct {
+	bake    bake.Options
+	publish publish.Options
+}
+
+// plan reads the flags and reports all that is wrong with them.
+func (p publishFlags) plan(log *slog.Logger) (publishPlan, error) {
+	var plan publishPlan
+	var errs []error
+	note := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+		}
+	}
+	seen := map[string]bool{}
+	var methods []compress.Method
+	for _, text := range p.compression {
+		m, err := compress.ParseMethod(text)
+		if err == nil && seen[m.Name] {
+			err = fmt.Errorf("%s is given twice", m.Name)
+		}
+		note("compression", err)
+		seen[m.Name] = true
+		methods = append(methods, m)
+	}
+	o := publish.Options{Methods: methods, NarPath: strings.Trim(p.narPath, "/"), Log: log, LogDir: logDir(p.state)}
+	var err error
+	o.BypassThreshold, err = parseSize(p.bypass)
+	note("cache-bypass-threshold", err)
+	if o.BypassThreshold == 0 {
+		o.BypassThreshold = -1
+	}
+	if p.ttl != "" {
+		o.TTL, err = parseTTL(p.ttl)
+		note("ttl", err)
+	}
+	if p.negativeTTL != "" {
+		o.NegativeTTL, err = parseTTL(p.negativeTTL)
+		note("negative-ttl", err)
+	}
+	plan.publish = o
+	plan.bake = bake.Options{Methods: methods, NarPath: o.NarPath, Workers: p.workers, TTL: o.TTL, Log: log}
+	if p.ipfs != "" {
+		plan.bake.IPFS, err = ipfs.New(p.ipfs, nil)
+		note("ipfs", err)
+	}
+	if p.cache == "" && (p.ipfs != "" || len(p.roots) > 0) {
+		errs = append(errs, errors.New("--ipfs and --bake-roots need --cache"))
+	}
+	if p.workers < 0 {
+		note("workers", errors.New("a negative number"))
+	}
+	if p.port < 0 || p.port > 65535 {
+		note("port", errors.New("not between 0 and 65535"))
+	}
+	return plan, usageError(errors.Join(errs...))
+}
+
+// logDir is where the daemon with that state folder keeps build logs: both lie
+// in Guix's localstatedir.
+func logDir(state string) string {
+	if dir := strings.TrimSuffix(state, "/guix"); dir != state {
+		return dir + "/log/guix"
+	}
+	return state + "/log/guix"
+}
+
+func (a *app) publish(ctx context.Context, p publishFlags) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []*string{&p.store, &p.state} {
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return err
+		}
+	}
+	plan, err := p.plan(log)
+	if err != nil {
+		return err
+	}
+	who, err := lookupAccount(p.user)
+	if err != nil {
+		return err
+	}
+	key, err := p.keys()
+	if err != nil {
+		return err
+	}
+	listeners, err := p.listeners()
+	if err != nil {
+		return err
+	}
+	err = a.publishOn(ctx, listeners, p, plan, who, key)
+	for _, l := range listeners {
+		l.Close() // closed already unless it was never served
+	}
+	return err
+}
+
+func (p publishFlags) keys() (*guixsig.PrivateKey, error) {
+	key, err := readKeyPair(p.publicKey, p.privateKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (\"ersatz keygen\" or \"guix archive --generate-key\" makes a key pair)", err)
+	}
+	return key, err
+}
+
+// listeners returns the sockets that systemd has passed, else one bound to the
+// address of the flags.
+func (p publishFlags) listeners() ([]net.Listener, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("socket activation: %w", err)
+	}
+	var out []net.Listener
+	for _, l := range passed {
+		if l != nil { // else it is no stream socket
+			out = append(out, l)
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(p.listen, strconv.Itoa(p.port)))
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+// publishOn gives up privileges, opens the store and the cache, and serves
+// until ctx ends.
+func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publishFlags, plan publishPlan, who account, key *guixsig.PrivateKey) (err error) {
+	log := plan.publish.Log
+	if p.cache != "" {
+		if err := who.own(p.cache); err != nil {
+			return fmt.Errorf("cache folder: %w", err)
+		}
+	}
+	if err := who.become(); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		log.WarnContext(ctx, "running as root; --user would do with less")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	db, err := storedb.Open(storedb.Options{StoreDir: p.store, StateDir: p.state})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var cache *bake.Cache
+	var roots []storepath.Path
+	if p.cache != "" {
+		if err := who.canWrite(p.cache); err != nil {
+			return fmt.Errorf("cache %w", err)
+		}
+		for _, name := range p.roots {
+			more, err := bake.RootsOf(db, name)
+			if err != nil {
+				return err
+			}
+			roots = append(roots, more...)
+		}
+		if cache, err = bake.Open(p.cache, db, key, host, plan.bake); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cache.Close()) }()
+		plan.publish.Cache = &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks()}
+	}
+	server, err := publish.New(db, key, host, plan.publish)
+	if err != nil {
+		return usageError(err)
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	if !compress.Native && cache != nil {
+		log.WarnContext(ctx, "built without cgo: zstd is compressed by an encoder in Go, whose nars at level 19 are larger than those of libzstd")
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	if cache != nil {
+		group.Go(func() error { return cache.Run(ctx) })
+		group.Go(func() error {
+			if err := cache.BakeClosure(ctx, roots); err != nil && ctx.Err() == nil {
+				log.ErrorContext(ctx, "baking ahead", slog.Any("error", err))
+			}
+			return nil
+		})
+	}
+	group.Go(func() error { return publish.Serve(ctx, listeners, server, log) })
+	for _, l := range listeners {
+		log.InfoContext(ctx, "publishing", slog.String("address", l.Addr().String()), slog.String("store", p.store),
+			slog.String("cache", p.cache), slog.String("database", db.Source()), slog.String("key", key.Public().String()))
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.WarnContext(ctx, "telling systemd", slog.Any("error", err))
+	}
+	return group.Wait()
+}
