@@ -103,9 +103,10 @@ type Cache struct {
 	wake  chan struct{}       // there may be something to put into IPFS
 
 	mu     sync.Mutex
-	busy   map[string]bool    // hash parts that are queued or at work
-	failed map[string]failure // by hash part
-	full   bool               // the disk is, and the log says so
+	queued map[string]bool          // hash parts that wait or are being baked
+	busy   map[string]chan struct{} // hash parts whose files somebody changes
+	failed map[string]failure       // by hash part
+	full   bool                     // the disk is, and the log says so
 	status Status
 }
 
@@ -139,7 +140,7 @@ func Open(dir string, store *storedb.DB, key *guixsig.PrivateKey, host string, o
 	c := &Cache{
 		Layout: l, dir: dir, store: store, key: key, acl: guixsig.ACL{}.Add(key.Public()), host: host, o: o, log: o.Log,
 		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
-		busy: map[string]bool{}, failed: map[string]failure{},
+		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
 	}
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, errors.Join(err, c.Close()))

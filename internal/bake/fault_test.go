@@ -49,7 +49,9 @@ func TestFaults(t *testing.T) {
 		do   func(s *site, info storedb.Info) // with faults
 	}
 	for _, sc := range []scenario{
-		{"bake", func(s *site, info storedb.Info) { s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) }) }},
+		{"bake", func(s *site, info storedb.Info) {
+			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })
+		}},
 		{"adopt", func(s *site, info storedb.Info) {
 			s.old(info, s.key, "zstd", "gzip")
 			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })

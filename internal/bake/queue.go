@@ -50,17 +50,17 @@ func (c *Cache) Run(ctx context.Context) error {
 // already. The error matches ErrBusy if the queue is full or a full disk kept
 // the item from being baked: ask again later; or ErrFailed.
 func (c *Cache) Bake(p storepath.Path) error {
-	if err := c.claim(p.Hash); err != nil {
-		if errors.Is(err, errTaken) {
-			return nil
+	if wanted, err := c.enlist(p.Hash); !wanted {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", p, err)
 		}
-		return fmt.Errorf("%s: %w", p, err)
+		return err
 	}
 	select {
 	case c.queue <- p:
 		return nil
 	default:
-		c.release(p.Hash)
+		c.dismiss(p.Hash)
 		return fmt.Errorf("%s: %w: %d items wait", p, ErrBusy, cap(c.queue))
 	}
 }
@@ -74,44 +74,64 @@ func (c *Cache) BakeClosure(ctx context.Context, roots []storepath.Path) error {
 		return fmt.Errorf("baking ahead: %w", err)
 	}
 	for _, p := range paths {
-		if c.has(p.Hash) || c.claim(p.Hash) != nil {
+		if c.has(p.Hash) {
 			continue
+		}
+		if wanted, _ := c.enlist(p.Hash); !wanted {
+			continue // somebody else's, or broken
 		}
 		select {
 		case c.roots <- p:
 		case <-ctx.Done():
-			c.release(p.Hash)
+			c.dismiss(p.Hash)
 			return fmt.Errorf("baking ahead: %w", ctx.Err())
 		}
 	}
 	return nil
 }
 
-// errTaken means that an item is queued or at work.
-var errTaken = errors.New("taken")
-
-// claim makes the item with a hash part the caller's until release: nobody
-// else then changes its files. The error is errTaken or what kept the item
-// from being baked a short while ago.
-func (c *Cache) claim(hash string) error {
+// enlist reports whether the item with a hash part is to be queued: not if it
+// is already, nor, which is an error, if it could not be baked a short while
+// ago.
+func (c *Cache) enlist(hash string) (wanted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.busy[hash] {
-		return errTaken
+	if c.queued[hash] {
+		return false, nil
 	}
 	if f, ok := c.failed[hash]; ok {
 		if c.o.Now().Before(f.until) {
-			return f.err
+			return false, f.err
 		}
 		delete(c.failed, hash)
 	}
-	c.busy[hash] = true
+	c.queued[hash] = true
+	return true, nil
+}
+
+func (c *Cache) dismiss(hash string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.queued, hash)
+}
+
+// claim makes the item with a hash part the caller's until release: nobody
+// else then changes its files. If it is somebody's, the channel is closed when
+// it is no more.
+func (c *Cache) claim(hash string) (wait <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other, taken := c.busy[hash]; taken {
+		return other
+	}
+	c.busy[hash] = make(chan struct{})
 	return nil
 }
 
 func (c *Cache) release(hash string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	close(c.busy[hash])
 	delete(c.busy, hash)
 }
 
@@ -141,20 +161,36 @@ func (c *Cache) worker(ctx context.Context) {
 		if !ok {
 			return
 		}
-		c.count(func(s *Status) { s.Working++ })
-		start := c.o.Now()
-		did, err := c.bake(ctx, p)
-		c.count(func(s *Status) { s.Working-- })
-		switch {
-		case err != nil && ctx.Err() != nil:
-			// It is baked another time.
-		case err != nil:
-			c.fail(ctx, p, err)
-		case did:
-			c.succeed(ctx, p, c.o.Now().Sub(start))
+		c.work(ctx, p)
+		c.dismiss(p.Hash)
+	}
+}
+
+// work bakes an item, after whoever is removing what was left of it.
+func (c *Cache) work(ctx context.Context, p storepath.Path) {
+	for wait := c.claim(p.Hash); wait != nil; wait = c.claim(p.Hash) {
+		if c.has(p.Hash) {
+			return // it is being put into IPFS
 		}
-		c.release(p.Hash)
-		c.kick()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return
+		}
+	}
+	defer c.kick()
+	defer c.release(p.Hash)
+	c.count(func(s *Status) { s.Working++ })
+	defer c.count(func(s *Status) { s.Working-- })
+	start := c.o.Now()
+	did, err := c.bake(ctx, p)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		// It is baked another time.
+	case err != nil:
+		c.fail(ctx, p, err)
+	case did:
+		c.succeed(ctx, p, c.o.Now().Sub(start))
 	}
 }
 
