@@ -9,9 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 )
@@ -19,19 +22,29 @@ import (
 // singles bounds the requests under way at a server that knows no batches.
 const singles = 16
 
+// maxWait is how long a busy server may have the client wait before one more
+// request, of which there are busyTries.
+const (
+	maxWait   = 3 * time.Second
+	busyTries = 3
+)
+
 // Client asks one server. It is an eris.Fetcher: batches first, and block by
-// block over kept connections once the server has said that it knows none.
+// block over kept connections once the server has said that it knows none. Its
+// errors do not name the server, which who mixes sources does.
 type Client struct {
 	base    string
 	http    *http.Client
 	noBatch atomic.Bool
-	slots   chan struct{}
+	limit   atomic.Int32 // references that the server takes in one batch
+	slots   chan []byte  // one per request for a single block, each with its memory
 }
 
 var _ eris.Fetcher = (*Client)(nil)
 
 // New returns a client of the server at base, an http or https URL to which
-// the paths of the protocol are appended.
+// the paths of the protocol are appended. hc bounds how long the server may be
+// silent; httpclient.New makes one.
 func New(base string, hc *http.Client) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -40,65 +53,107 @@ func New(base string, hc *http.Client) (*Client, error) {
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("block server %q is not a plain http or https URL", base)
 	}
-	return &Client{base: strings.TrimSuffix(base, "/"), http: hc, slots: make(chan struct{}, singles)}, nil
+	c := &Client{base: strings.TrimSuffix(base, "/"), http: hc, slots: make(chan []byte, singles)}
+	for range singles {
+		c.slots <- nil
+	}
+	c.limit.Store(MaxBatch)
+	return c, nil
 }
 
 // String returns the server's URL.
 func (c *Client) String() string { return c.base }
 
-// errNoBatch means that the server does not know the batch protocol.
-var errNoBatch = errors.New("no batches here")
+// Answers to a batch that have it asked for in another way.
+var (
+	errNoBatch  = errors.New("no batches here")
+	errTooLarge = errors.New("batch is too large for the server")
+	errBusy     = errors.New("server is busy")
+)
 
 // Fetch implements eris.Fetcher.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
-	for start := 0; start < len(refs) && !c.noBatch.Load(); start += MaxBatch {
-		part := refs[start:min(start+MaxBatch, len(refs))]
-		err := c.batch(ctx, size, part, func(i int, block []byte) error { return got(start+i, block) })
-		if errors.Is(err, errNoBatch) {
+	start, tries := 0, 0
+	for start < len(refs) && !c.noBatch.Load() {
+		part := refs[start:min(start+int(c.limit.Load()), len(refs))]
+		wait, err := c.batch(ctx, size, part, func(i int, block []byte) error { return got(start+i, block) })
+		switch {
+		case err == nil:
+			start += len(part)
+			tries = 0
+		case errors.Is(err, errNoBatch), errors.Is(err, errTooLarge) && len(part) == 1:
 			c.noBatch.Store(true)
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.base, err)
-		}
-		if start+len(part) == len(refs) {
-			return nil
+		case errors.Is(err, errTooLarge):
+			c.limit.Store(int32(len(part) / 2))
+		case errors.Is(err, errBusy) && tries < busyTries:
+			tries++
+			if err := pause(ctx, wait); err != nil {
+				return err
+			}
+		default:
+			return err
 		}
 	}
-	if len(refs) == 0 {
+	if start == len(refs) {
 		return nil
 	}
-	if err := c.single(ctx, size, refs, got); err != nil {
-		return fmt.Errorf("%s: %w", c.base, err)
-	}
-	return nil
+	return c.single(ctx, size, refs[start:], func(i int, block []byte) error { return got(start+i, block) })
 }
 
-// batch asks for at most MaxBatch blocks in one request.
-func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// batch asks for at most MaxBatch blocks in one request. If the error matches
+// errBusy, the request may be sent again after wait.
+func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) (wait time.Duration, err error) {
 	body := make([]byte, 0, len(refs)*refSize)
 	for _, ref := range refs {
 		body = append(body, ref[:]...)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+BatchPath, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	req.Header.Set("Content-Type", blockType)
+	// Not sent: it tells net/http that the request can be repeated, if the
+	// server closes a kept connection just when it is sent.
+	req.Header["Idempotency-Key"] = nil
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer drain(resp.Body)
-	switch {
-	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
-		return errNoBatch
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("batch of %d blocks: %s", len(refs), resp.Status)
+	switch code := resp.StatusCode; {
+	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed, code >= 300 && code < 400:
+		return 0, errNoBatch
+	case code == http.StatusRequestEntityTooLarge:
+		return 0, errTooLarge
+	case code == http.StatusServiceUnavailable:
+		return retryAfter(resp.Header), fmt.Errorf("batch of %d blocks: %w: %s", len(refs), errBusy, resp.Status)
+	case code != http.StatusOK:
+		return 0, fmt.Errorf("batch of %d blocks: %s", len(refs), resp.Status)
 	case resp.Header.Get("Content-Type") != batchType:
-		return errNoBatch // a server that answers anything with a page
+		return 0, errNoBatch // a server that answers anything with a page
 	}
-	return readFrames(resp.Body, size, len(refs), got)
+	return 0, readFrames(resp.Body, size, len(refs), got)
+}
+
+// retryAfter returns how long a busy server wants to be left alone, as far as
+// that is bearable. Without a number of seconds it is one.
+func retryAfter(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	if err != nil {
+		n = 1
+	}
+	return min(time.Duration(n)*time.Second, maxWait)
 }
 
 // readFrames reads a response: per reference, in order, a length and a block.
@@ -126,55 +181,67 @@ func readFrames(r io.Reader, size eris.BlockSize, n int, got func(int, []byte) e
 	return nil
 }
 
-// single asks for blocks one by one, several requests at a time.
+// single asks for blocks one by one, several requests at a time. The first
+// error ends it.
 func (c *Client) single(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var work sync.WaitGroup
+	g, ctx := errgroup.WithContext(ctx)
 	for i, ref := range refs {
+		var buf []byte
 		select {
-		case c.slots <- struct{}{}:
+		case buf = <-c.slots:
 		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		work.Add(1)
-		go func() {
-			defer work.Done()
-			defer func() { <-c.slots }()
-			if err := c.get(ctx, size, ref, func(block []byte) error { return got(i, block) }); err != nil {
-				cancel(err)
+			// If a request ended the others, its error says more.
+			if err := g.Wait(); err != nil {
+				return err
 			}
-		}()
+			return ctx.Err()
+		}
+		g.Go(func() error {
+			if len(buf) < int(size)+1 {
+				buf = make([]byte, int(size)+1)
+			}
+			defer func() { c.slots <- buf }()
+			block, err := c.get(ctx, ref, buf[:int(size)+1])
+			if err != nil || block == nil {
+				return err
+			}
+			return got(i, block)
+		})
 	}
-	work.Wait()
-	return context.Cause(ctx)
+	return g.Wait()
 }
 
-// get asks for one block; that the server lacks it is no error.
-func (c *Client) get(ctx context.Context, size eris.BlockSize, ref eris.Ref, got func([]byte) error) error {
+// get reads a block into buf, which has room for one byte more than a block
+// has. It returns nil if the server lacks it.
+func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+Path(ref), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer drain(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
-		return nil
+		return nil, nil
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("block %s: %s", ref, resp.Status)
+		return nil, fmt.Errorf("block %s: %s", ref, resp.Status)
 	}
-	block := make([]byte, int(size)+1)
-	n, err := io.ReadFull(resp.Body, block)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("block %s: %w", ref, err)
+	n := 0
+	for n < len(buf) {
+		m, err := resp.Body.Read(buf[n:])
+		n += m
+		if errors.Is(err, io.EOF) {
+			return buf[:n], nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("block %s: %w", ref, err)
+		}
 	}
-	return got(block[:n]) // which refuses a wrong length
+	resp.Body.Close() // no end is to be waited for
+	return buf, nil   // too long, which got finds out
 }
 
 // drain reads what little may be left, so that the connection can be kept.
