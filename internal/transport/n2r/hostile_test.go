@@ -107,7 +107,9 @@ func TestHostileServers(t *testing.T) {
 		"short block":   {single(func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 1023)) }), eris.ErrCorrupt, ""},
 		"cut block":     {single(cut(500)), io.ErrUnexpectedEOF, "unexpected EOF"},
 		"block error":   {single(status(502)), nil, "502"},
-		"redirect loop": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusTemporaryRedirect) }, nil, "redirects"},
+		"redirect loop": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.String(), http.StatusTemporaryRedirect)
+		}, nil, "redirects"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := against(t, c.h)
