@@ -165,7 +165,9 @@ func (b *fakeBaker) Touch(hash string) {
 }
 
 // Get and Batch make it an n2r.Blocks.
-func (b *fakeBaker) Get(ctx context.Context, ref eris.Ref) ([]byte, error) { return b.blocks.Get(ctx, ref) }
+func (b *fakeBaker) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	return b.blocks.Get(ctx, ref)
+}
 
 func (b *fakeBaker) Batch(ctx context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
 	for i, ref := range refs {

@@ -247,4 +247,3 @@ func TestBakedNar(t *testing.T) {
 		}
 	}
 }
-

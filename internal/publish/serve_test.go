@@ -245,3 +245,31 @@ func TestLongHead(t *testing.T) {
 		}
 	})
 }
+
+// TestPipelining sends requests as `guix substitute` does: all at once over
+// one connection.
+func TestPipelining(t *testing.T) {
+	baker := newFakeBaker(t)
+	baker.write(t, hashOf("a")+".narinfo", []byte("baked\n"))
+	s, err := publish.New(fixedStore{}, signingKey(t), host, publish.Options{Cache: baker.cache(), Log: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	inBubble(t, s, func(t *testing.T, p *pipes, _ func()) {
+		const n = 100
+		c := p.dial(t, "")
+		go io.WriteString(c, strings.Repeat(get("/"+hashOf("a")+".narinfo")+get("/"+hashOf("b")+".narinfo"), n)) // fails if the server closes
+		r := bufio.NewReader(c)
+		for i := range 2 * n {
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("answer %d: %v", i, err)
+			}
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != []int{200, 404}[i%2] || i%2 == 0 && string(body) != "baked\n" {
+				t.Fatalf("answer %d: %s %q, %v", i, res.Status, body, err)
+			}
+		}
+	})
+}
