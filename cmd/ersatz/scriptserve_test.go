@@ -68,7 +68,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
-		status, text, err := fetch(ctx, args[1])
+		status, text, err := httpGet(ctx, args[1])
 		again := errors.Is(err, syscall.ECONNREFUSED) || err == nil && len(args) == 3 && !strings.Contains(text, args[2])
 		if again && ctx.Err() == nil {
 			continue
@@ -82,8 +82,8 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fetch returns the head and the body of an answer as text.
-func fetch(ctx context.Context, url string) (status int, text string, err error) {
+// httpGet returns the head and the body of an answer as text.
+func httpGet(ctx context.Context, url string) (status int, text string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
