@@ -49,6 +49,7 @@ func TestFaults(t *testing.T) {
 		do   func(s *site, info storedb.Info) // with faults
 	}
 	for _, sc := range []scenario{
+		{"open", func(s *site, info storedb.Info) { s.try(two, func(*Cache) {}) }},
 		{"bake", func(s *site, info storedb.Info) {
 			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })
 		}},
@@ -77,9 +78,7 @@ func TestFaults(t *testing.T) {
 				}
 				for _, after := range []bool{false, true} {
 					for n := 1; ; n += step {
-						if err := errors.Join(os.RemoveAll(s.cache), os.Mkdir(s.cache, 0o755)); err != nil {
-							t.Fatal(err)
-						}
+						s.clear(info, sc.name == "open")
 						var count atomic.Int64
 						restore := durable.SetFaultForTest(func(op, path string) error {
 							if i := int(count.Add(1)); i == n || after && i > n {
@@ -112,6 +111,27 @@ func TestFaults(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// clear makes the cache folder one without entries, or all new.
+func (s *site) clear(info storedb.Info, all bool) {
+	s.t.Helper()
+	if all {
+		if err := errors.Join(os.RemoveAll(s.cache), os.Mkdir(s.cache, 0o755)); err != nil {
+			s.t.Fatal(err)
+		}
+		return
+	}
+	c := s.open(Options{})
+	defer s.close(c)
+	if err := c.remove(s.t.Context(), info.Path.Hash, info.Path.Base()); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, method := range methodNames() {
+		if err := os.RemoveAll(c.path(method)); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 }
 
