@@ -71,41 +71,39 @@ nocgo() {
 	make -s build-nocgo && CGO_ENABLED=0 go test ./internal/compress ./cmd/ersatz
 }
 
-# real runs the packages whose tests ask for a variable, with it set, and wants
-# that none of them skips: real NAME VARIABLE VALUE PATTERN. The variable stays
-# set: the last ones want all real parts at once.
+# real runs, with the programs that need has found, all packages whose tests
+# ask for one. A test that still skips is named.
 real() {
-	local name=$1 pattern=$4 dirs ran skipped
-	dirs=$(grep -rlE --include=*_test.go "$pattern" . | xargs -r -n1 dirname | sort -u)
-	[ -n "$dirs" ] || { note NONE "no tests with a real $name"; return 0; }
-	export "$2=$3"
+	local dirs status version line
+	dirs=$(grep -rlE --include=*_test.go 'kubotest\.|realguix\.|EnvRoot|ERSATZ_(KUBO|GUIX_ROOT)' . | xargs -r -n1 dirname | sort -u)
+	[ -n "$dirs" ] || { echo "no tests with real programs"; return 1; }
+	# One package after another: each has daemons of its own.
 	# shellcheck disable=SC2086
-	go test -count=1 -v -timeout 20m $dirs >"$logs/real" 2>&1
-	local status=$?
-	ran=$(grep -cE '^--- PASS' "$logs/real")
-	skipped=$(grep -E -A2 '^ *--- SKIP' "$logs/real")
-	if [ $status != 0 ]; then
-		grep -vE '^ *(=== |--- PASS)' "$logs/real" | tail -150
-	else
+	env "${found[@]}" go test -count=1 -v -p 1 -timeout 20m $dirs >"$logs/real" 2>&1
+	status=$?
+	if [ $status = 0 ]; then
 		grep -E '^(ok|FAIL)' "$logs/real"
+	else
+		grep -vE '^ *(=== |--- PASS)' "$logs/real" | tail -200
 	fi
-	[ -z "$skipped" ] || { echo "skipped in these packages:"; echo "$skipped"; }
-	note RAN "$ran tests of the packages with a real $name ($2=$3), $(grep -cE '^--- SKIP' "$logs/real") skipped"
+	note RAN "$(grep -cE '^--- PASS' "$logs/real") tests of $(echo "$dirs" | wc -l) packages, with ${found[*]:-no real program}"
+	version=$(grep -oiE -m1 'guix[a-z-]* \(GNU Guix\) [0-9.]+' "$logs/real")
+	[ -z "$version" ] || note GUIX "$version"
+	while read -r line; do note SKIPPED "$line"; done < <(grep -E '^--- SKIP' "$logs/real" | sed 's/^--- SKIP: //')
 	return $status
 }
 
-# need runs a script that prints where a real part is. Status 3 means that it
-# cannot be had here.
+# need runs a script that prints where a real program is, for the variable
+# that tests look at. Status 3 means that it cannot be had here.
 need() {
 	local out status
 	out=$("$2" 2>"$logs/need")
 	status=$?
 	case $status in
-	0) where=$out ;;
-	3) where='' && note SKIPPED "$(sed -n 's/^SKIPPED: //p' "$logs/need" | tail -1)" ;;
-	*) where='' && failed=1 && tail -30 "$logs/need" && note FAILED "$2" ;;
+	0) found+=("$1=$out") ;;
+	3) note SKIPPED "$(sed -n 's/^SKIPPED: //p' "$logs/need" | tail -1)" ;;
+	*) tail -30 "$logs/need" && return 1 ;;
 	esac
-	[ -n "$where" ]
 }
 
 report() {
@@ -131,14 +129,12 @@ step "layers and sizes" go test ./internal/lint
 step "static build" static
 step "without cgo" nocgo
 step "tests under the race detector" go test -race -timeout 15m ./...
-step "fuzz" scripts/fuzz.sh --total 60
+step "fuzz" scripts/fuzz.sh --total 80
 if go run ./cmd/ersatz demo --help >/dev/null 2>&1; then
 	step "demo" make -s demo
 fi
-if need "IPFS daemon" scripts/kubo.sh; then
-	step "real IPFS daemon" real "IPFS daemon" ERSATZ_KUBO "$where" 'kubotest\.|ERSATZ_KUBO'
-fi
-if need "guix-daemon" scripts/guix-root.sh; then
-	step "real guix-daemon" real "guix-daemon" ERSATZ_GUIX_ROOT "$where" 'realguix\.|ERSATZ_GUIX_ROOT'
-fi
+found=()
+step "build an IPFS daemon" need ERSATZ_KUBO scripts/kubo.sh
+step "make a root folder with Guix" need ERSATZ_GUIX_ROOT scripts/guix-root.sh
+step "tests with real programs" real
 report
