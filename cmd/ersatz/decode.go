@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ersatz/eris"
+	"ersatz/internal/fetch"
 )
 
 func (a *app) decodeCommand() *cobra.Command {
@@ -17,7 +18,7 @@ func (a *app) decodeCommand() *cobra.Command {
 		Short: "Write the content of an ERIS URN to standard output",
 		Long: `Decode the content of a URN to standard output. Each block is verified before it
 is used, whoever sent it. Several sources share the work, and stand in for each
-other.
+other; what came from where is logged at the end.
 
 If anything fails, also after output has begun, the exit status is not 0: what
 was written then is the content's beginning and must not be used.
@@ -33,7 +34,7 @@ The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&from.dirs, "blocks", nil, "`DIR` that holds blocks, as encode writes it (repeatable)")
 	f.StringArrayVar(&from.servers, "from", nil, "`URL` of a server of blocks (repeatable)")
-	f.StringVar(&from.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001")
+	f.StringArrayVar(&from.ipfs, "ipfs", nil, "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001 (repeatable)")
 	markDirname(cmd, "blocks")
 	cmd.MarkFlagsOneRequired("blocks", "from", "ipfs")
 	return cmd
@@ -48,15 +49,20 @@ func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
 	if err != nil {
 		return usageError(err)
 	}
-	source, open, err := from.open()
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	sources, open, err := from.open()
 	if err != nil {
 		return err
 	}
 	defer open.Close()
-	r := eris.NewReader(ctx, c, source, eris.ReaderOptions{})
+	mix := fetch.New(sources, fetch.Options{Log: log})
+	r := eris.NewReader(ctx, c, mix, eris.ReaderOptions{})
 	defer r.Close()
 	bar := a.progress("decoding", -1)
 	_, err = r.WriteTo(io.MultiWriter(a.stdout, bar))
 	bar.Close()
-	return err
+	return tellOrigins(ctx, log, mix.Stats(), err)
 }

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
 	"ersatz/internal/block/dirstore"
+	"ersatz/internal/fetch"
+	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/ipfs"
+	"ersatz/internal/transport/n2r"
 )
 
 // dirReads is how many blocks are read from a folder at once.
@@ -18,29 +23,57 @@ const dirReads = 4
 type blockSources struct {
 	dirs    []string
 	servers []string
-	ipfs    string
+	ipfs    []string
 }
 
-// open returns the sources as one, and what is to be closed afterwards.
-func (s blockSources) open() (eris.Fetcher, io.Closer, error) {
-	var sources []eris.Fetcher
-	var open closers
+// open returns the sources, nearest first, and what is to be closed afterwards.
+func (s blockSources) open() (sources []fetch.Source, open closers, err error) {
 	for _, dir := range s.dirs {
 		store, err := dirstore.Open(dir)
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
 		}
 		open = append(open, store)
-		sources = append(sources, block.Fetcher(store, dirReads))
+		sources = append(sources, fetch.Source{Name: dir, Fetcher: block.Fetcher(store, dirReads)})
 	}
-	if s.ipfs != "" {
-		c, err := ipfs.New(s.ipfs, nil)
+	for _, api := range s.ipfs {
+		c, err := ipfs.New(api, nil)
 		if err != nil {
 			return nil, nil, errors.Join(usageError(fmt.Errorf("--ipfs: %w", err)), open.Close())
 		}
-		sources = append(sources, c)
+		sources = append(sources, fetch.Source{Name: c.String(), Fetcher: c})
 	}
-	return sources[0], open, nil
+	hc := httpclient.New(httpclient.Options{UserAgent: "ersatz/" + version()})
+	open = append(open, closerFunc(hc.CloseIdleConnections))
+	for _, url := range s.servers {
+		c, err := n2r.New(url, hc)
+		if err != nil {
+			return nil, nil, errors.Join(usageError(fmt.Errorf("--from: %w", err)), open.Close())
+		}
+		sources = append(sources, fetch.Source{Name: c.String(), Fetcher: c})
+	}
+	return sources, open, nil
+}
+
+// tellOrigins says what came from where, and adds to an error that no source had a
+// block why those that may have had it were given up.
+func tellOrigins(ctx context.Context, log *slog.Logger, stats []fetch.Stat, err error) error {
+	level := slog.LevelInfo
+	if len(stats) == 1 {
+		level = slog.LevelDebug // there is nothing to compare
+	}
+	missing := errors.Is(err, eris.ErrNotFound)
+	for _, s := range stats {
+		attrs := []slog.Attr{slog.String("source", s.Name), slog.Int64("blocks", s.Blocks), slog.Int64("bytes", s.Bytes)}
+		if s.Err != nil {
+			attrs = append(attrs, slog.Any("error", s.Err))
+			if missing {
+				err = errors.Join(err, s.Err)
+			}
+		}
+		log.LogAttrs(ctx, level, "source of blocks", attrs...)
+	}
+	return err
 }
 
 // closers are closed together.
@@ -52,4 +85,12 @@ func (c closers) Close() error {
 		errs = append(errs, x.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// closerFunc is an io.Closer made of a function.
+type closerFunc func()
+
+func (f closerFunc) Close() error {
+	f()
+	return nil
 }
