@@ -46,7 +46,7 @@ packages() {
 
 format() {
 	local files
-	files=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l) || return 1
+	files=$(gofmt -l .) || return 1
 	[ -z "$files" ] || { echo "not formatted:"; echo "$files"; return 1; }
 }
 
