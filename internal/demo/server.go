@@ -78,8 +78,9 @@ func (s *server) stop() error {
 
 // narinfo asks for a baked narinfo until it is there.
 func (s *server) narinfo(p storepath.Path) (*narinfo.Narinfo, error) {
+	client := &http.Client{Timeout: bakeTime}
 	for end := time.Now().Add(bakeTime); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		resp, err := http.Get(s.url + "/" + p.Hash + ".narinfo")
+		resp, err := client.Get(s.url + "/" + p.Hash + ".narinfo")
 		if err != nil {
 			return nil, err
 		}
