@@ -82,7 +82,7 @@ func TestKilled(t *testing.T) {
 				case isNar(r):
 					w.Write(file[:len(file)/2])
 					w.(http.Flusher).Flush()
-				case isBlocks(r) && server.count("POST") > 3:
+				case isBlocks(r) && server.count("POST") > 8:
 				default:
 					return false
 				}

@@ -284,17 +284,19 @@ func (m *machine) dest(it *item) string { return filepath.Join(m.store, it.path.
 
 // open returns a substituter that is closed with the test.
 func (m *machine) open() *substitute.Substituter {
+	m.t.Helper()
+	s := m.start()
+	m.t.Cleanup(func() { must(m.t, s.Close()) })
+	return s
+}
+
+func (m *machine) start() *substitute.Substituter {
+	m.t.Helper()
 	if m.o.Log == nil {
 		m.o.Log = slog.New(slog.NewTextHandler(&m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	m.t.Helper()
 	s, err := substitute.New(m.daemon, &m.messages, m.o)
 	must(m.t, err)
-	m.t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			m.t.Error(err)
-		}
-	})
 	return s
 }
 
@@ -315,11 +317,13 @@ func (m *machine) substituteBy(s *substitute.Substituter, items ...*item) []stri
 	return lines(out.String())
 }
 
-// query sends one line and returns the reply's lines.
+// query sends one line to a process of its own and returns the reply's lines.
 func (m *machine) query(line string) []string {
 	m.t.Helper()
+	s := m.start()
 	var out bytes.Buffer
-	must(m.t, m.open().Query(m.t.Context(), strings.NewReader(line+"\n"), &out))
+	must(m.t, s.Query(m.t.Context(), strings.NewReader(line+"\n"), &out))
+	must(m.t, s.Close())
 	return lines(out.String())
 }
 

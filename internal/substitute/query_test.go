@@ -251,7 +251,7 @@ func TestStateGoesAway(t *testing.T) {
 	server.add(t, it, key(t, 1))
 	m := newMachine(t, server.URL)
 	s := m.open()
-	must(t, os.RemoveAll(m.o.States[0]))
+	must(t, os.Rename(m.o.States[0], m.o.States[0]+".gone"))
 	must(t, os.WriteFile(m.o.States[0], nil, 0o644))
 	m.wantInstalled(m.substituteBy(s, it)[0], it)
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"ersatz/guixsig"
+	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/nar"
 )
@@ -89,7 +90,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	}
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
-		client: newClient(o.Stall), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{},
+		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{},
 	}
 	if o.IPFS != "" {
 		c, err := ipfs.New(o.IPFS, nil)
