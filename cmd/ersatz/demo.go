@@ -1,0 +1,33 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"ersatz/internal/demo"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	var o demo.Options
+	cmd := &cobra.Command{
+		Use:   "demo [PATH…]",
+		Short: "Show the whole path in one temporary folder",
+		Long: `Make a store in a temporary folder, publish it from two servers on loopback, and
+substitute it into a second store from ERIS blocks, also while a server lies and
+when no blocks are left. No root, Guix, network service or setting is needed.
+
+The items are this program and a small folder, and each PATH.`,
+		Example: `  ersatz demo
+  ersatz demo --keep /usr/share/doc`,
+		Args: cobra.ArbitraryArgs,
+		RunE: a.run(func(cmd *cobra.Command, args []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			o.Paths = args
+			return demo.Run(ctx, a.stdout, o)
+		}),
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Level, "level", 9, "zstd `LEVEL` of the servers, 1 to 19")
+	f.BoolVar(&o.Keep, "keep", false, "leave the temporary folder behind")
+	return cmd
+}
