@@ -105,7 +105,7 @@ func tool(t *testing.T, stdin []byte, name string, args ...string) []byte {
 
 // TestTools exchanges streams with the reference programs, both ways.
 func TestTools(t *testing.T) {
-	data := content(3_000_000)
+	data := content(1_000_000)
 	for method, program := range map[string]string{"gzip": "gzip", "lzip": "lzip", "zstd": "zstd", "xz": "xz", "bzip2": "bzip2"} {
 		t.Run(program, func(t *testing.T) {
 			packed := tool(t, data, program, "-c", "-9")
