@@ -27,8 +27,10 @@ const (
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.opt.Log.DebugContext(r.Context(), "request", slog.String("method", r.Method),
-		slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+	if ctx := r.Context(); s.opt.Log.Enabled(ctx, slog.LevelDebug) {
+		s.opt.Log.DebugContext(ctx, "request", slog.String("method", clip(r.Method)),
+			slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+	}
 	w = newPaced(w)
 	if r.ContentLength != 0 {
 		// The connection's next request sets this anew. A connection that
