@@ -119,9 +119,14 @@ func (p publishFlags) listeners() ([]net.Listener, error) {
 	if len(out) > 0 {
 		return out, nil
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(p.listen, strconv.Itoa(p.port)))
+	address := net.JoinHostPort(p.listen, strconv.Itoa(p.port))
+	l, err := net.Listen("tcp", address)
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // a *net.OpError means that another machine does not answer
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listening on %s: %w", address, err)
 	}
 	return []net.Listener{l}, nil
 }
