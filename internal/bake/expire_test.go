@@ -245,6 +245,9 @@ func TestIPFS(t *testing.T) {
 			if !c.has(a.Path.Hash) || len(k.pinned) != 0 {
 				t.Error("not baked, or pinned by a daemon that is down")
 			}
+			if got := fmt.Sprint(k.calls); got != "[dag/import]" {
+				t.Errorf("asked at once again: %s", got)
+			}
 			set(up)
 			<-time.After(firstPutDelay + time.Second)
 			synctest.Wait()

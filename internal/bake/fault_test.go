@@ -184,6 +184,18 @@ func TestFullDisk(t *testing.T) {
 		bake()
 		s.check(c, a)
 		s.check(c, b)
+		// Another time is said again.
+		d := s.add("d", nil, random(3, 300<<10))
+		restore = durable.SetFaultForTest(func(string, string) error { return syscall.ENOSPC })
+		s.run(c, func() {
+			if err := c.Bake(d.Path); err != nil {
+				t.Error(err)
+			}
+		})
+		restore()
+		if n := strings.Count(s.log.String(), "level=ERROR"); n != 2 {
+			t.Errorf("said %d times:\n%s", n, s.log)
+		}
 	})
 }
 

@@ -39,6 +39,7 @@ type site struct {
 	key     *guixsig.PrivateKey
 	log     *logBuffer
 	now     time.Time // what the caches take for the time
+	closed  map[*Cache]bool
 }
 
 // logBuffer is a log that goroutines write and a test reads.
@@ -73,7 +74,7 @@ func newSite(t testing.TB) *site {
 	dir := t.TempDir()
 	s := &site{
 		t: t, store: filepath.Join(dir, "store"), cache: filepath.Join(dir, "cache"),
-		key: newKey(t, 7), log: &logBuffer{},
+		key: newKey(t, 7), log: &logBuffer{}, closed: map[*Cache]bool{},
 	}
 	if err := os.Mkdir(s.store, 0o755); err != nil {
 		t.Fatal(err)
@@ -118,11 +119,17 @@ func (s *site) open(o Options) *Cache {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() {
+		if !s.closed[c] { // a test that failed
+			s.close(c)
+		}
+	})
 	return c
 }
 
 func (s *site) close(c *Cache) {
 	s.t.Helper()
+	s.closed[c] = true
 	if err := c.Close(); err != nil {
 		s.t.Error(err)
 	}
