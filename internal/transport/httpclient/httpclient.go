@@ -17,7 +17,7 @@ import (
 const (
 	maxRedirects = 5
 	maxHeader    = 64 << 10 // bytes of an answer's header
-	bufferSize   = 32 << 10 // bytes read from a connection at once
+	bufferSize   = 64 << 10 // bytes read from a connection at once
 )
 
 // ErrIdle means that a server sent nothing for too long.

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,7 @@ type Client struct {
 	noBatch atomic.Bool
 	limit   atomic.Int32 // references that the server takes in one batch
 	slots   chan []byte  // one per request for a single block, each with its memory
+	blocks  sync.Pool    // of *[]byte, a block each, for batches
 }
 
 var _ eris.Fetcher = (*Client)(nil)
@@ -143,7 +145,12 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	case resp.Header.Get("Content-Type") != batchType:
 		return 0, errNoBatch // a server that answers anything with a page
 	}
-	return 0, readFrames(resp.Body, size, len(refs), got)
+	block, ok := c.blocks.Get().(*[]byte)
+	if !ok {
+		block = new(make([]byte, eris.Size32KiB))
+	}
+	defer c.blocks.Put(block)
+	return 0, readFrames(resp.Body, (*block)[:size], len(refs), got)
 }
 
 // retryAfter returns how long a busy server wants to be left alone, as far as
@@ -157,8 +164,8 @@ func retryAfter(h http.Header) time.Duration {
 }
 
 // readFrames reads a response: per reference, in order, a length and a block.
-func readFrames(r io.Reader, size eris.BlockSize, n int, got func(int, []byte) error) error {
-	block := make([]byte, size)
+// Blocks are as long as block, which they are read into.
+func readFrames(r io.Reader, block []byte, n int, got func(int, []byte) error) error {
 	var head [frameHead]byte
 	for i := range n {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -167,9 +174,9 @@ func readFrames(r io.Reader, size eris.BlockSize, n int, got func(int, []byte) e
 		switch length := binary.BigEndian.Uint32(head[:]); length {
 		case 0:
 			continue
-		case uint32(size):
+		case uint32(len(block)):
 		default:
-			return fmt.Errorf("batch: block %d of %d has %d bytes, not %d: %w", i+1, n, length, size, eris.ErrCorrupt)
+			return fmt.Errorf("batch: block %d of %d has %d bytes, not %d: %w", i+1, n, length, len(block), eris.ErrCorrupt)
 		}
 		if _, err := io.ReadFull(r, block); err != nil {
 			return fmt.Errorf("batch ends within block %d of %d: %w", i+1, n, unexpected(err))

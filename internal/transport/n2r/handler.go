@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"ersatz/eris"
@@ -46,6 +47,7 @@ func Handler(b Blocks) http.Handler {
 type server struct {
 	blocks Blocks
 	slots  chan struct{}
+	out    sync.Pool // of *bufio.Writer, for batches
 }
 
 func (s *server) block(w http.ResponseWriter, r *http.Request) {
@@ -84,13 +86,17 @@ func (s *server) batch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", batchType)
 	control := http.NewResponseController(w)
-	out := bufio.NewWriterSize(w, 64<<10)
+	out, ok := s.out.Get().(*bufio.Writer)
+	if !ok {
+		out = bufio.NewWriterSize(nil, 64<<10)
+	}
+	out.Reset(w)
+	defer s.out.Put(out)
 	err := s.blocks.Batch(r.Context(), refs, func(_ int, block []byte) error {
 		// A connection that knows no deadlines is one of a test.
 		control.SetWriteDeadline(time.Now().Add(stall))
-		var head [frameHead]byte
-		binary.BigEndian.PutUint32(head[:], uint32(len(block)))
-		if _, err := out.Write(head[:]); err != nil {
+		head := binary.BigEndian.AppendUint32(out.AvailableBuffer(), uint32(len(block)))
+		if _, err := out.Write(head); err != nil {
 			return err
 		}
 		_, err := out.Write(block)
