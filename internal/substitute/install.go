@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ersatz/eris"
 	"ersatz/internal/compress"
 	"ersatz/nar"
 	"ersatz/nixbase32"
@@ -92,26 +93,44 @@ func cmpErr(err, other error) error {
 	return other
 }
 
-// tryAll tries one way after the other.
+// tryAll tries one way after the other, and once more those in which the
+// transfer broke off: what a source has, it has.
 func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 	errs := in.refused
-	for _, w := range in.ways() {
-		info, err := in.try(ctx, w)
-		if err == nil {
-			return info, nil
+	ways := in.ways()
+	for round := 1; len(ways) > 0 && round <= 2; round++ {
+		var again []way
+		for _, w := range ways {
+			info, err := in.try(ctx, w)
+			if err == nil {
+				return info, nil
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", w.uri, err))
+			var local *localError
+			if errors.As(err, &local) || ctx.Err() != nil {
+				return nar.Info{}, errors.Join(errs...)
+			}
+			if brokeOff(err) {
+				again = append(again, w)
+			}
+			in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
+				slog.String("source", w.uri), slog.Any("error", err))
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", w.uri, err))
-		var local *localError
-		if errors.As(err, &local) || ctx.Err() != nil {
-			break
-		}
-		in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
-			slog.String("source", w.uri), slog.Any("error", err))
+		ways = again
 	}
 	if len(errs) == 0 {
 		errs = append(errs, errors.New("no server offers its nar"))
 	}
 	return nar.Info{}, errors.Join(errs...)
+}
+
+// brokeOff reports whether a connection ended too soon. A source that is slow,
+// lies or has nothing is not one that it helps to ask again.
+func brokeOff(err error) bool {
+	if waited(err) || errors.Is(err, eris.ErrCorrupt) || errors.Is(err, eris.ErrTooLong) {
+		return false
+	}
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
 }
 
 // ways returns the ways in the order in which they are tried.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"ersatz/internal/transport/httpclient"
 	"ersatz/storepath"
 )
 
@@ -66,11 +67,20 @@ type lookup struct {
 	server  *server
 	missing []int // indices of paths
 	bytes   atomic.Int64
+	dead    atomic.Pointer[error] // why it is not asked for the rest
 }
+
+// slowMark is what stands in the cache, in place of an item's hash, for a
+// server that a request has waited for in vain.
+const slowMark = "slow"
 
 // known fills in what the cache says.
 func (s *Substituter) known(sv *server, column int, paths []storepath.Path, answers [][]answer) *lookup {
 	l := &lookup{server: sv}
+	if _, slow := s.cache.get(sv, slowMark); slow {
+		err := errors.New("it did not answer in time a moment ago")
+		l.dead.Store(&err)
+	}
 	for i, p := range paths {
 		e, ok := s.cache.get(sv, p.Hash)
 		switch {
@@ -86,11 +96,12 @@ func (s *Substituter) known(sv *server, column int, paths []storepath.Path, answ
 }
 
 // askOne asks a server for a narinfo and keeps the answer. A server that does
-// not answer at all is left alone for a while, also by requests under way.
+// not answer at all is not asked for the rest, and if that took long, by no
+// other process for a while.
 func (s *Substituter) askOne(ctx context.Context, l *lookup, p storepath.Path) answer {
 	sv := l.server
-	if err := sv.down(s.o.Now()); err != nil {
-		return answer{sv, nil, err}
+	if dead := l.dead.Load(); dead != nil {
+		return answer{sv, nil, *dead}
 	}
 	text, ttl, err := s.get(ctx, sv, p.Hash+".narinfo")
 	var status *errStatus
@@ -102,11 +113,20 @@ func (s *Substituter) askOne(ctx context.Context, l *lookup, p storepath.Path) a
 	case errors.Is(err, fs.ErrNotExist) && sv.base.Scheme != "file":
 		s.cache.put(sv, p.Hash, nil, ttl)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &status):
-		if sv.fail(s.o.Now(), err) {
+		if l.dead.CompareAndSwap(nil, &err) {
 			s.log.Warn("substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
+			if waited(err) {
+				s.cache.put(sv, slowMark, nil, slowTTL)
+			}
 		}
 	}
 	return answer{sv, text, err}
+}
+
+// waited reports whether a request failed because nothing came.
+func waited(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, httpclient.ErrIdle) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // get reads a narinfo and says how long it can be kept.

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"ersatz/internal/fetch"
@@ -26,17 +25,14 @@ import (
 // parallel is how many narinfos one server is asked for at once.
 const parallel = 16
 
-// How long a server that failed is not asked again.
-const failedTTL = time.Minute
+// slowTTL is how long a server for which a request waited in vain is left
+// alone. One that fails at once is asked again by the next request.
+const slowTTL = 30 * time.Second
 
 // server is a substitute server, or a folder that looks like one.
 type server struct {
 	base   *url.URL // as given, without a slash at its end
 	blocks *fetch.Source
-
-	mu    sync.Mutex
-	until time.Time // it failed, and is not asked before
-	why   error
 }
 
 // String returns the server's URL.
@@ -130,25 +126,6 @@ func parseDiscovered(text string) []string {
 		urls = append(urls, line)
 	}
 	return urls
-}
-
-// down returns why the server is not asked now, or nil.
-func (sv *server) down(now time.Time) error {
-	sv.mu.Lock()
-	defer sv.mu.Unlock()
-	if now.Before(sv.until) {
-		return sv.why
-	}
-	return nil
-}
-
-// fail notes that the server does not answer, and reports whether that is news.
-func (sv *server) fail(now time.Time, err error) bool {
-	sv.mu.Lock()
-	defer sv.mu.Unlock()
-	news := !now.Before(sv.until)
-	sv.until, sv.why = now.Add(failedTTL), err
-	return news
 }
 
 // errStatus is an answer of HTTP that is neither the file nor "not there".

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
+	"ersatz/internal/substitute"
+	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/n2r"
 )
 
@@ -205,6 +208,60 @@ func TestBrokenNar(t *testing.T) {
 	}
 }
 
+// TestOneMoreTry: the only server's connection breaks off once.
+func TestOneMoreTry(t *testing.T) {
+	for times, reply := range map[int]string{1: "success", 2: "not-found"} {
+		it := newItem(t, "item-1.0", tree(t, 400_000), "zstd:3")
+		it.fields.ERIS, it.fields.ERISFormat = "", ""
+		server := newServer(t)
+		server.add(t, it, key(t, 1))
+		server.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			if isNar(r) && server.count("GET /nar") <= times {
+				w.Write(it.files[it.nars[0].URL][:200_000])
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			return false
+		})
+		m := newMachine(t, server.URL)
+		if got := m.substitute(it)[0]; !strings.HasPrefix(got, reply) {
+			t.Errorf("broken off %d times: %q", times, got)
+		}
+	}
+}
+
+// TestIPFSAlone: no server has blocks or nars, the local daemon has.
+func TestIPFSAlone(t *testing.T) {
+	it := newItem(t, "big-1.0", tree(t, 2<<20), "zstd:3")
+	server := newServer(t)
+	server.add(t, it, key(t, 1))
+	clear(server.blocks)
+	delete(server.files, it.nars[0].URL)
+	byCID := map[string][]byte{}
+	for ref, block := range it.blocks {
+		byCID[ipfs.CID(ref)] = block
+	}
+	kubo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		block, ok := byCID[r.FormValue("arg")]
+		if r.URL.Path != "/api/v0/block/get" || !ok {
+			http.Error(w, `{"Message":"not here"}`, http.StatusInternalServerError)
+			return
+		}
+		w.Write(block)
+	}))
+	defer kubo.Close()
+	m := newMachine(t, server.URL)
+	m.o.IPFS = kubo.URL
+	m.wantInstalled(m.substitute(it)[0], it)
+	if m.source() != it.fields.ERIS {
+		t.Errorf("source is %q, want the URN", m.source())
+	}
+	m.o.IPFS = "nonsense"
+	if _, err := substitute.New(m.daemon, io.Discard, m.o); err == nil {
+		t.Error("a daemon without an address is no error")
+	}
+}
+
 // otherNar returns a sound nar of something else.
 func otherNar(t *testing.T) []byte {
 	it := newItem(t, "other-1.0", tree(t, 1000), "zstd:3")
@@ -256,8 +313,8 @@ func TestOpenEndedNar(t *testing.T) {
 }
 
 func TestOrderOfNars(t *testing.T) {
-	big := newItem(t, "big-1.0", tree(t, 2<<20), "gzip", "lzip", "zstd:19", "none")
-	small := newItem(t, "small-1.0", tree(t, 10), "zstd:19", "lzip")
+	big := newItem(t, "big-1.0", tree(t, 2<<20), "gzip", "lzip:1", "zstd:3", "none")
+	small := newItem(t, "small-1.0", tree(t, 10), "zstd:3", "lzip")
 	big.fields.ERIS, big.fields.ERISFormat = "", ""
 	small.nars[0].FileSize, small.nars[1].FileSize = 393, 374
 	big.nars[0].FileSize, big.nars[1].FileSize, big.nars[2].FileSize = 700_000, 400_000, 500_000
