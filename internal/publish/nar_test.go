@@ -21,7 +21,7 @@ import (
 // `guix publish` leaves its client waiting for the end.
 func TestLiveNar(t *testing.T) {
 	store := newScratch(t)
-	info := store.tree(t, hashOf("a")+"-tree-1.0+b", 700_000)
+	info := store.tree(t, hashOf("a")+"-tree-1.0+b", 90_000)
 	want := dump(t, info)
 	for name, o := range map[string]publish.Options{
 		"without a cache": {},
