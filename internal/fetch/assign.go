@@ -125,7 +125,7 @@ func (r *round) plan() {
 
 // share is how many more blocks s can give until the end.
 func (r *round) share(s *source) int {
-	return int((r.end-s.latency())/s.pace()) - s.owes()
+	return int((r.end-s.latency()+s.pace()/2)/s.pace()) - s.owes()
 }
 
 // pick returns what s is to be asked for next.

@@ -12,7 +12,7 @@ import (
 // TestThroughput compares a mix with its sources alone, in fake time. The
 // ratio is the mix's speed to that of the sum, or of the best one.
 func TestThroughput(t *testing.T) {
-	type line struct{ first, pace time.Duration }
+	type line struct{ first, pace time.Duration } // without a pace, it lacks all
 	for name, c := range map[string]struct {
 		lines []line
 		of    string // "sum" or "best"
@@ -26,6 +26,8 @@ func TestThroughput(t *testing.T) {
 		"very slow":          {[]line{{20 * ms, 2 * ms}, {20 * ms, 5 * time.Second}}, "best", 0.98},
 		"very slow first":    {[]line{{20 * ms, 5 * time.Second}, {20 * ms, 2 * ms}}, "best", 0.95},
 		"far away":           {[]line{{5 * ms, 2 * ms}, {300 * ms, 2 * ms}}, "best", 0.99},
+		"empty":              {[]line{{20 * ms, 0}, {20 * ms, 2 * ms}}, "best", 0.95},
+		"empty, and slow":    {[]line{{time.Second, 0}, {20 * ms, 2 * ms}}, "best", 0.95},
 		"local, and network": {[]line{{0, 10 * time.Microsecond}, {20 * ms, ms}}, "best", 0.75},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,13 +36,18 @@ func TestThroughput(t *testing.T) {
 				var fakes []*fake
 				want := 0.0 // blocks a second
 				for _, l := range c.lines {
+					f := newFake(l.first, l.pace)
+					fakes = append(fakes, f)
+					if l.pace == 0 {
+						f.lacks = func(eris.Ref) bool { return true }
+						continue
+					}
 					alone := n / read(t, mix(fetch.Options{}, newFake(l.first, l.pace)), n).Seconds()
 					if c.of == "sum" {
 						want += alone
 					} else {
 						want = max(want, alone)
 					}
-					fakes = append(fakes, newFake(l.first, l.pace))
 				}
 				m := mix(fetch.Options{}, fakes...)
 				rate := n / read(t, m, n).Seconds()
@@ -146,7 +153,6 @@ func TestNodesFirst(t *testing.T) {
 func TestBest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newFake(50*ms, ms), newFake(5*ms, ms)
-		a.lacks = func(r eris.Ref) bool { return number(r) < 0 }
 		m := mix(fetch.Options{}, a, b)
 		read(t, m, 2000)
 		sent := a.sent
