@@ -69,7 +69,7 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 	// The daemon removes what is left of an earlier attempt before it asks
 	// (SubstitutionGoal::tryToRun). What is there now is somebody else's.
 	if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return nar.Info{}, fmt.Errorf("%s: %w", dest, cmpErr(err, fs.ErrExist))
+		return nar.Info{}, fmt.Errorf("%s: %w", dest, either(err, fs.ErrExist))
 	}
 	c := s.find(ctx, []storepath.Path{p})[0]
 	if !c.authorized {
@@ -85,8 +85,8 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 	return in.tryAll(ctx)
 }
 
-// cmpErr returns err, or other if it is nil.
-func cmpErr(err, other error) error {
+// either returns err, or other if err is nil.
+func either(err, other error) error {
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (in *installation) restore(body io.Reader, compression string) (nar.Info, e
 	src := &faults{r: &limited{r: body, left: in.compressedLimit(), add: in.trace.add}}
 	d, err := compress.NewReader(src, compression)
 	if err != nil {
-		return nar.Info{}, cmpErr(src.err, err)
+		return nar.Info{}, either(src.err, err)
 	}
 	defer d.Close()
 	plain := &faults{r: d}
@@ -225,7 +225,7 @@ func (in *installation) rename() error {
 		if _, err = in.root.Lstat(in.name); errors.Is(err, fs.ErrNotExist) {
 			err = in.root.Rename(in.temp, in.name)
 		} else {
-			err = cmpErr(err, fs.ErrExist)
+			err = either(err, fs.ErrExist)
 		}
 	}
 	if err != nil {

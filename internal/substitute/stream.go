@@ -19,7 +19,7 @@ type limited struct {
 
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left <= 0 {
-		if n, err := l.r.Read(make([]byte, 1)); n == 0 && err != nil {
+		if _, err := io.ReadFull(l.r, make([]byte, 1)); err != nil {
 			return 0, err
 		}
 		return 0, errTooLong
