@@ -53,8 +53,7 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 	switch {
 	case errors.Is(err, storedb.ErrNotFound):
 		if s.root != nil {
-			if p, ok := s.opt.Cache.Baker.Adoptable(r.Context(), hash); ok {
-				s.bake(r.Context(), p)
+			if p, ok := s.opt.Cache.Baker.Adoptable(r.Context(), hash); ok && s.bake(r.Context(), p) {
 				s.baking(w, r)
 				return
 			}
@@ -64,13 +63,12 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 		s.unavailable(w, r, "asking the store database for an item", err)
 	case s.root == nil:
 		s.liveNarinfo(w, r, info, s.opt.TTL)
+	case !s.bake(r.Context(), info.Path):
+		s.notFound(w, r, s.opt.NegativeTTL)
+	case s.bypass(info):
+		s.liveNarinfo(w, r, info, soon)
 	default:
-		s.bake(r.Context(), info.Path)
-		if s.bypass(info) {
-			s.liveNarinfo(w, r, info, soon)
-		} else {
-			s.baking(w, r)
-		}
+		s.baking(w, r)
 	}
 }
 
@@ -102,16 +100,20 @@ func (s *Server) bypass(info storedb.Info) bool {
 	return s.opt.BypassThreshold > 0 && info.NarSize < uint64(s.opt.BypassThreshold)
 }
 
-// bake queues an item. The answer does not depend on it: clients come again.
-func (s *Server) bake(ctx context.Context, p storepath.Path) {
+// bake queues an item, and reports whether it may be announced: not if its
+// files are not what the store's database says. With a full queue it may, since
+// clients come again.
+func (s *Server) bake(ctx context.Context, p storepath.Path) bool {
 	err := s.opt.Cache.Baker.Bake(p)
-	level := slog.LevelError
-	if errors.Is(err, bake.ErrBusy) || errors.Is(err, bake.ErrFailed) { // logged where it happens
-		level = slog.LevelDebug
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, bake.ErrFailed), errors.Is(err, bake.ErrBusy): // logged where it happens
+		s.opt.Log.DebugContext(ctx, "not queued", slog.String("store_path", p.String()), slog.Any("error", err))
+	default:
+		s.opt.Log.ErrorContext(ctx, "queueing a bake", slog.String("store_path", p.String()), slog.Any("error", err))
 	}
-	if err != nil {
-		s.opt.Log.Log(ctx, level, "queueing a bake", slog.String("store_path", p.String()), slog.Any("error", err))
-	}
+	return !errors.Is(err, bake.ErrFailed)
 }
 
 // baking says that the item is there and its narinfo will be.

@@ -114,6 +114,22 @@ func TestBaking(t *testing.T) {
 	}
 }
 
+// TestNotBakeable wants an item whose files are not what the store's database
+// says to be announced to nobody.
+func TestNotBakeable(t *testing.T) {
+	store := newScratch(t)
+	small, large := store.tree(t, hashOf("a")+"-small", 100), store.tree(t, hashOf("b")+"-large", 5000)
+	baker := newFakeBaker(t)
+	baker.err = bake.ErrFailed
+	url := serve(t, store.db, publish.Options{Cache: baker.cache(), BypassThreshold: 2000, NegativeTTL: 7e9})
+	for _, p := range []storepath.Path{small.Path, large.Path} {
+		got := do(t, http.MethodGet, url+"/"+p.Hash+".narinfo")
+		if got.StatusCode != 404 || !strings.HasPrefix(string(got.body), "Resource not found: /") || got.Header.Get("Cache-Control") != "max-age=7" {
+			t.Errorf("%s: %s, %v, %q", p.Name, got.Status, got.Header, got.body)
+		}
+	}
+}
+
 // brokenStore is one whose database does not answer.
 type brokenStore struct{ fixedStore }
 

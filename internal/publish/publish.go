@@ -39,8 +39,8 @@ type Store interface {
 // Baker fills a cache folder: *bake.Cache. It is safe for concurrent use.
 type Baker interface {
 	// Bake queues an item and does not wait. It returns nil too if the item is
-	// queued or under way already, and an error that matches bake.ErrBusy if
-	// the queue is full.
+	// queued or under way already, an error that matches bake.ErrBusy if the
+	// queue is full, and bake.ErrFailed if the item cannot be baked.
 	Bake(p storepath.Path) error
 
 	// Adoptable returns the item of that hash part which the store lacks and a
