@@ -50,6 +50,7 @@ type item struct {
 	files  map[string][]byte // by URL, relative to the server
 	nars   []narinfo.Nar
 	blocks blocks
+	last   eris.Ref // of the last leaf
 }
 
 // blocks is what a server of blocks has.
@@ -132,6 +133,9 @@ func narItem(t testing.TB, name string, archive []byte, hash [32]byte, methods .
 		if i == 0 {
 			rc, _, err := eris.Encode(bytes.NewReader(file), eris.Recommended(int64(len(file))), eris.Secret{}, func(b eris.Block) error {
 				it.blocks[b.Ref] = bytes.Clone(b.Data)
+				if b.Level == 0 {
+					it.last = b.Ref
+				}
 				return nil
 			})
 			must(t, err)
