@@ -18,15 +18,20 @@ const (
 	maxRedirects = 5
 	maxHeader    = 64 << 10 // bytes of an answer's header
 	bufferSize   = 64 << 10 // bytes read from a connection at once
+
+	// least is how many bytes of a body count as something: a byte now and
+	// then would hold a transfer up for ever.
+	least = 1 << 10
 )
 
-// ErrIdle means that a server sent nothing for too long.
+// ErrIdle means that a server sent next to nothing for too long.
 var ErrIdle = errors.New("nothing came from the server")
 
 // Options are the settings of a client. The zero value works.
 type Options struct {
-	// Idle is how long a server may send nothing while it is waited for.
-	// There is no limit on the whole of an answer. Default 10 s.
+	// Idle is how long a server may send less than 1 KiB of a body, or no
+	// header, while it is waited for. There is no limit on the whole of an
+	// answer. Default 10 s.
 	Idle time.Duration
 
 	// PerHost is how many connections to one server are kept. Default 64.
@@ -108,29 +113,41 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	b := &body{ReadCloser: resp.Body, idle: t.idle, cancel: cancel, cause: func() error { return context.Cause(ctx) }}
-	b.timer = time.AfterFunc(t.idle, func() { cancel(fmt.Errorf("%w for %v", ErrIdle, t.idle)) })
-	b.timer.Stop() // runs during Read alone: the reader may take its time
-	resp.Body = b
+	resp.Body = newBody(ctx, cancel, resp, t.idle)
 	return resp, nil
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections looks for.
 func (t *transport) CloseIdleConnections() { t.next.CloseIdleConnections() }
 
-// body is an answer's body whose reads end after idle.
+// body is an answer's body whose reads end when they have waited for idle and
+// got less than least bytes.
 type body struct {
 	io.ReadCloser
 	idle   time.Duration
+	left   time.Duration // to wait for least bytes
+	got    int           // of those
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 	cause  func() error
 }
 
+func newBody(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, idle time.Duration) *body {
+	b := &body{ReadCloser: resp.Body, idle: idle, left: idle, cancel: cancel, cause: func() error { return context.Cause(ctx) }}
+	b.timer = time.AfterFunc(idle, func() { cancel(fmt.Errorf("%w for %v", ErrIdle, idle)) })
+	b.timer.Stop() // runs during Read alone: the reader may take its time
+	return b
+}
+
 func (b *body) Read(p []byte) (int, error) {
-	b.timer.Reset(b.idle)
+	start := time.Now()
+	b.timer.Reset(b.left)
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
+	b.left -= time.Since(start)
+	if b.got += n; b.got >= least {
+		b.left, b.got = b.idle, 0
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := b.cause(); errors.Is(cause, ErrIdle) {
 			err = cause
