@@ -163,6 +163,9 @@ func (s Signed) Agrees(n *Narinfo) bool {
 	return same
 }
 
+// SameReferences reports whether both name the same references.
+func (s Signed) SameReferences(o Signed) bool { return sameSet(s.References, o.References) }
+
 func sameSet(a, b []string) bool {
 	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
 	return slices.Equal(slices.Compact(a), slices.Compact(b))

@@ -26,12 +26,16 @@ const blocksFrom = 1 << 20
 
 // choice is what can be had of an item.
 type choice struct {
-	path       storepath.Path
-	authorized bool           // whether signed and what follows is set
-	signed     narinfo.Signed // of the first authorized narinfo, which decides
-	nars       []offer        // cheapest first
-	content    content        // as blocks
-	refused    []error        // why the other answers do not count
+	path    storepath.Path
+	builds  []*build // the first decides; the others are left when it cannot be had
+	refused []error  // why the other answers do not count
+}
+
+// build is one content of an item: builds that cannot be reproduced differ.
+type build struct {
+	signed  narinfo.Signed // of the first authorized narinfo of this content
+	nars    []offer        // cheapest first
+	content content        // as blocks
 }
 
 // offer is a whole nar at a server.
@@ -49,68 +53,92 @@ type content struct {
 	size    int64     // bytes, as an unsigned nar of the same form says; -1 if unknown
 }
 
+// candidate is an answer that is a narinfo of the item.
+type candidate struct {
+	server *server
+	n      *narinfo.Narinfo
+	signed narinfo.Signed
+	err    error // why it is not authorized
+}
+
 // choose sorts the answers of the servers, which are in order of preference:
 // authorized, agreeing with an authorized one, or refused.
 func choose(p storepath.Path, answers []answer, acl guixsig.ACL) choice {
 	c := choice{path: p}
-	refuse := func(a answer, err error) { c.refused = append(c.refused, fmt.Errorf("%s: %w", a.server, err)) }
-	type candidate struct {
-		answer
-		n      *narinfo.Narinfo
-		signed narinfo.Signed
-		err    error // why it is not authorized
+	candidates := c.read(answers, acl)
+	for _, x := range candidates {
+		// The daemon registers the references that it was told of first.
+		if x.err == nil && c.buildOf(x.n) == nil && (len(c.builds) == 0 || c.builds[0].signed.SameReferences(x.signed)) {
+			c.builds = append(c.builds, &build{signed: x.signed})
+		}
 	}
+	for _, x := range candidates {
+		b := c.buildOf(x.n)
+		switch {
+		case b != nil:
+			for _, nar := range x.n.Nars {
+				b.nars = append(b.nars, offer{x.server, nar})
+			}
+		case x.err != nil:
+			c.refuse(x.server, x.err)
+		default:
+			c.refuse(x.server, errors.New("differs from the narinfo that was chosen"))
+		}
+	}
+	for _, b := range c.builds {
+		var err error
+		if b.content, err = parseContent(b.signed); err != nil {
+			c.refused = append(c.refused, err)
+		}
+		for _, x := range candidates {
+			if b.content.urn != "" && x.err == nil && x.signed.ERIS == b.content.urn && x.signed.ERISFormat == b.signed.ERISFormat {
+				b.content.servers = append(b.content.servers, x.server)
+			}
+		}
+		c.sortNars(b)
+	}
+	return c
+}
+
+func (c *choice) refuse(sv *server, err error) {
+	c.refused = append(c.refused, fmt.Errorf("%s: %w", sv, err))
+}
+
+// read parses and verifies the answers.
+func (c *choice) read(answers []answer, acl guixsig.ACL) []candidate {
 	var candidates []candidate
 	for _, a := range answers {
 		if a.err != nil {
 			if !errors.Is(a.err, fs.ErrNotExist) {
-				refuse(a, a.err)
+				c.refuse(a.server, a.err)
 			}
 			continue
 		}
 		n, err := narinfo.Parse(a.text)
-		if err == nil && n.StorePath != p.String() {
+		if err == nil && n.StorePath != c.path.String() {
 			err = fmt.Errorf("%w: %s", narinfo.ErrWrongPath, n.StorePath)
 		}
 		if err != nil {
-			refuse(a, err)
+			c.refuse(a.server, err)
 			continue
 		}
 		signed, err := n.VerifyGuix(acl)
 		if err == nil {
-			err = plausible(signed, p)
+			err = plausible(signed, c.path)
 		}
-		if err == nil && !c.authorized {
-			c.authorized, c.signed = true, signed
-		}
-		candidates = append(candidates, candidate{a, n, signed, err})
+		candidates = append(candidates, candidate{a.server, n, signed, err})
 	}
-	for _, x := range candidates {
-		switch {
-		case c.authorized && c.signed.Agrees(x.n):
-			for _, nar := range x.n.Nars {
-				c.nars = append(c.nars, offer{x.server, nar})
-			}
-		case x.err != nil:
-			refuse(x.answer, x.err)
-		default:
-			refuse(x.answer, errors.New("differs from the narinfo that was chosen"))
+	return candidates
+}
+
+// buildOf returns the build that a narinfo agrees with, or nil.
+func (c *choice) buildOf(n *narinfo.Narinfo) *build {
+	for _, b := range c.builds {
+		if b.signed.Agrees(n) {
+			return b
 		}
 	}
-	if !c.authorized {
-		return c
-	}
-	var err error
-	if c.content, err = parseContent(c.signed); err != nil {
-		c.refused = append(c.refused, err)
-	}
-	for _, x := range candidates {
-		if c.content.urn != "" && x.err == nil && x.signed.ERIS == c.content.urn && x.signed.ERISFormat == c.signed.ERISFormat {
-			c.content.servers = append(c.content.servers, x.server)
-		}
-	}
-	c.sortNars()
-	return c
+	return nil
 }
 
 // plausible checks what a valid signature does not.
@@ -142,21 +170,23 @@ func parseContent(s narinfo.Signed) (content, error) {
 	return content{urn: s.ERIS, readCap: rc, method: m.Name, size: -1}, nil
 }
 
-// sortNars puts the cheapest nar first and leaves out what cannot be read.
-func (c *choice) sortNars() {
-	c.nars = slices.DeleteFunc(c.nars, func(o offer) bool {
+// sortNars puts the cheapest nar of a build first and leaves out what cannot be
+// read.
+func (c *choice) sortNars(b *build) {
+	b.nars = slices.DeleteFunc(b.nars, func(o offer) bool {
 		if compress.Readable(o.nar.Compression) {
 			return false
 		}
-		c.refused = append(c.refused, fmt.Errorf("%s: compression %.80q cannot be read", o.server, o.nar.Compression))
+		c.refuse(o.server, fmt.Errorf("compression %.80q cannot be read", o.nar.Compression))
 		return true
 	})
-	slices.SortStableFunc(c.nars, func(a, b offer) int {
-		return cmp.Compare(cost(a.nar, c.signed.NarSize), cost(b.nar, c.signed.NarSize))
+	size := b.signed.NarSize
+	slices.SortStableFunc(b.nars, func(x, y offer) int {
+		return cmp.Compare(cost(x.nar, size), cost(y.nar, size))
 	})
-	for _, o := range c.nars {
-		if o.nar.Compression == c.content.method && o.nar.FileSize > 0 && o.nar.FileSize <= math.MaxInt64 {
-			c.content.size = int64(o.nar.FileSize)
+	for _, o := range b.nars {
+		if o.nar.Compression == b.content.method && o.nar.FileSize > 0 && o.nar.FileSize <= math.MaxInt64 {
+			b.content.size = int64(o.nar.FileSize)
 			break
 		}
 	}
@@ -184,15 +214,15 @@ func cost(n narinfo.Nar, narSize uint64) float64 {
 }
 
 // blocksFirst reports whether blocks are asked for before nars.
-func (c *choice) blocksFirst() bool { return c.content.urn != "" && c.signed.NarSize > blocksFrom }
+func (b *build) blocksFirst() bool { return b.content.urn != "" && b.signed.NarSize > blocksFrom }
 
 // downloadSize returns the size of what will be downloaded, 0 if unknown.
-func (c *choice) downloadSize() uint64 {
+func (b *build) downloadSize() uint64 {
 	switch {
-	case c.blocksFirst():
-		return uint64(max(c.content.size, 0))
-	case len(c.nars) > 0:
-		return c.nars[0].nar.FileSize
+	case b.blocksFirst():
+		return uint64(max(b.content.size, 0))
+	case len(b.nars) > 0:
+		return b.nars[0].nar.FileSize
 	}
 	return 0
 }

@@ -50,7 +50,8 @@ type way struct {
 // installation is one item being installed.
 type installation struct {
 	*Substituter
-	choice
+	*build
+	path  storepath.Path
 	root  *os.Root // where it goes
 	name  string   // its name there
 	temp  string   // its name there until it is whole
@@ -72,17 +73,34 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 		return nar.Info{}, fmt.Errorf("%s: %w", dest, either(err, fs.ErrExist))
 	}
 	c := s.find(ctx, []storepath.Path{p})[0]
-	if !c.authorized {
-		return nar.Info{}, errors.Join(append(c.refused, errors.New("no server has an authorized narinfo"))...)
+	errs := c.refused
+	if len(c.builds) == 0 {
+		errs = append(errs, errors.New("no server has an authorized narinfo"))
 	}
 	in := &installation{
-		Substituter: s, choice: c, root: root, name: name, temp: p.Base() + tempSuffix,
+		Substituter: s, path: p, root: root, name: name, temp: p.Base() + tempSuffix,
 		trace: trace{w: s.messages, on: s.daemon.Trace, dest: dest},
 	}
 	if err := nar.RemoveAll(root, in.temp); err != nil {
 		return nar.Info{}, fmt.Errorf("what an earlier run left: %w", err)
 	}
-	return in.tryAll(ctx)
+	for _, in.build = range c.builds {
+		info, err := in.tryAll(ctx)
+		if err == nil {
+			return info, nil
+		}
+		errs = append(errs, err)
+		if fatal(ctx, err) {
+			break
+		}
+	}
+	return nar.Info{}, errors.Join(errs...)
+}
+
+// fatal reports whether no other source can help.
+func fatal(ctx context.Context, err error) bool {
+	var local *localError
+	return errors.As(err, &local) || ctx.Err() != nil
 }
 
 // either returns err, or other if err is nil.
@@ -93,10 +111,10 @@ func either(err, other error) error {
 	return other
 }
 
-// tryAll tries one way after the other, and once more those in which the
+// tryAll tries one way to a build after the other, and once more those in which the
 // transfer broke off: what a source has, it has.
 func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
-	errs := in.refused
+	var errs []error
 	ways := in.ways()
 	for round := 1; len(ways) > 0 && round <= 2; round++ {
 		var again []way
@@ -106,8 +124,7 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 				return info, nil
 			}
 			errs = append(errs, fmt.Errorf("%s: %w", w.uri, err))
-			var local *localError
-			if errors.As(err, &local) || ctx.Err() != nil {
+			if fatal(ctx, err) {
 				return nar.Info{}, errors.Join(errs...)
 			}
 			if brokeOff(err) {

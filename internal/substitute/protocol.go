@@ -111,22 +111,22 @@ func (s *Substituter) Query(ctx context.Context, requests io.Reader, replies io.
 func (s *Substituter) query(ctx context.Context, names []string, info bool) string {
 	var b strings.Builder
 	for _, c := range s.find(ctx, s.parsePaths(names)) {
-		if !c.authorized {
+		if len(c.builds) == 0 {
 			continue
 		}
-		p := c.signed.StorePath
+		p, signed := c.path, c.builds[0].signed
 		fmt.Fprintf(&b, "%s\n", p)
 		if !info {
 			continue
 		}
-		if c.signed.Deriver != "" {
-			fmt.Fprintf(&b, "%s/%s", p.Dir, c.signed.Deriver)
+		if signed.Deriver != "" {
+			fmt.Fprintf(&b, "%s/%s", p.Dir, signed.Deriver)
 		}
-		fmt.Fprintf(&b, "\n%d\n", len(c.signed.References))
-		for _, ref := range c.signed.References {
+		fmt.Fprintf(&b, "\n%d\n", len(signed.References))
+		for _, ref := range signed.References {
 			fmt.Fprintf(&b, "%s/%s\n", p.Dir, ref)
 		}
-		fmt.Fprintf(&b, "%d\n%d\n", c.downloadSize(), c.signed.NarSize)
+		fmt.Fprintf(&b, "%d\n%d\n", c.builds[0].downloadSize(), signed.NarSize)
 	}
 	b.WriteByte('\n')
 	return b.String()

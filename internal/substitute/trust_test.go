@@ -169,6 +169,30 @@ func TestFirstAuthorizedDecides(t *testing.T) {
 	m.wantInstalled(m.substitute(b)[0], b)
 }
 
+// TestOtherBuild wants the second of two authorized builds when the first
+// cannot be had, but not one with other references: the daemon was told of
+// those of the first.
+func TestOtherBuild(t *testing.T) {
+	a := newItem(t, "item-1.0", tree(t, 2<<20), "zstd:3")
+	b := newItem(t, "item-1.0", tree(t, 1<<20+1), "zstd:3")
+	b.path, b.fields.StorePath, b.fields.References = a.path, a.path, a.fields.References
+	one, two := newServer(t), newServer(t)
+	one.add(t, a, key(t, 1))
+	delete(one.files, a.nars[0].URL)
+	one.blocks = nil
+	two.add(t, b, key(t, 3))
+	m := newMachine(t, one.URL, two.URL)
+	m.accept(key(t, 1), key(t, 3))
+	m.wantInstalled(m.substitute(b)[0], b)
+
+	b.fields.References = append(b.fields.References, "00000000000000000000000000000000-more")
+	two.add(t, b, key(t, 3))
+	m = newMachine(t, one.URL, two.URL)
+	m.accept(key(t, 1), key(t, 3))
+	m.wantNothing(m.substitute(b)[0], "not-found")
+	m.wantMessage("differs from the narinfo that was chosen")
+}
+
 // TestNoNarSize: without a signed bound, no blocks; NarHash decides of nars.
 func TestNoNarSize(t *testing.T) {
 	it := newItem(t, "item-1.0", tree(t, 2<<20), "zstd:3")
