@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"ersatz/internal/realguix"
+	"ersatz/storepath"
 )
 
 func newClient() *http.Client { return &http.Client{} }
@@ -25,6 +26,9 @@ func closing(err error, closer func() error) error { return errors.Join(err, clo
 // narinfoGroup measures requests per second, by wrk with one thread and eight
 // connections.
 func narinfoGroup(ctx context.Context, o Options) ([]Table, error) {
+	if _, err := exec.LookPath("wrk"); err != nil {
+		return nil, fmt.Errorf("apt-get install wrk: %w", err)
+	}
 	s, err := newSite(ctx, o)
 	if err != nil {
 		return nil, err
@@ -34,11 +38,11 @@ func narinfoGroup(ctx context.Context, o Options) ([]Table, error) {
 }
 
 func (s *site) narinfos(ctx context.Context) ([]Table, error) {
-	items, err := s.tiny(ctx, queried)
+	paths, err := s.tiny(ctx, queried)
 	if err != nil {
 		return nil, err
 	}
-	script, err := s.wrkScript(items)
+	script, err := s.wrkScript(paths)
 	if err != nil {
 		return nil, err
 	}
@@ -65,11 +69,8 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 			}
 			defer server.Stop()
 			servers = append(servers, server)
-			for _, i := range items {
-				if !row.baked {
-					break
-				}
-				if _, err := bake(ctx, server, i.Path); err != nil {
+			if row.baked {
+				if err := bakeAll(ctx, server, paths); err != nil {
 					return nil, err
 				}
 			}
@@ -99,11 +100,11 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 }
 
 // wrkScript writes the script that makes wrk ask for all items in turn.
-func (s *site) wrkScript(items []realguix.Item) (string, error) {
+func (s *site) wrkScript(paths []storepath.Path) (string, error) {
 	var b strings.Builder
 	b.WriteString("local paths = {\n")
-	for _, i := range items {
-		fmt.Fprintf(&b, "  \"/%s.narinfo\",\n", i.Path.Hash)
+	for _, p := range paths {
+		fmt.Fprintf(&b, "  \"/%s.narinfo\",\n", p.Hash)
 	}
 	b.WriteString("}\nlocal n = 0\nfunction request()\n  n = n % #paths + 1\n  return wrk.format(\"GET\", paths[n])\nend\n")
 	name := filepath.Join(s.dir, "narinfos.lua")

@@ -131,26 +131,40 @@ func (s *site) add(ctx context.Context, name, what string, hash byte, tree func(
 	return i, errors.Join(err, os.RemoveAll(path))
 }
 
+// tinyScript makes texts in the store, which takes less time than to import
+// signed items one by one.
+const tinyScript = `(use-modules (guix store))
+(with-store store
+  (for-each (lambda (i)
+              (display (add-text-to-store store (string-append "tiny-" (number->string i))
+                                          (make-string (+ 400 i) #\\x)))
+              (newline))
+            (iota %d)))
+`
+
 // tiny makes many small items.
-func (s *site) tiny(ctx context.Context, n int) ([]realguix.Item, error) {
-	var items []realguix.Item
-	for i := range n {
-		name := fmt.Sprintf("tiny-%d", i)
-		path := filepath.Join(s.dir, name)
-		if err := realguix.MakeFile(path, uint64(i), 400); err != nil {
-			return nil, err
-		}
-		info, err := nar.Dump(io.Discard, path)
-		if err != nil {
-			return nil, err
-		}
-		p, err := storepath.Source(storepath.Guix, name, info.Hash, nil)
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, realguix.Item{Path: p, Tree: path})
+func (s *site) tiny(ctx context.Context, n int) ([]storepath.Path, error) {
+	s.o.Log.InfoContext(ctx, "adding", slog.Int("items", n))
+	const script = "/root/tiny.scm"
+	if err := s.origin.WriteFile(script, fmt.Appendf(nil, tinyScript, n), 0o644); err != nil {
+		return nil, err
 	}
-	return items, s.origin.Import(ctx, s.key, items...)
+	out, err := s.origin.Run(ctx, "guix", "repl", script)
+	if err != nil {
+		return nil, err
+	}
+	var paths []storepath.Path
+	for _, line := range strings.Fields(out) {
+		p, err := storepath.Parse(line)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, p)
+	}
+	if len(paths) != n {
+		return nil, fmt.Errorf("%d items of %d were made", len(paths), n)
+	}
+	return paths, nil
 }
 
 // addMany and addBig make the two large items.
@@ -164,6 +178,23 @@ func (s *site) addBig(ctx context.Context) (item, error) {
 	return s.add(ctx, "big", "one file of 100 MiB", 'c', func(path string) error {
 		return realguix.MakeFile(path, 3, 100*mib)
 	})
+}
+
+// bakeAll has a server bake items side by side.
+func bakeAll(ctx context.Context, server *server, paths []storepath.Path) error {
+	client := &http.Client{}
+	defer client.CloseIdleConnections()
+	for _, p := range paths {
+		if _, err := fetch(ctx, client, server.URL+"/"+p.Hash+".narinfo"); err != nil {
+			return err
+		}
+	}
+	for _, p := range paths {
+		if _, err := bake(ctx, server, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bake waits until a server has baked an item, and returns its narinfo.

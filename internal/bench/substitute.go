@@ -10,6 +10,7 @@ import (
 
 	"ersatz/internal/realguix"
 	"ersatz/nar"
+	"ersatz/storepath"
 )
 
 var compareHead = []string{"what", "ersatz", "stock Guix", "ersatz ahead"}
@@ -48,12 +49,12 @@ func (s *site) substitutes(ctx context.Context) ([]Table, error) {
 		return nil, err
 	}
 	defer blocks.Stop()
+	s.o.Log.InfoContext(ctx, "baking at zstd:19")
+	if err := bakeAll(ctx, blocks, []storepath.Path{many.Path, big.Path}); err != nil {
+		return nil, err
+	}
 	zstd, none := map[string][]byte{}, map[string][]byte{}
 	for _, i := range items {
-		s.o.Log.InfoContext(ctx, "baking at zstd:19", slog.String("item", i.Path.Name))
-		if err := poke(ctx, blocks, items); err != nil {
-			return nil, err
-		}
 		n, err := bake(ctx, blocks, i.Path)
 		if err != nil {
 			return nil, err
@@ -96,18 +97,6 @@ func (s *site) substitutes(ctx context.Context) ([]Table, error) {
 		tables = append(tables, t)
 	}
 	return tables, nil
-}
-
-// poke asks a server for all items, so that it bakes them side by side.
-func poke(ctx context.Context, server *server, items []item) error {
-	client := newClient()
-	defer client.CloseIdleConnections()
-	for _, i := range items {
-		if _, err := fetch(ctx, client, server.URL+"/"+i.Path.Hash+".narinfo"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // onDisk returns a machine whose store is on a disk, nil if there is none.
@@ -169,22 +158,22 @@ func queryGroup(ctx context.Context, o Options) ([]Table, error) {
 }
 
 func (s *site) queries(ctx context.Context) ([]Table, error) {
-	items, err := s.tiny(ctx, queried)
+	paths, err := s.tiny(ctx, queried)
 	if err != nil {
 		return nil, err
 	}
-	server, err := serve(ctx, s.origin, "ersatz", "--cache=/var/cache/ersatz", "--compression=zstd:19")
+	server, err := serve(ctx, s.origin, "ersatz", "--cache=/var/cache/ersatz", "--compression=zstd:1")
 	if err != nil {
 		return nil, err
 	}
 	defer server.Stop()
+	if err := bakeAll(ctx, server, paths); err != nil {
+		return nil, err
+	}
 	var request strings.Builder
 	request.WriteString("info ")
-	for _, i := range items {
-		if _, err := bake(ctx, server, i.Path); err != nil {
-			return nil, err
-		}
-		request.WriteString(i.Path.String() + " ")
+	for _, p := range paths {
+		request.WriteString(p.String() + " ")
 	}
 	request.WriteString("\n")
 	kinds := []struct {
@@ -204,7 +193,7 @@ func (s *site) queries(ctx context.Context) ([]Table, error) {
 						return nil, err
 					}
 				}
-				u, lines, err := side.by.ask(ctx, "--query", options(server.URL), request.String(), endOfInfo(len(items)))
+				u, lines, err := side.by.ask(ctx, "--query", options(server.URL), request.String(), endOfInfo(len(paths)))
 				if err != nil {
 					return nil, err
 				}

@@ -197,12 +197,8 @@ func checkMeta(name string, fi fs.FileInfo, uid uint32) error {
 // wantAbsent checks that neither the item nor a part of it is there.
 func (w *world) wantAbsent(item Item) {
 	w.t.Helper()
-	entries, err := os.ReadDir(w.Path("/gnu/store"))
-	w.check(err)
-	for _, e := range entries {
-		if strings.Contains(e.Name(), item.Path.Base()) {
-			w.t.Errorf("the store has %s", e.Name())
-		}
+	if n := w.parts(item); n != 0 {
+		w.t.Errorf("the store has %d names of %s", n, item.Path)
 	}
 	if out, err := w.Run(w.ctx, "guix", "gc", "--references", item.Path.String()); err == nil {
 		w.t.Errorf("%s is valid: %s", item.Path, out)
@@ -213,8 +209,8 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// baked waits until the server has a narinfo with FileSize of each item, and
-// returns the last one's text.
+// baked waits until the server knows the size of all nars of each item, and
+// returns the last one's narinfo.
 func (w *world) baked(addr string, items ...Item) string {
 	w.t.Helper()
 	var text string
@@ -232,7 +228,7 @@ func untilBaked(ctx context.Context, url string) (string, error) {
 	defer tick.Stop()
 	for {
 		status, text, err := get(ctx, url)
-		if err == nil && status == http.StatusOK && strings.Contains(text, "FileSize: ") {
+		if err == nil && status == http.StatusOK && strings.Count(text, "\nURL: ") == strings.Count(text, "\nFileSize: ") {
 			return text, nil
 		}
 		select {
