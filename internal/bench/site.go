@@ -137,7 +137,7 @@ const tinyScript = `(use-modules (guix store))
 (with-store store
   (for-each (lambda (i)
               (display (add-text-to-store store (string-append "tiny-" (number->string i))
-                                          (make-string (+ 400 i) #\\x)))
+                                          (make-string (+ 400 i) #\x)))
               (newline))
             (iota %d)))
 `
