@@ -177,7 +177,7 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 		return nar.Info{}, fmt.Errorf("%d bytes are too many for a nar of %d", size, in.signed.NarSize)
 	}
 	in.trace.start(w.uri, size)
-	info, err := in.restore(body, w.compression)
+	info, err := in.restore(cancel, body, w.compression)
 	if err != nil {
 		return nar.Info{}, err
 	}
@@ -191,26 +191,33 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 	return info, nil
 }
 
-// restore reads a compressed nar and makes the temporary tree. An error that
-// is not the stream's is a *localError.
-func (in *installation) restore(body io.Reader, compression string) (nar.Info, error) {
+// restore reads a compressed nar and makes the temporary tree. When it returns,
+// the body is not being read any more, for which it may have to cancel. An error
+// that is not the stream's is a *localError.
+func (in *installation) restore(cancel func(), body io.Reader, compression string) (nar.Info, error) {
 	src := &faults{r: &limited{r: body, left: in.compressedLimit(), add: in.trace.add}}
 	d, err := compress.NewReader(src, compression)
 	if err != nil {
 		return nar.Info{}, either(src.err, err)
 	}
 	defer d.Close()
-	plain := &faults{r: d}
 	o := nar.RestoreOptions{Dedup: in.dedupFor()}
+	stream := io.Reader(d)
 	if in.signed.HasNarSize {
 		o.MaxSize = int64(in.signed.NarSize) // plausible
+		// One byte more is what Restore looks for at the end.
+		stream = io.LimitReader(d, o.MaxSize+1)
 	}
+	decoded := readAhead(stream)
+	defer decoded.close()
+	defer cancel()
+	plain := &faults{r: decoded}
 	info, err := nar.Restore(plain, in.root, in.temp, o)
 	var syntax *nar.SyntaxError
 	switch {
 	case err == nil:
 		return info, nil
-	case src.err != nil && !errors.Is(err, src.err):
+	case plain.err != nil && src.err != nil && !errors.Is(err, src.err):
 		return nar.Info{}, src.err // decoders name the symptom only
 	case plain.err != nil || errors.As(err, &syntax):
 		return nar.Info{}, err

@@ -1,0 +1,91 @@
+package substitute
+
+import (
+	"io"
+	"sync"
+)
+
+const (
+	aheadSize = 128 << 10 // bytes of a piece
+	aheadMax  = 8         // pieces
+)
+
+// ahead reads a stream in a goroutine of its own, a few pieces ahead of who
+// reads it, so that decompressing goes on while files are written and hashed.
+type ahead struct {
+	full chan piece    // in order; closed after the last
+	free chan []byte   // memory of pieces; bounds how many there are
+	stop chan struct{} // closed when nobody reads any more
+	work sync.WaitGroup
+
+	cur  []byte // of buf, not yet read
+	buf  []byte
+	last error // what the stream ended with
+}
+
+// piece is what one Read gave.
+type piece struct {
+	buf []byte
+	n   int
+	err error
+}
+
+// readAhead begins to read r. close ends that.
+func readAhead(r io.Reader) *ahead {
+	a := &ahead{full: make(chan piece, aheadMax), free: make(chan []byte, aheadMax), stop: make(chan struct{})}
+	for range aheadMax {
+		a.free <- nil
+	}
+	a.work.Go(func() { a.run(r) })
+	return a
+}
+
+func (a *ahead) run(r io.Reader) {
+	defer close(a.full)
+	for {
+		var p piece
+		select {
+		case p.buf = <-a.free:
+		case <-a.stop:
+			return
+		}
+		if p.buf == nil {
+			p.buf = make([]byte, aheadSize)
+		}
+		// Decoders give little at a time.
+		for p.n < len(p.buf) && p.err == nil {
+			var n int
+			n, p.err = r.Read(p.buf[p.n:])
+			p.n += n
+		}
+		a.full <- p // there is room: there are no more pieces than that
+		if p.err != nil {
+			return
+		}
+	}
+}
+
+// Read implements io.Reader. Its error is r's own.
+func (a *ahead) Read(b []byte) (int, error) {
+	for len(a.cur) == 0 {
+		if a.last != nil {
+			return 0, a.last
+		}
+		if a.buf != nil {
+			a.free <- a.buf // there is room
+			a.buf = nil
+		}
+		p := <-a.full
+		a.buf, a.cur, a.last = p.buf, p.buf[:p.n], p.err
+	}
+	n := copy(b, a.cur)
+	a.cur = a.cur[n:]
+	return n, nil
+}
+
+// close returns when r is not being read any more. A Read of r that is under
+// way must be made to end by other means.
+func (a *ahead) close() {
+	close(a.stop)
+	a.work.Wait()
+}

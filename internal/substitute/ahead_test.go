@@ -1,0 +1,58 @@
+package substitute
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+)
+
+func TestAhead(t *testing.T) {
+	content := make([]byte, 3*aheadMax*aheadSize+17)
+	rand.NewChaCha8([32]byte{1}).Read(content)
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		r    io.Reader
+		want []byte
+		err  error
+	}{
+		"whole":           {bytes.NewReader(content), content, nil},
+		"error with data": {iotest.DataErrReader(bytes.NewReader(content)), content, nil},
+		"small pieces":    {iotest.HalfReader(bytes.NewReader(content)), content, nil},
+		"empty":           {bytes.NewReader(nil), nil, nil},
+		"broken":          {io.MultiReader(bytes.NewReader(content[:aheadSize+1]), iotest.ErrReader(broken)), content[:aheadSize+1], broken},
+	} {
+		a := readAhead(c.r)
+		got, err := io.ReadAll(a)
+		if !bytes.Equal(got, c.want) || !errors.Is(err, c.err) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if _, again := a.Read(make([]byte, 1)); !errors.Is(again, either(c.err, io.EOF)) {
+			t.Errorf("%s: then %v", name, again)
+		}
+		a.close()
+	}
+}
+
+// endless is a stream that counts what is read of it.
+type endless struct{ n int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.n += len(p)
+	return len(p), nil
+}
+
+// TestAheadIsBounded leaves a stream in the middle.
+func TestAheadIsBounded(t *testing.T) {
+	var e endless
+	a := readAhead(&e)
+	if _, err := io.CopyN(io.Discard, a, 3*aheadSize); err != nil {
+		t.Fatal(err)
+	}
+	a.close()
+	if e.n > (3+aheadMax)*aheadSize {
+		t.Errorf("%d bytes were read for %d", e.n, 3*aheadSize)
+	}
+}
