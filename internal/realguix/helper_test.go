@@ -23,7 +23,7 @@ import (
 )
 
 // limit bounds one test.
-const limit = 4 * time.Minute
+const limit = 5 * time.Minute
 
 // world is a machine with its keys and a running test's context.
 type world struct {
@@ -33,7 +33,7 @@ type world struct {
 	key *guixsig.PrivateKey // of the server, in the ACL
 }
 
-// start gives the test a machine, or skips it.
+// start gives the test a machine, or skips it where ERSATZ_GUIX_ROOT names none.
 func start(t *testing.T) *world {
 	t.Helper()
 	root := os.Getenv(EnvRoot)

@@ -17,4 +17,6 @@ mount --bind "${GNU:-$DIR/gnu}" gnu
 mount --bind "$DIR/var-guix" var/guix
 mkdir -p gnu/store
 chmod 0755 gnu
-exec chroot . sh -c 'echo ready && exec cat >/dev/null'
+# Waiting, a shell also takes note of the orphans that end: they would be dead
+# processes in /proc otherwise.
+exec chroot . sh -c 'exec 3<&0 && echo ready && { cat <&3 >/dev/null & wait $!; }'

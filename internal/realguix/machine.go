@@ -111,8 +111,65 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", pid, "-m", "-p", "-r", "-w", "--", name}, args...)...)
 	cmd.Env = []string{"PATH=" + path, "HOME=/root", "USER=root", "LC_ALL=C.UTF-8"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error { return killWithin(cmd.Process.Pid) }
 	return cmd
+}
+
+// killWithin kills the process group of nsenter, which ends when it has seen
+// its child end. If nsenter were killed too, the child would be left to
+// process 1 of the host, and a dead process to the machine if that one does
+// not look after orphans.
+func killWithin(nsenter int) error {
+	killed := false
+	for range 1000 { // until none is left that could fork
+		members, err := groupMembers(nsenter)
+		if err != nil {
+			return err
+		}
+		if len(members) == 0 {
+			break
+		}
+		killed = true
+		for _, pid := range members {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+	}
+	if killed {
+		return nil
+	}
+	return syscall.Kill(-nsenter, syscall.SIGKILL) // it has no child yet
+}
+
+// groupMembers returns the processes of a group that are alive, but for its
+// leader.
+func groupMembers(group int) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	var members []int
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// Fields 3 and 5 of proc_pid_stat(5) are state and group.
+		_, rest, _ := strings.Cut(string(text), ") ")
+		f := strings.Fields(rest)
+		if len(f) < 3 || f[0] == "Z" || f[0] == "X" || f[2] != strconv.Itoa(group) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			return nil, err
+		}
+		if pid != group {
+			members = append(members, pid)
+		}
+	}
+	return members, nil
 }
 
 // Run runs a command in the machine and returns what it prints, on both

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +58,16 @@ func TestCommandIsKilledWithItsChildren(t *testing.T) {
 	w.until("no child runs", func() bool {
 		pids, err := w.Processes("sleep 1001")
 		return err == nil && len(pids) == 0
+	})
+	w.until("the dead are gone", func() bool {
+		stats, err := filepath.Glob(w.Path("/proc/[0-9]*/stat"))
+		w.check(err)
+		for _, name := range stats {
+			if text, err := os.ReadFile(name); err == nil && strings.Contains(string(text), ") Z ") {
+				return false
+			}
+		}
+		return true
 	})
 }
 
