@@ -86,7 +86,12 @@ func (e *examination) findDaemon() daemon {
 			continue
 		}
 		comm, err := os.ReadFile(e.path(filepath.Join("/proc", entry.Name(), "comm")))
-		if err == nil && strings.TrimSpace(string(comm)) == "guix-daemon" {
+		if err != nil || strings.TrimSpace(string(comm)) != "guix-daemon" {
+			continue
+		}
+		// That of a process which has ended and was not waited for is empty.
+		line, err := os.ReadFile(e.path(filepath.Join("/proc", entry.Name(), "cmdline")))
+		if err == nil && len(line) > 0 {
 			d.pid = pid
 		}
 	}

@@ -59,7 +59,8 @@ func sound(t *testing.T, server string) *machine {
 	m.write("var/lib/ersatz/x", "", 0o644)
 	m.write("gnu/store/x", "", 0o644)
 	m.daemon(100, "PATH=/bin\x00GUIX=/usr/local/bin/ersatz-guix\x00", "guix-daemon\x00--substitute-urls="+server+"\x00")
-	m.daemon(222, "", "") // its child
+	m.daemon(222, "", "guix-daemon\x00") // its child
+	m.daemon(50, "", "")                 // one that ended and was not waited for
 	return m
 }
 
