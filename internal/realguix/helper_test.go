@@ -180,16 +180,20 @@ func (w *world) wantInstalled(item Item, uid uint32) {
 }
 
 func checkMeta(name string, fi fs.FileInfo, uid uint32) error {
-	st := fi.Sys().(*syscall.Stat_t)
 	perm := fi.Mode().Perm()
 	switch {
 	case fi.ModTime().Unix() != 1:
 		return fmt.Errorf("%s: modification time %v", name, fi.ModTime())
-	case st.Uid != uid:
-		return fmt.Errorf("%s: owner %d, not %d", name, st.Uid, uid)
 	case fi.Mode().Type() == fs.ModeSymlink:
 	case fi.IsDir() && perm != 0o555, perm != 0o555 && perm != 0o444:
 		return fmt.Errorf("%s: permissions %v", name, fi.Mode())
+	}
+	return checkOwner(fi, uid)
+}
+
+func checkOwner(fi fs.FileInfo, uid uint32) error {
+	if st := fi.Sys().(*syscall.Stat_t); st.Uid != uid {
+		return fmt.Errorf("%s: owner %d, not %d", fi.Name(), st.Uid, uid)
 	}
 	return nil
 }
