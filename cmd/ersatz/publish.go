@@ -63,7 +63,7 @@ seconds.`,
 	f.StringVar(&p.publicKey, "public-key", "/etc/guix/signing-key.pub", "`FILE` with the public key")
 	f.StringVar(&p.privateKey, "private-key", "/etc/guix/signing-key.sec", "`FILE` with the private key")
 	f.StringVar(&p.ipfs, "ipfs", "", "put blocks into the IPFS daemon whose RPC is at `URL`, such as http://127.0.0.1:5001")
-	f.StringArrayVar(&p.roots, "bake-roots", nil, "bake at start what `PROFILE|FILE`, a link into the store or a list of paths, refers to (repeatable)")
+	f.StringArrayVar(&p.roots, "bake-roots", nil, "bake ahead what `PROFILE|FILE`, a link into the store or a list of paths, refers to, also when that changes (repeatable)")
 	f.StringVar(&p.store, "store", storepath.Guix, "`DIR` of the store")
 	f.StringVar(&p.state, "state", "/var/guix", "`DIR` that holds the store's database")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -138,17 +138,14 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	var cache *bake.Cache
-	var roots []storepath.Path
 	if p.cache != "" {
 		if err := who.canWrite(p.cache); err != nil {
 			return fmt.Errorf("cache %w", err)
 		}
 		for _, name := range p.roots {
-			more, err := bake.RootsOf(db, name)
-			if err != nil {
+			if _, err := bake.RootsOf(db, name); err != nil {
 				return err
 			}
-			roots = append(roots, more...)
 		}
 		if cache, err = bake.Open(p.cache, db, key, host, plan.bake); err != nil {
 			return err
@@ -169,9 +166,7 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 	if cache != nil {
 		group.Go(func() error { return cache.Run(ctx) })
 		group.Go(func() error {
-			if err := cache.BakeClosure(ctx, roots); err != nil && ctx.Err() == nil {
-				log.ErrorContext(ctx, "baking ahead", slog.Any("error", err))
-			}
+			cache.BakeAhead(ctx, p.roots)
 			return nil
 		})
 	}

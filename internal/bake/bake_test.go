@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,6 +252,44 @@ func TestBakeClosure(t *testing.T) {
 		}
 		if err := c.BakeClosure(t.Context(), []storepath.Path{storePath(t, s.store, strings.Repeat("x", 32)+"-none")}); err == nil {
 			t.Error("a root that is not valid was taken")
+		}
+	})
+}
+
+// TestBakeAhead follows a profile that comes to lead elsewhere, with a time in
+// between when it leads nowhere.
+func TestBakeAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		first, second := s.add("first", nil, []byte("first")), s.add("second", nil, []byte("second"))
+		profile := filepath.Join(t.TempDir(), "profile")
+		lead := func(to string) {
+			if err := errors.Join(os.RemoveAll(profile), os.Symlink(to, profile)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lead(first.Path.String())
+		c := s.open(Options{})
+		defer s.close(c)
+		s.run(c, func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*rootsEvery-time.Minute)
+			defer cancel()
+			var work sync.WaitGroup
+			work.Go(func() { c.BakeAhead(ctx, []string{profile}) })
+			synctest.Wait()
+			if !c.has(first.Path.Hash) || c.has(second.Path.Hash) {
+				t.Error("not the first alone is baked at once")
+			}
+			lead("/nowhere")
+			time.Sleep(rootsEvery + time.Minute)
+			lead(second.Path.String())
+			work.Wait()
+		})
+		if !c.has(second.Path.Hash) {
+			t.Error("the second is not baked")
+		}
+		if log := s.log.String(); !strings.Contains(log, "baking ahead") {
+			t.Errorf("nothing is said of the link to nowhere:\n%s", log)
 		}
 	})
 }

@@ -2,10 +2,14 @@ package bake
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"ersatz/internal/storedb"
 	"ersatz/storepath"
@@ -13,6 +17,46 @@ import (
 
 // maxRoots bounds the lines of a file of roots.
 const maxRoots = 1_000_000
+
+// rootsEvery is how often BakeAhead looks whether names stand for other items,
+// as a profile does after each update.
+const rootsEvery = 10 * time.Minute
+
+// BakeAhead bakes the closures of what names stand for (see RootsOf), and again
+// when they stand for something else, until ctx ends. Run is under way
+// meanwhile. What goes wrong is logged and tried again.
+func (c *Cache) BakeAhead(ctx context.Context, names []string) {
+	tick := time.NewTicker(rootsEvery)
+	defer tick.Stop()
+	var done []storepath.Path
+	for {
+		roots, err := c.allRoots(names)
+		if err == nil && !slices.Equal(roots, done) {
+			if err = c.BakeClosure(ctx, roots); err == nil {
+				done = roots
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			c.log.ErrorContext(ctx, "baking ahead", slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Cache) allRoots(names []string) (roots []storepath.Path, err error) {
+	for _, name := range names {
+		more, err := RootsOf(c.store, name)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, more...)
+	}
+	return roots, nil
+}
 
 // RootsOf returns the store items that name stands for: the one that a profile
 // or another link, or a path in the store, leads to; or those that a file
