@@ -2,8 +2,10 @@
 # make demo     the whole path in one temporary folder
 # make check    every test; as root it installs what they need
 # make test     the quick tests, under the race detector
+# make bench    ersatz beside stock Guix; writes docs/benchmarks.md
+# make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time.
@@ -35,6 +37,10 @@ fuzz:
 
 bench:
 	go run ./internal/bench/cmd
+
+soak:
+	ERSATZ_LONG=1 go test -count=1 -timeout 1h ./eris
+	scripts/fuzz.sh 1m
 
 check:
 	scripts/check.sh

@@ -38,3 +38,18 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 }
+
+// FuzzUnits wants no panic, and nothing below zero, of what an operator types.
+func FuzzUnits(f *testing.F) {
+	for _, s := range []string{"", "3m", "30d", "10M", "10MiB", "1.5GB", "9223372036854775807E", "-1", "1e9", "٣d", "0x10", ".", "1..2k"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, err := parseTTL(s); err == nil && d < 0 {
+			t.Errorf("%q is %v", s, d)
+		}
+		if n, err := parseSize(s); err == nil && n < 0 {
+			t.Errorf("%q is %d", s, n)
+		}
+	})
+}
