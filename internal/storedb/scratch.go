@@ -76,9 +76,16 @@ func (s *Scratch) Register(ctx context.Context, i Info) error {
 
 // Forget removes an item, as a garbage collector does.
 func (s *Scratch) Forget(ctx context.Context, path string) error {
-	_, err := s.db.ExecContext(ctx, `DELETE FROM Refs WHERE referrer IN (SELECT id FROM ValidPaths WHERE path = ?)`, path)
-	if err == nil {
-		_, err = s.db.ExecContext(ctx, `DELETE FROM ValidPaths WHERE path = ?`, path)
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
 	}
-	return err
+	defer tx.Rollback() // nothing after Commit
+	if _, err := tx.ExecContext(ctx, `DELETE FROM Refs WHERE referrer IN (SELECT id FROM ValidPaths WHERE path = ?)`, path); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM ValidPaths WHERE path = ?`, path); err != nil {
+		return err
+	}
+	return tx.Commit()
 }

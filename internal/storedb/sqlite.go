@@ -16,7 +16,6 @@ type sqliteDB struct {
 	db       *sql.DB
 	hash     *sql.Stmt
 	path     *sql.Stmt
-	refs     *sql.Stmt
 	storeDir string
 }
 
@@ -38,8 +37,10 @@ func openSQLite(file, storeDir string) (*sqliteDB, error) {
 	}
 	// A range instead of LIKE, which would not use the index.
 	s.hash = prepare(`SELECT path FROM ValidPaths WHERE path >= ? AND path < ? LIMIT 1`)
-	s.path = prepare(`SELECT hash, coalesce(narSize, 0), coalesce(deriver, ''), registrationTime FROM ValidPaths WHERE path = ?`)
-	s.refs = prepare(`SELECT r.path FROM ValidPaths p JOIN Refs ON referrer = p.id JOIN ValidPaths r ON reference = r.id WHERE p.path = ? ORDER BY r.path`)
+	// One statement, since the collector may delete between two.
+	s.path = prepare(`SELECT p.hash, coalesce(p.narSize, 0), coalesce(p.deriver, ''), p.registrationTime, coalesce(r.path, '')
+		FROM ValidPaths p LEFT JOIN Refs ON referrer = p.id LEFT JOIN ValidPaths r ON reference = r.id
+		WHERE p.path = ? ORDER BY r.path`)
 	if err == nil {
 		_, err = s.byHash(context.Background(), "")
 		if errors.Is(err, ErrNotFound) {
@@ -64,24 +65,24 @@ func (s *sqliteDB) byHash(ctx context.Context, hash string) (path string, err er
 }
 
 func (s *sqliteDB) info(ctx context.Context, path string) (r record, err error) {
-	err = s.path.QueryRowContext(ctx, path).Scan(&r.hash, &r.narSize, &r.deriver, &r.registered)
-	if errors.Is(err, sql.ErrNoRows) {
-		return r, ErrNotFound
-	}
-	if err != nil {
-		return r, err
-	}
-	rows, err := s.refs.QueryContext(ctx, path)
+	rows, err := s.path.QueryContext(ctx, path)
 	if err != nil {
 		return r, err
 	}
 	defer rows.Close()
+	found := false
 	for rows.Next() {
 		var ref string
-		if err := rows.Scan(&ref); err != nil {
+		if err := rows.Scan(&r.hash, &r.narSize, &r.deriver, &r.registered, &ref); err != nil {
 			return r, err
 		}
-		r.references = append(r.references, ref)
+		found = true
+		if ref != "" { // else it refers to nothing
+			r.references = append(r.references, ref)
+		}
 	}
-	return r, rows.Err()
+	if err := rows.Err(); err != nil || found {
+		return r, err
+	}
+	return r, ErrNotFound
 }

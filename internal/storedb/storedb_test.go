@@ -70,6 +70,51 @@ func TestSQLite(t *testing.T) {
 	}
 }
 
+// TestCollected asks while items come and go: what is said of one is all of
+// one moment, and no item loses its references before itself.
+func TestCollected(t *testing.T) {
+	state := t.TempDir()
+	w, err := storedb.Create(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	a, b := path(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1-dep"), path(t, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb2-item")
+	if err := w.Register(t.Context(), storedb.Info{Path: a}); err != nil {
+		t.Fatal(err)
+	}
+	db, err := storedb.Open(storedb.Options{StateDir: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	done := make(chan error)
+	go func() {
+		var err error
+		for i := 0; i < 500 && err == nil; i++ {
+			err = errors.Join(w.Register(t.Context(), storedb.Info{Path: b, References: []storepath.Path{a}}),
+				w.Forget(t.Context(), b.String()))
+		}
+		done <- err
+	}()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+		got, err := db.Info(t.Context(), b)
+		if err != nil && !errors.Is(err, storedb.ErrNotFound) || err == nil && len(got.References) != 1 {
+			t.Errorf("references %v, %v", got.References, err)
+			<-done
+			return
+		}
+	}
+}
+
 func TestNoStore(t *testing.T) {
 	if _, err := storedb.Open(storedb.Options{StateDir: t.TempDir()}); err == nil {
 		t.Error("opened a store that is not there")
