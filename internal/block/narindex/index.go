@@ -37,6 +37,7 @@ const schema = `
 CREATE TABLE IF NOT EXISTS items (
 	id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, base TEXT NOT NULL, nar TEXT NOT NULL,
 	rows INTEGER NOT NULL, manifest TEXT);
+CREATE INDEX IF NOT EXISTS unput ON items(hash) WHERE manifest IS NULL;
 CREATE TABLE IF NOT EXISTS blocks (
 	ref INTEGER NOT NULL, item INTEGER NOT NULL, node INTEGER NOT NULL,
 	PRIMARY KEY (ref, item, node)) WITHOUT ROWID;`
@@ -128,8 +129,17 @@ func (x *Index) Item(ctx context.Context, hash string) (Item, error) {
 // the order of bytes, or an error that matches ErrNoItem. With unput, only
 // items count that have no manifest.
 func (x *Index) Next(ctx context.Context, after string, unput bool) (Item, error) {
-	return item(ctx, x.db, `SELECT `+itemColumns+` FROM items WHERE hash > ? AND (NOT ? OR manifest IS NULL)
-		ORDER BY hash LIMIT 1`, after, unput)
+	return item(ctx, x.db, nextQuery(unput), after)
+}
+
+// nextQuery is apart for the test that it reads no more than one row: the
+// putter asks after each bake.
+func nextQuery(unput bool) string {
+	where := ``
+	if unput {
+		where = ` AND manifest IS NULL`
+	}
+	return `SELECT ` + itemColumns + ` FROM items WHERE hash > ?` + where + ` ORDER BY hash LIMIT 1`
 }
 
 type queryer interface {

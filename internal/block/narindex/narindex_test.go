@@ -496,3 +496,16 @@ func commit(t *testing.T, x *Index, content []byte) error {
 	}
 	return w.Commit(t.Context(), c, n, "nar/zstd/x")
 }
+
+func TestNextReadsOneRow(t *testing.T) {
+	x := open(t)
+	for unput, want := range map[bool]string{false: "SEARCH items USING INDEX sqlite_autoindex_items_1 (hash>?)",
+		true: "SEARCH items USING INDEX unput (hash>?)"} {
+		var id, parent, unused int
+		var plan string
+		err := x.db.QueryRowContext(t.Context(), "EXPLAIN QUERY PLAN "+nextQuery(unput), "").Scan(&id, &parent, &unused, &plan)
+		if err != nil || plan != want {
+			t.Errorf("unput %v: %q, %v", unput, plan, err)
+		}
+	}
+}
