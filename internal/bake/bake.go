@@ -241,11 +241,12 @@ func exists(name string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// touchEvery is how old the time of the last request may be.
+// touchEvery is how old the time of the last request may be, or half the TTL if
+// that is less.
 const touchEvery = time.Hour
 
 // Touch notes that the item with a hash part was asked for now: the access
-// time of its narinfo, at most hourly.
+// time of its narinfo, at most once in touchEvery.
 func (c *Cache) Touch(hash string) {
 	if !storepath.ValidHash(hash) {
 		return
@@ -253,7 +254,7 @@ func (c *Cache) Touch(hash string) {
 	name := c.path(c.Narinfo(hash))
 	now := c.o.Now()
 	last, err := accessTime(name)
-	if err != nil || now.Sub(last) < touchEvery {
+	if err != nil || now.Sub(last) < min(touchEvery, c.o.TTL/2) {
 		return
 	}
 	atime, err := unix.TimeToTimespec(now)

@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
+	"ersatz/internal/durable"
 	"ersatz/storepath"
 )
 
@@ -294,6 +296,53 @@ func TestBakeAhead(t *testing.T) {
 	})
 }
 
+// A disk that was full, or a root that is not valid yet, keeps nothing from
+// being baked ahead for long.
+func TestBakeAheadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a, b := s.add("a", nil, []byte("a")), s.add("b", nil, []byte("b"))
+		s.collect(b.Path)
+		list := filepath.Join(t.TempDir(), "roots")
+		if err := os.WriteFile(list, []byte(b.Path.String()+"\n"+a.Path.String()+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		c := s.open(Options{Now: func() time.Time { return s.now.Add(time.Since(start)) }})
+		defer s.close(c)
+		s.run(c, func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			var work sync.WaitGroup
+			restore := durable.SetFaultForTest(func(string, string) error { return syscall.ENOSPC })
+			work.Go(func() { c.BakeAhead(ctx, []string{list}) })
+			synctest.Wait()
+			restore()
+			time.Sleep(rootsEvery + time.Second)
+			synctest.Wait()
+			if !c.has(a.Path.Hash) {
+				t.Error("not baked when the disk has room again")
+			}
+			if got := s.add("b2", nil, []byte("b")); got.NarHash != b.NarHash {
+				t.Error("b is another one")
+			}
+			if err := os.Mkdir(b.Path.String(), 0o755); err != nil {
+				t.Error(err)
+			}
+			if err := os.WriteFile(filepath.Join(b.Path.String(), "file0"), []byte("b"), 0o444); err != nil {
+				t.Error(err)
+			}
+			s.register(b.Path, nil)
+			time.Sleep(rootsEvery)
+			synctest.Wait()
+			if !c.has(b.Path.Hash) {
+				t.Error("not baked when it is valid again")
+			}
+			cancel()
+			work.Wait()
+		})
+	})
+}
+
 func TestRootsOf(t *testing.T) {
 	s := newSite(t)
 	a := s.add("a", nil, []byte("a"))
@@ -378,6 +427,13 @@ func TestTouch(t *testing.T) {
 		}
 		if after, err := os.Stat(name); err != nil || !after.ModTime().Equal(before.ModTime()) {
 			t.Errorf("the time of its content has changed: %v", err)
+		}
+		// Who asks all the time is noted in time, also with a short TTL.
+		c.o.TTL = time.Minute
+		s.now = s.now.Add(c.o.TTL)
+		c.Touch(info.Path.Hash)
+		if got, err := accessTime(name); err != nil || !got.Equal(s.now) {
+			t.Errorf("access time %v, want %v; %v", got, s.now, err)
 		}
 		c.Touch("../../etc/passwd")
 		c.Touch(strings.Repeat("0", 32))

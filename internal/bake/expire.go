@@ -52,6 +52,9 @@ func (c *Cache) Expire(ctx context.Context) error {
 		c.expireLeft(ctx),
 		strays(c.dir, c.Layout, c.o.Now().Add(-strayAge), func(name, hash string) error {
 			return c.claimed(hash, func() error {
+				if c.has(hash) {
+					return nil // baked meanwhile
+				}
 				c.log.InfoContext(ctx, "nar without narinfo removed", slog.String("file", name))
 				return durable.Remove(c.path(name))
 			})
@@ -129,6 +132,10 @@ func (c *Cache) expireOld(ctx context.Context, hash string) error {
 		return err // the store has it, or cannot be asked
 	}
 	return c.claimed(hash, func() error {
+		// The store took its time: somebody may have asked meanwhile.
+		if now, err := accessTime(c.path(c.Narinfo(hash))); err != nil || now.After(last) {
+			return err
+		}
 		base, err := c.base(ctx, hash)
 		if err != nil {
 			return err

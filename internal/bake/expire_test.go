@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -318,6 +319,72 @@ func TestIPFSBroken(t *testing.T) {
 	})
 }
 
+// An item that the daemon refuses keeps no other from being put, and one that
+// was broken is put when it is mended, by the same process.
+func TestIPFSRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		var all []storedb.Info
+		for i := range 3 {
+			all = append(all, s.add(fmt.Sprint("item", i), nil, random(byte(i), 100<<10)))
+			s.bake(Options{}, all[i].Path)
+		}
+		slices.SortFunc(all, func(a, b storedb.Info) int { return strings.Compare(a.Path.Hash, b.Path.Hash) })
+		s.spoil("nar/zstd/" + all[2].Path.Base())
+		k := &kubo{pinned: map[string]bool{}}
+		refused := 0
+		k.fail = func(command string) error {
+			if command == "dag/import" && refused < 3 && (len(k.calls) == 1 || len(k.pinned) > 0) {
+				refused++
+				return errors.New("no")
+			}
+			return nil
+		}
+		c := s.open(Options{IPFS: k.client(t)})
+		defer s.close(c)
+		s.run(c, func() {
+			time.Sleep(firstPutDelay + time.Second)
+			synctest.Wait()
+			if len(k.pinned) != 1 {
+				t.Errorf("%d pins beside an item that is refused", len(k.pinned))
+			}
+			if faults := s.fsck(FsckOptions{Repair: true}); !strings.Contains(faults, all[2].Path.Base()) {
+				t.Errorf("fsck:\n%s", faults)
+			}
+			if err := c.Bake(all[2].Path); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * expireEvery)
+			synctest.Wait()
+		})
+		if len(k.pinned) != 3 {
+			t.Errorf("%d pins in the end", len(k.pinned))
+		}
+	})
+}
+
+// An item that is removed while it is put leaves no pin.
+func TestIPFSRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		info := s.add("item", nil, random(1, 100<<10))
+		s.bake(Options{}, info.Path)
+		k := &kubo{pinned: map[string]bool{}}
+		c := s.open(Options{IPFS: k.client(t)})
+		defer s.close(c)
+		k.fail = func(command string) error {
+			if command == "dag/import" {
+				return c.index.Remove(t.Context(), info.Path.Hash)
+			}
+			return nil
+		}
+		s.run(c, func() {})
+		if len(k.pinned) != 0 || fmt.Sprint(k.calls[0]) != "dag/import" {
+			t.Errorf("%d pins after %q", len(k.pinned), k.calls)
+		}
+	})
+}
+
 // An item that is baked anew to other blocks takes the old ones out of IPFS.
 func TestIPFSReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -365,7 +432,7 @@ func TestKubo(t *testing.T) {
 	if _, err := c.bake(t.Context(), info.Path); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.putPass(t.Context(), map[string]bool{}); err != nil {
+	if _, err := c.putPass(t.Context(), "", map[string]bool{}); err != nil {
 		t.Fatal(err)
 	}
 	item, err := c.index.Item(t.Context(), info.Path.Hash)

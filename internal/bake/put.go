@@ -23,12 +23,23 @@ const (
 // ctx ends. What was not put then is put by the next process.
 func (c *Cache) putter(ctx context.Context) {
 	broken := map[string]bool{} // hash parts of items that are for fsck
+	cleared := time.Now()
 	delay := firstPutDelay
+	after := "" // the item that the daemon failed at, so that it keeps no other back
 	for {
-		err := c.putPass(ctx, broken)
+		if time.Since(cleared) >= expireEvery { // it may be mended
+			clear(broken)
+			cleared = time.Now()
+		}
+		failed, err := c.putPass(ctx, after, broken)
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil && after != "" {
+			after = ""
+			continue
+		}
+		after = failed
 		var again <-chan time.Time
 		wake := c.wake
 		if err == nil {
@@ -48,16 +59,16 @@ func (c *Cache) putter(ctx context.Context) {
 	}
 }
 
-// putPass puts all items that are not there yet. It returns the first error
-// of the daemon.
-func (c *Cache) putPass(ctx context.Context, broken map[string]bool) error {
-	for after := ""; ; {
+// putPass puts the items after the one with a hash part that are not there
+// yet. It returns the first error of the daemon, and at which item it was.
+func (c *Cache) putPass(ctx context.Context, after string, broken map[string]bool) (failed string, err error) {
+	for {
 		i, err := c.index.Next(ctx, after, true)
 		if errors.Is(err, narindex.ErrNoItem) {
-			return nil
+			return "", nil
 		}
 		if err != nil {
-			return err
+			return after, err
 		}
 		after = i.Hash
 		// A claimed item is being baked or removed: there is another pass
@@ -73,7 +84,7 @@ func (c *Cache) putPass(ctx context.Context, broken map[string]bool) error {
 			broken[i.Hash] = true
 			c.log.ErrorContext(ctx, "not put into IPFS: run fsck", slog.String("item", i.Base), slog.Any("error", err))
 		default:
-			return err
+			return i.Hash, err
 		}
 	}
 }
@@ -94,6 +105,9 @@ func (c *Cache) put(ctx context.Context, i narindex.Item) (err error) {
 		return err
 	}
 	if err := c.index.SetManifest(ctx, i.Hash, manifest); err != nil {
+		if errors.Is(err, narindex.ErrNoItem) { // fsck has removed it meanwhile
+			err = errors.Join(err, c.o.IPFS.Remove(ctx, manifest, content.Refs()))
+		}
 		return err
 	}
 	c.count(func(s *Status) { s.Put++ })

@@ -67,27 +67,49 @@ func (c *Cache) Bake(p storepath.Path) error {
 
 // BakeClosure bakes what roots refer to, directly or not, and the roots, as
 // far as it is not baked. Items wait until no client's item does. It returns
-// when a worker of Run has taken the last one.
+// when a worker of Run has taken the last one. A root that is not valid, which
+// is an error, keeps no other from being baked.
 func (c *Cache) BakeClosure(ctx context.Context, roots []storepath.Path) error {
-	paths, err := c.store.Closure(ctx, roots)
+	_, err := c.bakeClosure(ctx, roots)
+	return err
+}
+
+// bakeClosure is BakeClosure and reports whether items were left out that could
+// not be baked a short while ago.
+func (c *Cache) bakeClosure(ctx context.Context, roots []storepath.Path) (left bool, err error) {
+	var valid []storepath.Path
+	var errs []error
+	for _, p := range roots {
+		_, err := c.store.Info(ctx, p)
+		switch {
+		case err == nil:
+			valid = append(valid, p)
+		case !errors.Is(err, storedb.ErrNotFound):
+			return false, fmt.Errorf("baking ahead: %w", err)
+		case len(errs) < maxErrors:
+			errs = append(errs, fmt.Errorf("baking ahead: %w", err))
+		}
+	}
+	paths, err := c.store.Closure(ctx, valid)
 	if err != nil {
-		return fmt.Errorf("baking ahead: %w", err)
+		return false, fmt.Errorf("baking ahead: %w", err)
 	}
 	for _, p := range paths {
 		if c.has(p.Hash) {
 			continue
 		}
-		if wanted, _ := c.enlist(p.Hash); !wanted {
-			continue // somebody else's, or broken
+		if wanted, err := c.enlist(p.Hash); !wanted {
+			left = left || err != nil
+			continue // somebody else's, or it failed
 		}
 		select {
 		case c.roots <- p:
 		case <-ctx.Done():
 			c.dismiss(p.Hash)
-			return fmt.Errorf("baking ahead: %w", ctx.Err())
+			return left, fmt.Errorf("baking ahead: %w", ctx.Err())
 		}
 	}
-	return nil
+	return left, errors.Join(errs...)
 }
 
 // enlist reports whether the item with a hash part is to be queued: not if it

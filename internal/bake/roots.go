@@ -23,17 +23,19 @@ const maxRoots = 1_000_000
 const rootsEvery = 10 * time.Minute
 
 // BakeAhead bakes the closures of what names stand for (see RootsOf), and again
-// when they stand for something else, until ctx ends. Run is under way
-// meanwhile. What goes wrong is logged and tried again.
+// when they stand for something else or an item could not be baked, until ctx
+// ends. Run is under way meanwhile. What goes wrong is logged and tried again.
 func (c *Cache) BakeAhead(ctx context.Context, names []string) {
 	tick := time.NewTicker(rootsEvery)
 	defer tick.Stop()
 	var done []storepath.Path
+	left, failed := false, 0
 	for {
 		roots, err := c.allRoots(names)
-		if err == nil && !slices.Equal(roots, done) {
-			if err = c.BakeClosure(ctx, roots); err == nil {
-				done = roots
+		now := c.Status().Failed
+		if err == nil && (left || failed != now || !slices.Equal(roots, done)) {
+			if left, err = c.bakeClosure(ctx, roots); err == nil {
+				done, failed = roots, now
 			}
 		}
 		if err != nil && ctx.Err() == nil {
