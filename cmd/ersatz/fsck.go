@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -79,7 +80,7 @@ func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
 			printErr = err
 		}
 	}
-	o := bake.FsckOptions{NarPath: f.narPath, Repair: f.repair, Progress: bar.set}
+	o := bake.FsckOptions{NarPath: strings.Trim(f.narPath, "/"), Repair: f.repair, Progress: bar.set}
 	err = bake.Fsck(ctx, dir, acl, o, report)
 	bar.clear()
 	switch {

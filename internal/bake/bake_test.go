@@ -302,11 +302,18 @@ func TestBakeAheadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		a, b := s.add("a", nil, []byte("a")), s.add("b", nil, []byte("b"))
-		s.collect(b.Path)
+		late := storePath(t, s.store, strings.Repeat("1", 32)+"-late")
 		list := filepath.Join(t.TempDir(), "roots")
-		if err := os.WriteFile(list, []byte(b.Path.String()+"\n"+a.Path.String()+"\n"), 0o644); err != nil {
-			t.Fatal(err)
+		write := func(roots ...storepath.Path) {
+			var text strings.Builder
+			for _, p := range roots {
+				fmt.Fprintln(&text, p)
+			}
+			if err := os.WriteFile(list, []byte(text.String()), 0o644); err != nil {
+				t.Error(err)
+			}
 		}
+		write(a.Path)
 		start := time.Now()
 		c := s.open(Options{Now: func() time.Time { return s.now.Add(time.Since(start)) }})
 		defer s.close(c)
@@ -322,20 +329,20 @@ func TestBakeAheadAgain(t *testing.T) {
 			if !c.has(a.Path.Hash) {
 				t.Error("not baked when the disk has room again")
 			}
-			if got := s.add("b2", nil, []byte("b")); got.NarHash != b.NarHash {
-				t.Error("b is another one")
-			}
-			if err := os.Mkdir(b.Path.String(), 0o755); err != nil {
-				t.Error(err)
-			}
-			if err := os.WriteFile(filepath.Join(b.Path.String(), "file0"), []byte("b"), 0o444); err != nil {
-				t.Error(err)
-			}
-			s.register(b.Path, nil)
+			write(late, b.Path)
 			time.Sleep(rootsEvery)
 			synctest.Wait()
 			if !c.has(b.Path.Hash) {
-				t.Error("not baked when it is valid again")
+				t.Error("not baked beside a root that is not valid")
+			}
+			if err := os.WriteFile(late.String(), nil, 0o444); err != nil {
+				t.Error(err)
+			}
+			s.register(late, nil)
+			time.Sleep(rootsEvery)
+			synctest.Wait()
+			if !c.has(late.Hash) {
+				t.Error("not baked when it is valid")
 			}
 			cancel()
 			work.Wait()

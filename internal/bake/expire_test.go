@@ -152,6 +152,7 @@ type kubo struct {
 	pinned map[string]bool
 	gone   int // blocks removed
 	bytes  int // of the last import
+	sent   int // bytes of the last command, done or not
 	calls  []string
 }
 
@@ -176,6 +177,7 @@ func (k *kubo) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer k.mu.Unlock()
 	command := strings.TrimPrefix(r.URL.Path, "/api/v0/")
 	k.calls = append(k.calls, command)
+	k.sent = len(body)
 	if k.fail != nil {
 		if err := k.fail(command); err != nil {
 			return nil, err
@@ -326,7 +328,7 @@ func TestIPFSRefused(t *testing.T) {
 		s := newSite(t)
 		var all []storedb.Info
 		for i := range 3 {
-			all = append(all, s.add(fmt.Sprint("item", i), nil, random(byte(i), 100<<10)))
+			all = append(all, s.add(fmt.Sprint("item", i), nil, random(byte(i), (i+1)*100<<10)))
 			s.bake(Options{}, all[i].Path)
 		}
 		slices.SortFunc(all, func(a, b storedb.Info) int { return strings.Compare(a.Path.Hash, b.Path.Hash) })
@@ -334,7 +336,8 @@ func TestIPFSRefused(t *testing.T) {
 		k := &kubo{pinned: map[string]bool{}}
 		refused := 0
 		k.fail = func(command string) error {
-			if command == "dag/import" && refused < 3 && (len(k.calls) == 1 || len(k.pinned) > 0) {
+			// Which item it is, its size says.
+			if over := k.sent - int(all[0].NarSize); command == "dag/import" && over > 0 && over < 90<<10 && refused < 3 {
 				refused++
 				return errors.New("no")
 			}

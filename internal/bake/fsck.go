@@ -98,6 +98,10 @@ func (c *checker) run(ctx context.Context) (err error) {
 	if err := narinfos(c.dir, func(string) error { total++; return nil }); err != nil {
 		return err
 	}
+	// Else each entry would seem broken, and be removed.
+	if total > 0 && !exists(c.path(c.narPath())) {
+		return fmt.Errorf("there are narinfos and no folder %s: are nars at another path?", c.narPath())
+	}
 	if c.before, err = c.settled(); err != nil {
 		return err
 	}

@@ -219,5 +219,10 @@ func TestFsckStops(t *testing.T) {
 		if err := Fsck(t.Context(), s.cache, s.acl(), FsckOptions{NarPath: "../x"}, nil); err == nil {
 			t.Error("a path of nars outside was taken")
 		}
+		// The wrong path is no reason to remove all entries.
+		o = FsckOptions{NarPath: "other", Repair: true}
+		if err := Fsck(t.Context(), s.cache, s.acl(), o, func(f Fault) { t.Error(f) }); err == nil {
+			t.Error("another path of nars was taken")
+		}
 	})
 }
