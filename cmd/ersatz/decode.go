@@ -61,7 +61,10 @@ func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
 	mix := fetch.New(sources, fetch.Options{Log: log})
 	r := eris.NewReader(ctx, c, mix, eris.ReaderOptions{})
 	defer r.Close()
-	bar := a.progress("decoding", -1)
+	var bar progress = noProgress{}
+	if !isTerminal(a.stdout) { // which would show bar and content mixed
+		bar = a.progress("decoding", -1)
+	}
 	_, err = r.WriteTo(io.MultiWriter(a.stdout, bar))
 	bar.Close()
 	return tellOrigins(ctx, log, mix.Stats(), err)

@@ -77,7 +77,12 @@ func (a *app) encode(ctx context.Context, size, secret, dir, name string) error 
 			return err
 		}
 		defer store.Close()
-		emit = func(b eris.Block) error { return store.Put(ctx, b.Ref, b.Data) }
+		emit = func(b eris.Block) error {
+			if err := store.Put(ctx, b.Ref, b.Data); err != nil {
+				return fmt.Errorf("%s: %w", dir, err)
+			}
+			return nil
+		}
 	}
 	bar := a.progress("encoding", length)
 	c, _, err := eris.Encode(io.TeeReader(content, bar), blockSize, key, emit)

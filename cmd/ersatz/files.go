@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,6 +33,8 @@ func (a *app) open(name string) (io.ReadCloser, int64, error) {
 	return f, fi.Size(), nil
 }
 
+var errTooLarge = errors.New("too large")
+
 // readAll reads a file, or standard input for "-", of at most max bytes.
 func (a *app) readAll(name string, max int64) ([]byte, error) {
 	f, _, err := a.open(name)
@@ -44,7 +47,7 @@ func (a *app) readAll(name string, max int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(b)) > max {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, max)
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", name, errTooLarge, max)
 	}
 	return b, nil
 }

@@ -25,7 +25,8 @@ func (a *app) keygenCommand() *cobra.Command {
 		Short: "Make a key pair for signing narinfos",
 		Long: `Make a key pair and write it to signing-key.pub and signing-key.sec in DIR (by
 default the current folder), in the format of "guix archive --generate-key".
-Guix keeps its own in /etc/guix. Existing files are never overwritten.`,
+DIR is made if it is missing. Guix keeps its own pair in /etc/guix. Existing
+files are never overwritten.`,
 		Example: `  ersatz keygen
   sudo ersatz keygen /etc/guix`,
 		Args: cobra.MaximumNArgs(1),
@@ -70,7 +71,7 @@ replaced in one step; it is made if it is missing.
 
 Without --acl it is $ERSATZ_ACL, else ` + defaultACL + `. On a Guix System whose list
 is part of the configuration, change the configuration instead.`,
-		Example: `  sudo ersatz authorize < signing-key.pub
+		Example: `  curl -s http://server.example:8080/signing-key.pub | sudo ersatz authorize
   ersatz authorize --acl test.acl signing-key.pub`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.run(func(_ *cobra.Command, args []string) error {
@@ -141,11 +142,19 @@ func readACL(path string) (guixsig.ACL, fs.FileMode, error) {
 	return acl, fi.Mode().Perm(), nil
 }
 
+// writeFile writes a file, whose folder is made if it is missing.
 func writeFile(path string, perm fs.FileMode, text []byte) error {
-	return durable.WriteFile(path, perm, func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
-	})
+	err := durable.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = durable.WriteFile(path, perm, func(w io.Writer) error {
+			_, err := w.Write(text)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
 }
 
 // dirArgs makes the shell offer folders for an argument.

@@ -35,19 +35,39 @@ type app struct {
 func (a *app) main(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	help := &helpWriter{w: a.stdout}
+	root.SetOut(help)
+	cmd, err := root.ExecuteContextC(ctx)
+	misused := err != nil && !a.started
+	switch {
+	case help.err != nil:
+		err, misused = help.err, false
+	case misused:
+		err = usageError(err)
+	}
 	if err == nil {
 		return exitOK
 	}
-	if !a.started {
-		err = usageError(err)
-	}
-	code := exitCode(err)
 	fmt.Fprintln(a.stderr, "ersatz: "+strings.TrimPrefix(err.Error(), "ersatz: "))
-	if !a.started {
-		fmt.Fprintln(a.stderr, "Try 'ersatz help' or 'ersatz COMMAND --help'.")
+	if misused {
+		fmt.Fprintf(a.stderr, "Usage: %s\nTry '%s --help'.\n", cmd.UseLine(), cmd.CommandPath())
 	}
-	return code
+	return exitCode(err)
+}
+
+// helpWriter keeps the error of what cobra prints and does not look after:
+// help, and scripts for completion.
+type helpWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (h *helpWriter) Write(p []byte) (int, error) {
+	n, err := h.w.Write(p)
+	if h.err == nil {
+		h.err = err
+	}
+	return n, err
 }
 
 // run is what each command's RunE is made with. Errors before it are the

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -59,12 +61,9 @@ func (a *app) narinfoSign(public, private, host, name string) error {
 			return err
 		}
 	}
-	text, err := a.readAll(name, narinfo.MaxSize)
+	text, _, err := a.readNarinfo(name)
 	if err != nil {
 		return err
-	}
-	if _, err := narinfo.Parse(text); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
 	}
 	signed, err := narinfo.SignGuix(text, key, host)
 	if err != nil {
@@ -72,6 +71,22 @@ func (a *app) narinfoSign(public, private, host, name string) error {
 	}
 	_, err = a.stdout.Write(signed)
 	return err
+}
+
+// readNarinfo reads and parses a file, or standard input for "-".
+func (a *app) readNarinfo(name string) ([]byte, *narinfo.Narinfo, error) {
+	text, err := a.readAll(name, narinfo.MaxSize)
+	if errors.Is(err, errTooLarge) {
+		err = fmt.Errorf("%w: %w", narinfo.ErrMalformed, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := narinfo.Parse(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return text, n, nil
 }
 
 // readKeyPair reads the private key and makes sure that it belongs to the
@@ -121,23 +136,31 @@ Without --acl the list is $ERSATZ_ACL, else ` + defaultACL + `.`,
 
 func (a *app) narinfoVerify(aclPath, name string) error {
 	acl, _, err := readACL(aclPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no list of authorized keys: %w (\"ersatz authorize\" makes it, --acl names another)", err)
+	}
 	if err != nil {
 		return err
 	}
-	text, err := a.readAll(name, narinfo.MaxSize)
+	_, n, err := a.readNarinfo(name)
 	if err != nil {
 		return err
-	}
-	n, err := narinfo.Parse(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
 	}
 	signed, err := n.VerifyGuix(acl)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, &refusal{n, err})
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s: %s: signed by %s, key %s, which is authorized\n", name, signed.StorePath, signed.Host, signed.Key)
+	_, err = fmt.Fprintf(a.stdout, "%s: %s: signed by %s, key %s, which is authorized\n", name, signed.StorePath, printable(signed.Host), signed.Key)
 	return err
+}
+
+// printable quotes what would do more to a terminal than be shown: the name of
+// the host is not signed, and anybody can write what they like there.
+func printable(s string) string {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
+		return q
+	}
+	return s
 }
 
 // refusal says in an operator's words why a narinfo is not to be trusted.
@@ -151,7 +174,7 @@ func (r *refusal) Error() string {
 	if err != nil {
 		return r.err.Error()
 	}
-	by := "signature by " + host
+	by := "signature by " + printable(host)
 	switch {
 	case errors.Is(r.err, narinfo.ErrUnauthorized):
 		return fmt.Sprintf("%s: key not in ACL: %s", by, sig.Key())

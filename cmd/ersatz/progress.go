@@ -18,12 +18,11 @@ type progress interface {
 // progress returns a bar on stderr if that is a terminal, of total bytes or,
 // with -1, without an end; else something that shows nothing.
 func (a *app) progress(what string, total int64) progress {
-	f, ok := a.stderr.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if !isTerminal(a.stderr) {
 		return noProgress{}
 	}
 	return progressbar.NewOptions64(total,
-		progressbar.OptionSetWriter(f),
+		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionThrottle(100*time.Millisecond),
@@ -31,6 +30,11 @@ func (a *app) progress(what string, total int64) progress {
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionFullWidth(),
 	)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 type noProgress struct{}

@@ -30,7 +30,6 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 		},
 	}
 	root.SetIn(a.stdin)
-	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	a.log.register(root)
 	root.AddCommand(

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -56,13 +57,20 @@ func (s blockSources) open() (sources []fetch.Source, open closers, err error) {
 }
 
 // tellOrigins says what came from where, and adds to an error that no source had a
-// block why those that may have had it were given up.
+// block which were asked, and why those that may have had it were given up.
 func tellOrigins(ctx context.Context, log *slog.Logger, stats []fetch.Stat, err error) error {
 	level := slog.LevelInfo
 	if len(stats) == 1 {
 		level = slog.LevelDebug // there is nothing to compare
 	}
 	missing := errors.Is(err, eris.ErrNotFound)
+	if missing {
+		names := make([]string, len(stats))
+		for i, s := range stats {
+			names[i] = s.Name
+		}
+		err = fmt.Errorf("%w in %s", err, strings.Join(names, ", "))
+	}
 	for _, s := range stats {
 		attrs := []slog.Attr{slog.String("source", s.Name), slog.Int64("blocks", s.Blocks), slog.Int64("bytes", s.Bytes)}
 		if s.Err != nil {
