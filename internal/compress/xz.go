@@ -103,27 +103,28 @@ func wrapXZ(what string, err error) error {
 // next reads up to the content of the next block; io.EOF means that there is
 // none.
 func (z *xzReader) next() error {
-	if z.blocks.hash == nil {
-		found, err := z.streamHeader()
+	for {
+		if z.blocks.hash == nil {
+			found, err := z.streamHeader()
+			if err != nil {
+				return wrapXZ("stream header", err)
+			}
+			if !found {
+				return io.EOF
+			}
+		}
+		z.start = z.in.n
+		size, err := z.in.ReadByte()
 		if err != nil {
-			return wrapXZ("stream header", err)
+			return wrapXZ("block header", err)
 		}
-		if !found {
-			return io.EOF
+		if size != 0 {
+			return wrapXZ("block header", z.blockHeader(size))
+		}
+		if err := z.index(); err != nil {
+			return wrapXZ("index", err)
 		}
 	}
-	z.start = z.in.n
-	size, err := z.in.ReadByte()
-	if err != nil {
-		return wrapXZ("block header", err)
-	}
-	if size != 0 {
-		return wrapXZ("block header", z.blockHeader(size))
-	}
-	if err := z.index(); err != nil {
-		return wrapXZ("index", err)
-	}
-	return z.next()
 }
 
 // streamHeader reads a stream's header and the zeros before it. It reports

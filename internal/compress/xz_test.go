@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"io"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/ulikunitz/xz"
@@ -52,6 +54,21 @@ func TestXZ(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestXZEmptyStreams reads streams without a block, of which each must not cost
+// a piece of the stack: a program whose stack is too large ends.
+func TestXZEmptyStreams(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 20))
+	// What "xz --check=none" makes of nothing.
+	one, err := hex.DecodeString("fd377a585a000000ff12d941000000001cdf442106729e7a010000000000595a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := bytes.Repeat(one, 100_000)
+	if got, err := unpack(bytes.NewReader(packed), "xz"); err != nil || len(got) > 0 {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 
