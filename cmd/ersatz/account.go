@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -60,7 +61,8 @@ func (a account) become() error {
 }
 
 // own makes a folder for the account, or gives it one that is root's and
-// empty. Others stay whose they are.
+// empty. Others stay whose they are, and so does what a link leads to: the
+// account may have made the link, to be given what is root's.
 func (a account) own(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -76,11 +78,22 @@ func (a account) own(dir string) error {
 	if os.Geteuid() != 0 || a.uid == 0 {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil || st.Uid != 0 {
+	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return os.Chown(dir, a.uid, a.gid)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Uid != 0 {
+		return err
+	}
+	if names, err := f.Readdirnames(1); len(names) > 0 || !errors.Is(err, io.EOF) {
+		return err // filled meanwhile
+	}
+	return f.Chown(a.uid, a.gid)
 }
 
 // canWrite says in an operator's words what keeps the account, which the

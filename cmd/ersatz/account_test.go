@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -42,7 +43,11 @@ func TestOwn(t *testing.T) {
 	if err := os.Chown(other, 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
-	for dir, want := range map[string]int{made: who.uid, empty: who.uid, full: 0, other: 12345} {
+	behind, link := filepath.Join(top, "behind"), filepath.Join(top, "link")
+	if err := errors.Join(os.Mkdir(behind, 0o755), os.Symlink(behind, link)); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]int{link: 0, made: who.uid, empty: who.uid, full: 0, other: 12345} {
 		if err := who.own(dir); err != nil || owner(t, dir) != want {
 			t.Errorf("%s: belongs to %d, want %d; %v", dir, owner(t, dir), want, err)
 		}
