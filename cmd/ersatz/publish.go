@@ -102,6 +102,9 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 	if err != nil {
 		return err
 	}
+	if fi, err := os.Stat(p.privateKey); err == nil && fi.Mode().Perm()&0o004 != 0 {
+		log.WarnContext(ctx, "everybody can read the private key", slog.String("file", p.privateKey))
+	}
 	listeners, err := p.listeners()
 	if err != nil {
 		return err

@@ -106,10 +106,16 @@ func (c *checker) run(ctx context.Context) (err error) {
 		return err
 	}
 	if exists(c.path(narindex.File)) || c.o.Repair {
+		made := !exists(c.path(narindex.File))
 		if c.index, err = narindex.Open(c.dir); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.index.Close()) }()
+		if made {
+			if err := c.giveIndex(); err != nil {
+				return err
+			}
+		}
 	} else if total > 0 {
 		if err := c.fault(narindex.File, "there is no index of blocks", nil); err != nil {
 			return err
@@ -130,6 +136,21 @@ func (c *checker) run(ctx context.Context) (err error) {
 		return ctx.Err()
 	}
 	return errors.Join(err, c.leftItems(ctx), c.extraRows(ctx), c.strayFiles(ctx))
+}
+
+// giveIndex gives an index that was made just now to the owner of the folder,
+// which is whom publish runs as; fsck may be run by root.
+func (c *checker) giveIndex() error {
+	var st unix.Stat_t
+	if err := unix.Stat(c.dir, &st); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.File, narindex.File + "-wal", narindex.File + "-shm"} {
+		if err := os.Lchown(c.path(name), int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // settled returns the time before which files that belong to nothing have been

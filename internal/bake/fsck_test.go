@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
@@ -194,6 +196,33 @@ func TestFsckBeside(t *testing.T) {
 		}
 		if err := w.Abort(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// An index that root makes anew is publish's, which runs as another.
+func TestFsckGivesIndex(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.bake(Options{}, s.add("item", nil, random(1, 100<<10)).Path)
+		if err := os.RemoveAll(filepath.Join(s.cache, narindex.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(s.cache, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		s.fsck(FsckOptions{Repair: true})
+		for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.File} {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(s.cache, name), &st); err != nil || st.Uid != 12345 {
+				t.Errorf("%s belongs to %d, %v", name, st.Uid, err)
+			}
+		}
+		if faults := s.fsck(FsckOptions{}); faults != "" {
+			t.Errorf("fsck:\n%s", faults)
 		}
 	})
 }
