@@ -184,7 +184,10 @@ func (c *choice) sortNars(b *build) {
 	slices.SortStableFunc(b.nars, func(x, y offer) int {
 		return cmp.Compare(cost(x.nar, size), cost(y.nar, size))
 	})
-	for _, o := range b.nars {
+	for i, o := range b.nars {
+		if o.nar.FileSize > math.MaxInt64 {
+			b.nars[i].nar.FileSize = 0 // the daemon breaks off at a larger number
+		}
 		if o.nar.Compression == b.content.method && o.nar.FileSize > 0 && o.nar.FileSize <= math.MaxInt64 {
 			b.content.size = int64(o.nar.FileSize)
 			break

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,11 +17,28 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ersatz/internal/transport/httpclient"
+	"ersatz/narinfo"
 	"ersatz/storepath"
 )
 
-// maxTexts bounds what one server may say in answer to one request, in bytes.
-const maxTexts = 256 << 20
+// Bounds of what is asked of servers for one request.
+const (
+	// maxTexts bounds what all servers together may answer, in bytes, and
+	// leastTexts what each of them may, however many there are.
+	maxTexts   = 256 << 20
+	leastTexts = 16 << 20
+
+	// maxKept bounds the narinfos that are cached, in bytes: real ones have
+	// some thousands.
+	maxKept = 64 << 10
+
+	// A server has as long as three stalls and a while per narinfo, which a
+	// line of 50 kbit/s holds: one that trickles would hold a build up for ever.
+	perNarinfo = 500 * time.Millisecond
+
+	// maxFailures is how many requests may fail before the rest is not sent.
+	maxFailures = 8
+)
 
 // answer is what one server says of one item.
 type answer struct {
@@ -46,6 +64,8 @@ func (s *Substituter) ask(ctx context.Context, paths []storepath.Path) [][]answe
 	var asked sync.WaitGroup
 	for j, l := range lookups {
 		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 3*s.o.Stall+time.Duration(len(l.missing))*perNarinfo)
+			defer cancel()
 			var group errgroup.Group
 			group.SetLimit(parallel)
 			for _, i := range l.missing {
@@ -64,10 +84,24 @@ func (s *Substituter) ask(ctx context.Context, paths []storepath.Path) [][]answe
 
 // lookup is what is still to be asked of a server.
 type lookup struct {
-	server  *server
-	missing []int // indices of paths
-	bytes   atomic.Int64
-	dead    atomic.Pointer[error] // why it is not asked for the rest
+	server   *server
+	missing  []int // indices of paths
+	most     int64 // bytes that it may answer
+	bytes    atomic.Int64
+	failures atomic.Int32
+	dead     atomic.Pointer[error] // why it is not asked for the rest
+}
+
+// kill has the server not asked for the rest. It reports whether it was asked
+// until now.
+func (l *lookup) kill(err error) bool { return l.dead.CompareAndSwap(nil, &err) }
+
+// count adds to what the server has answered.
+func (l *lookup) count(text []byte) error {
+	if l.bytes.Add(int64(len(text))) > l.most {
+		return fmt.Errorf("narinfos of more than %d bytes", l.most)
+	}
+	return nil
 }
 
 // slowMark is what stands in the cache, in place of an item's hash, for a
@@ -76,10 +110,9 @@ const slowMark = "slow"
 
 // known fills in what the cache says.
 func (s *Substituter) known(sv *server, column int, paths []storepath.Path, answers [][]answer) *lookup {
-	l := &lookup{server: sv}
+	l := &lookup{server: sv, most: max(maxTexts/int64(len(s.servers)), leastTexts)}
 	if _, slow := s.cache.get(sv, slowMark); slow {
-		err := errors.New("it did not answer in time a moment ago")
-		l.dead.Store(&err)
+		l.kill(errors.New("it did not answer in time a moment ago"))
 	}
 	for i, p := range paths {
 		e, ok := s.cache.get(sv, p.Hash)
@@ -89,38 +122,67 @@ func (s *Substituter) known(sv *server, column int, paths []storepath.Path, answ
 		case e.text == nil:
 			answers[i][column] = answer{sv, nil, fmt.Errorf("%w a short time ago", fs.ErrNotExist)}
 		default:
-			answers[i][column] = answer{sv, e.text, nil}
+			answers[i][column] = answer{sv, e.text, l.count(e.text)}
 		}
 	}
 	return l
 }
 
-// askOne asks a server for a narinfo and keeps the answer. A server that does
-// not answer at all is not asked for the rest, and if that took long, by no
-// other process for a while.
+// askOne asks a server for a narinfo, once more if the connection broke off,
+// and keeps the answer. A server that does not answer at all is not asked for
+// the rest, and if that took long, by no other process for a while.
 func (s *Substituter) askOne(ctx context.Context, l *lookup, p storepath.Path) answer {
 	sv := l.server
 	if dead := l.dead.Load(); dead != nil {
 		return answer{sv, nil, *dead}
 	}
 	text, ttl, err := s.get(ctx, sv, p.Hash+".narinfo")
+	if err != nil && brokeOff(err) && ctx.Err() == nil {
+		text, ttl, err = s.get(ctx, sv, p.Hash+".narinfo")
+	}
 	var status *errStatus
 	switch {
-	case err == nil && l.bytes.Add(int64(len(text))) > maxTexts:
-		return answer{sv, nil, fmt.Errorf("narinfos of more than %d bytes", maxTexts)}
-	case err == nil && sv.base.Scheme != "file":
-		s.cache.put(sv, p.Hash, text, ttl)
-	case errors.Is(err, fs.ErrNotExist) && sv.base.Scheme != "file":
-		s.cache.put(sv, p.Hash, nil, ttl)
-	case err != nil && ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &status):
-		if l.dead.CompareAndSwap(nil, &err) {
+	case err == nil:
+		if err = l.count(text); err != nil {
+			l.kill(err)
+			return answer{sv, nil, err}
+		}
+		if sv.base.Scheme != "file" && isNarinfo(text, p) {
+			s.cache.put(sv, p.Hash, text, ttl)
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		if sv.base.Scheme != "file" {
+			s.cache.put(sv, p.Hash, nil, ttl)
+		}
+	case errors.Is(err, context.Canceled) || errors.As(err, &status):
+	case waited(err) || unreachable(err) || l.failures.Add(1) >= maxFailures:
+		if l.kill(err) {
 			s.log.Warn("substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
 			if waited(err) {
 				s.cache.put(sv, slowMark, nil, slowTTL)
 			}
 		}
+	default:
+		s.log.Warn("narinfo cannot be read", slog.String("store_path", p.String()),
+			slog.String("server", sv.String()), slog.Any("error", err))
 	}
 	return answer{sv, text, err}
+}
+
+// isNarinfo reports whether a text is worth keeping. A page that a hotel's
+// network gives for everything would hide the item until it expires.
+func isNarinfo(text []byte, p storepath.Path) bool {
+	if len(text) > maxKept {
+		return false
+	}
+	n, err := narinfo.Parse(text)
+	return err == nil && n.StorePath == p.String()
+}
+
+// unreachable reports whether there was no connection at all.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 // waited reports whether a request failed because nothing came.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"unicode"
 
 	"ersatz/nixbase32"
 	"ersatz/storepath"
@@ -119,7 +120,8 @@ func (s *Substituter) query(ctx context.Context, names []string, info bool) stri
 		if !info {
 			continue
 		}
-		if signed.Deriver != "" {
+		// The daemon gives up all of the query at one that is no store path.
+		if _, err := storepath.ParseBase(p.Dir, signed.Deriver); err == nil {
 			fmt.Fprintf(&b, "%s/%s", p.Dir, signed.Deriver)
 		}
 		fmt.Fprintf(&b, "\n%d\n", len(signed.References))
@@ -185,7 +187,13 @@ func describe(p storepath.Path, err error) string {
 	return fmt.Sprintf("no substitute for %s:\n  %s", p, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 }
 
-// tell writes to people.
+// tell writes to people. Servers have a say in some messages, but none in what
+// else a terminal does.
 func (s *Substituter) tell(format string, args ...any) {
-	fmt.Fprintf(s.messages, format, args...)
+	io.WriteString(s.messages, strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, fmt.Sprintf(format, args...)))
 }
