@@ -1,6 +1,7 @@
 package substitute
 
 import (
+	"fmt"
 	"io"
 	"sync"
 )
@@ -55,7 +56,7 @@ func (a *ahead) run(r io.Reader) {
 		// Decoders give little at a time.
 		for p.n < len(p.buf) && p.err == nil {
 			var n int
-			n, p.err = r.Read(p.buf[p.n:])
+			n, p.err = readSafely(r, p.buf[p.n:])
 			p.n += n
 		}
 		a.full <- p // there is room: there are no more pieces than that
@@ -63,6 +64,17 @@ func (a *ahead) run(r io.Reader) {
 			return
 		}
 	}
+}
+
+// readSafely makes an error of a panic: decoders of other people read what
+// anybody may have sent, and one bad nar must not end the process.
+func readSafely(r io.Reader, b []byte) (n int, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			n, err = 0, fmt.Errorf("decoder: %v", v)
+		}
+	}()
+	return r.Read(b)
 }
 
 // Read implements io.Reader. Its error is r's own.

@@ -56,3 +56,27 @@ func TestAheadIsBounded(t *testing.T) {
 		t.Errorf("%d bytes were read for %d", e.n, 3*aheadSize)
 	}
 }
+
+// TestAheadPanic: a decoder's bug is the stream's error.
+func TestAheadPanic(t *testing.T) {
+	a := readAhead(readerFunc(func([]byte) (int, error) { panic("index out of range") }))
+	if _, err := a.Read(make([]byte, 1)); err == nil {
+		t.Error("no error")
+	}
+	a.close()
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestTextsAreBounded: what a server may answer to one request.
+func TestTextsAreBounded(t *testing.T) {
+	l := lookup{most: 10}
+	if err := l.count(make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+	if err := l.count(make([]byte, 1)); err == nil || !l.kill(err) || l.kill(err) || l.dead.Load() == nil {
+		t.Errorf("error %v", err)
+	}
+}
