@@ -85,6 +85,7 @@ func TestInvalid(t *testing.T) {
 		{name: "relative", text: "acl = etc/acl\n", want: "acl: \"etc/acl\" is no absolute path"},
 		{name: "relative in environment", env: "ERSATZ_STATE", value: "x", want: "ERSATZ_STATE"},
 		{name: "address", env: "ERSATZ_IPFS", value: "localhost:5001", want: "no http URL"},
+		{name: "query", env: "ERSATZ_IPFS", value: "http://localhost:5001/?x", want: "no http URL"},
 		{name: "level", text: "log = loud\n", want: "none of debug"},
 		{name: "level with offset", text: "log = info+3\n", want: "none of debug"},
 		{name: "every fault", text: "acl = a\nlog = loud\n", want: "none of debug"},
