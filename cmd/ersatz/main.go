@@ -50,7 +50,10 @@ func (a *app) main(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintln(a.stderr, "ersatz: "+strings.TrimPrefix(err.Error(), "ersatz: "))
 	if misused {
-		fmt.Fprintf(a.stderr, "Usage: %s\nTry '%s --help'.\n", cmd.UseLine(), cmd.CommandPath())
+		if cmd.HasParent() {
+			fmt.Fprintln(a.stderr, "Usage: "+cmd.UseLine())
+		}
+		fmt.Fprintf(a.stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	}
 	return exitCode(err)
 }

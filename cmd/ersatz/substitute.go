@@ -32,7 +32,7 @@ Settings are in /etc/ersatz/config, or in the environment: ERSATZ_ACL,
 ERSATZ_STATE, ERSATZ_IPFS, ERSATZ_LOG. None is needed.`,
 		Example: `  ersatz substitute --check
   sudo install packaging/ersatz-guix /usr/local/bin/ersatz-guix
-  sudo install -D packaging/guix-daemon-ersatz.conf \
+  sudo install -D -m 644 packaging/guix-daemon-ersatz.conf \
     /etc/systemd/system/guix-daemon.service.d/ersatz.conf`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {

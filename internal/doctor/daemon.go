@@ -20,7 +20,7 @@ type daemon struct {
 
 const wrapperAdvice = `install the wrapper and the drop-in, then restart the daemon:
 sudo install packaging/ersatz-guix /usr/local/bin/ersatz-guix
-sudo install -D packaging/guix-daemon-ersatz.conf /etc/systemd/system/guix-daemon.service.d/ersatz.conf
+sudo install -D -m 644 packaging/guix-daemon-ersatz.conf /etc/systemd/system/guix-daemon.service.d/ersatz.conf
 sudo systemctl daemon-reload && sudo systemctl restart guix-daemon`
 
 func (e *examination) checkDaemon() {
