@@ -128,6 +128,25 @@ const (
 	maxXZWindow = 64 << 20
 )
 
+// dictBudget bounds what the members or blocks of a stream make their decoder
+// allocate: a few bytes can ask for the whole window, over and over, and keep a
+// processor busy for nothing. Encoders put at least a window's content into a
+// member that is not the last.
+type dictBudget struct{ spent, content uint64 }
+
+const (
+	freeDicts       = 32 * maxXZWindow // bytes of dictionaries that need no content
+	dictsPerContent = 16               // bytes of them per byte of content so far
+)
+
+func (b *dictBudget) spend(dict uint64) error {
+	b.spent += dict
+	if b.spent > freeDicts && (b.spent-freeDicts)/dictsPerContent > b.content {
+		return fmt.Errorf("dictionaries of %d bytes for %d bytes of content", b.spent, b.content)
+	}
+	return nil
+}
+
 // Readable reports whether NewReader knows the method.
 func Readable(name string) bool {
 	switch name {

@@ -43,6 +43,7 @@ type lzipReader struct {
 	lzma   *lzma.Reader // nil between members
 	crc    hash.Hash32
 	size   uint64
+	dicts  dictBudget
 	begun  bool
 	sticky error
 }
@@ -83,6 +84,7 @@ func (z *lzipReader) Read(p []byte) (int, error) {
 		n, err := z.lzma.Read(p)
 		z.crc.Write(p[:n])
 		z.size += uint64(n)
+		z.dicts.content += uint64(n)
 		switch {
 		case errors.Is(err, io.EOF):
 			z.sticky = z.trailer()
@@ -113,6 +115,9 @@ func (z *lzipReader) header() error {
 	dict -= dict / 16 * uint32(code>>5)
 	if dict < minDict || dict > maxWindow {
 		return fmt.Errorf("lzip: dictionary of %d bytes, limits %d and %d", dict, minDict, maxWindow)
+	}
+	if err := z.dicts.spend(uint64(dict)); err != nil {
+		return fmt.Errorf("lzip: %w", err)
 	}
 	z.count = &countReader{in: z.in}
 	head := bytes.NewReader(lzmaHead(dict))

@@ -39,6 +39,7 @@ type xzReader struct {
 	start  uint64        // where the block began
 	block  xzBlock
 	blocks xzSums // of the blocks that were read
+	dicts  dictBudget
 	sticky error
 }
 
@@ -77,6 +78,7 @@ func (z *xzReader) Read(p []byte) (int, error) {
 		}
 		n, err := z.lzma.Read(p)
 		z.block.content += uint64(n)
+		z.dicts.content += uint64(n)
 		if z.check != nil {
 			z.check.Write(p[:n])
 		}
@@ -209,6 +211,9 @@ func (z *xzReader) blockHeader(code byte) error {
 	}
 	if dict > maxXZWindow {
 		return fmt.Errorf("dictionary of %d bytes, limit %d", dict, maxXZWindow)
+	}
+	if err := z.dicts.spend(uint64(dict)); err != nil {
+		return err
 	}
 	z.block = xzBlock{}
 	if z.check != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 
 	"github.com/ulikunitz/xz"
@@ -69,6 +70,39 @@ func TestXZEmptyStreams(t *testing.T) {
 	packed := bytes.Repeat(one, 100_000)
 	if got, err := unpack(bytes.NewReader(packed), "xz"); err != nil || len(got) > 0 {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// TestDictionaries reads files whose parts are all but empty and ask for the
+// largest window each: a few KiB would cost minutes.
+func TestDictionaries(t *testing.T) {
+	var member bytes.Buffer
+	w, err := compress.NewWriter(&member, compress.Method{Name: "lzip", Level: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	x, err := xz.WriterConfig{DictCap: 64 << 20}.NewWriter(&stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Write([]byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, one := range map[string][]byte{"lzip": member.Bytes(), "xz": stream.Bytes()} {
+		if _, err := unpack(bytes.NewReader(bytes.Repeat(one, 4)), name); err != nil {
+			t.Errorf("%s: a few: %v", name, err)
+		}
+		_, err := unpack(bytes.NewReader(bytes.Repeat(one, 100)), name)
+		if err == nil || !strings.Contains(err.Error(), "dictionaries") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
