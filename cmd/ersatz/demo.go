@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"ersatz/internal/demo"
@@ -22,8 +25,16 @@ The items are this program and a small folder, and each PATH.`,
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
+			if o.Level < 1 || o.Level > 19 {
+				return usageError(fmt.Errorf("--level: %d is not between 1 and 19", o.Level))
+			}
 			o.Paths = args
-			return demo.Run(ctx, a.stdout, o)
+			out := &checkedWriter{w: a.stdout}
+			err := demo.Run(ctx, out, o)
+			if err != nil && ctx.Err() != nil {
+				return fmt.Errorf("demo: %w", ctx.Err()) // and not what that brought about
+			}
+			return errors.Join(err, out.err)
 		}),
 	}
 	f := cmd.Flags()

@@ -35,7 +35,7 @@ type app struct {
 func (a *app) main(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	help := &helpWriter{w: a.stdout}
+	help := &checkedWriter{w: a.stdout}
 	root.SetOut(help)
 	cmd, err := root.ExecuteContextC(ctx)
 	misused := err != nil && !a.started
@@ -58,17 +58,17 @@ func (a *app) main(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-// helpWriter keeps the error of what cobra prints and does not look after:
-// help, and scripts for completion.
-type helpWriter struct {
+// checkedWriter keeps the first error for those who print and do not look after
+// it, as cobra does with help and scripts for completion.
+type checkedWriter struct {
 	w   io.Writer
 	err error
 }
 
-func (h *helpWriter) Write(p []byte) (int, error) {
-	n, err := h.w.Write(p)
-	if h.err == nil {
-		h.err = err
+func (c *checkedWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if c.err == nil {
+		c.err = err
 	}
 	return n, err
 }

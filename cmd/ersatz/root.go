@@ -25,6 +25,10 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			_, err := a.logger() // wrong in every command or in none
+			return err
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
