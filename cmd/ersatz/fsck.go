@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -104,6 +106,9 @@ func (f fsckFlags) keys(dir string) (guixsig.ACL, error) {
 		name = dir + "/signing-key.pub"
 	}
 	text, err := readFile(name)
+	if f.publicKey == "" && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w (either %s is no cache folder of publish, or --public-key is needed)", err, dir)
+	}
 	if err != nil {
 		return guixsig.ACL{}, err
 	}
