@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ersatz/narinfo"
 )
 
 // TestNumbersForTheDaemon: guix-daemon gives up a query, of any number of
@@ -112,5 +114,47 @@ func TestNoControlCharacters(t *testing.T) {
 	must(t, m.open().Substitute(t.Context(), strings.NewReader("substitute /\x1b[2Jx\u009b /b/c\n"), &out))
 	if strings.ContainsAny(m.messages.String(), "\x1b\u009b") {
 		t.Errorf("messages %q", m.messages.String())
+	}
+}
+
+// TestSlowServerWithManyNars: one that has been waited for in vain is not waited
+// for again while there is another, nor for the rest of a page that says why.
+func TestSlowServerWithManyNars(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request){
+		"silent": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"trickling page": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			for range 64 {
+				w.Write(bytes.Repeat([]byte{'x'}, 1100))
+				http.NewResponseController(w).Flush()
+				select {
+				case <-r.Context().Done():
+					return
+				case <-time.After(400 * time.Millisecond):
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			it := newItem(t, "item-1.0", tree(t, 1), "zstd:3")
+			server, slow := newServer(t), newServer(t)
+			server.add(t, it, key(t, 1))
+			for i := range 4 {
+				it.nars = append(it.nars, narinfo.Nar{URL: fmt.Sprintf("nar/%d", i), Compression: "zstd", FileSize: 1})
+			}
+			slow.add(t, it, key(t, 2))
+			slow.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if isNar(r) {
+					answer(w, r)
+				}
+				return isNar(r)
+			})
+			m := newMachine(t, slow.URL, server.URL)
+			start := time.Now()
+			m.wantInstalled(m.substitute(it)[0], it)
+			if took, n := time.Since(start), slow.count("GET /nar"); name == "silent" && n > 1 || took > 12*time.Second {
+				t.Errorf("it took %v and %d requests", took, n)
+			}
+		})
 	}
 }

@@ -42,6 +42,7 @@ func (e *localError) Unwrap() error { return e.error }
 type way struct {
 	uri         string // for people
 	compression string
+	server      *server // nil for blocks
 	// open begins to read the compressed nar and returns its size, -1 if
 	// unknown.
 	open func(ctx context.Context) (io.ReadCloser, int64, error)
@@ -118,7 +119,9 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 	ways := in.ways()
 	for round := 1; len(ways) > 0 && round <= 2; round++ {
 		var again []way
-		for _, w := range ways {
+		for len(ways) > 0 {
+			w := ways[0]
+			ways = ways[1:]
 			info, err := in.try(ctx, w)
 			if err == nil {
 				return info, nil
@@ -130,6 +133,9 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 			if brokeOff(err) {
 				again = append(again, w)
 			}
+			if waited(err) {
+				ways = behind(ways, w.server)
+			}
 			in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
 				slog.String("source", w.uri), slog.Any("error", err))
 		}
@@ -139,6 +145,20 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 		errs = append(errs, errors.New("no server offers its nar"))
 	}
 	return nar.Info{}, errors.Join(errs...)
+}
+
+// behind puts the ways to a server behind all others: one that has been waited
+// for in vain may offer a nar in many forms.
+func behind(ways []way, sv *server) []way {
+	var others, its []way
+	for _, w := range ways {
+		if w.server == sv {
+			its = append(its, w)
+		} else {
+			others = append(others, w)
+		}
+	}
+	return append(others, its...)
 }
 
 // brokeOff reports whether a connection ended too soon. A source that is slow,

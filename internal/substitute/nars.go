@@ -13,7 +13,7 @@ func (in *installation) narWay(o offer) way {
 		uri = u.String()
 	}
 	return way{
-		uri: uri, compression: o.nar.Compression,
+		uri: uri, compression: o.nar.Compression, server: o.server,
 		open: func(ctx context.Context) (io.ReadCloser, int64, error) {
 			body, size, resp, err := in.open(ctx, o.server, o.nar.URL)
 			if err != nil {

@@ -207,8 +207,14 @@ func readAll(body io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// drain reads what little may be left, so that the connection can be kept.
+// drainTime is how long a connection is worth waiting for.
+const drainTime = time.Second
+
+// drain reads what little may be left, so that the connection can be kept, if
+// that does not take long.
 func drain(body io.ReadCloser) {
+	late := time.AfterFunc(drainTime, func() { body.Close() })
+	defer late.Stop()
 	io.CopyN(io.Discard, body, 64<<10)
 	body.Close()
 }
