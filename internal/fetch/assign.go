@@ -3,6 +3,7 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -213,7 +214,8 @@ func (m *Mix) review(ctx context.Context, j *job) time.Duration {
 			next = min(next, m.stall-quiet)
 		} else {
 			c := s.calls[0]
-			m.drop(ctx, s, c.refs[min(c.given, len(c.refs)-1)], ErrStalled, now)
+			ref := c.refs[min(c.given, len(c.refs)-1)]
+			m.drop(ctx, s, ref, fmt.Errorf("block %s: %w", ref, ErrStalled), now)
 		}
 	}
 	m.assign(now)

@@ -150,7 +150,7 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 		block = new(make([]byte, eris.Size32KiB))
 	}
 	defer c.blocks.Put(block)
-	return 0, readFrames(resp.Body, (*block)[:size], len(refs), got)
+	return 0, readFrames(resp.Body, (*block)[:size], refs, got)
 }
 
 // retryAfter returns how long a busy server wants to be left alone, as far as
@@ -165,21 +165,21 @@ func retryAfter(h http.Header) time.Duration {
 
 // readFrames reads a response: per reference, in order, a length and a block.
 // Blocks are as long as block, which they are read into.
-func readFrames(r io.Reader, block []byte, n int, got func(int, []byte) error) error {
+func readFrames(r io.Reader, block []byte, refs []eris.Ref, got func(int, []byte) error) error {
 	var head [frameHead]byte
-	for i := range n {
+	for i, ref := range refs {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return fmt.Errorf("batch ends before block %d of %d: %w", i+1, n, unexpected(err))
+			return fmt.Errorf("batch ends before block %d of %d, %s: %w", i+1, len(refs), ref, unexpected(err))
 		}
 		switch length := binary.BigEndian.Uint32(head[:]); length {
 		case 0:
 			continue
 		case uint32(len(block)):
 		default:
-			return fmt.Errorf("batch: block %d of %d has %d bytes, not %d: %w", i+1, n, length, len(block), eris.ErrCorrupt)
+			return fmt.Errorf("batch: block %d of %d, %s, has %d bytes, not %d: %w", i+1, len(refs), ref, length, len(block), eris.ErrCorrupt)
 		}
 		if _, err := io.ReadFull(r, block); err != nil {
-			return fmt.Errorf("batch ends within block %d of %d: %w", i+1, n, unexpected(err))
+			return fmt.Errorf("batch ends within block %d of %d, %s: %w", i+1, len(refs), ref, unexpected(err))
 		}
 		if err := got(i, block); err != nil {
 			return err

@@ -47,7 +47,7 @@ func FuzzFrames(f *testing.F) {
 		n &= 7
 		again := make([]byte, 0, len(b))
 		next := 0
-		err := readFrames(bytes.NewReader(b), make([]byte, 1024), n, func(i int, block []byte) error {
+		err := readFrames(bytes.NewReader(b), make([]byte, 1024), make([]eris.Ref, n), func(i int, block []byte) error {
 			if i < next || i >= n || len(block) != 1024 {
 				t.Fatalf("block %d of %d after %d, %d bytes", i, n, next, len(block))
 			}

@@ -92,7 +92,7 @@ func TestHostileServers(t *testing.T) {
 		"other block":       {batch([]byte{0, 0, 4, 0}, make([]byte, 1024)), eris.ErrCorrupt, ""},
 		"length of another": {batch([]byte{0, 0, 128, 0}, make([]byte, 32768)), eris.ErrCorrupt, "has 32768 bytes, not 1024"},
 		"huge length":       {batch([]byte{255, 255, 255, 255}), eris.ErrCorrupt, "has 4294967295 bytes"},
-		"cut in a length":   {batch([]byte{0, 0, 0, 0, 0}), io.ErrUnexpectedEOF, "ends before block 2 of 3"},
+		"cut in a length":   {batch([]byte{0, 0, 0, 0, 0}), io.ErrUnexpectedEOF, "ends before block 2 of 3, " + eris.Ref{2}.String()},
 		"cut in a block":    {batch([]byte{0, 0, 4, 0, 1, 2, 3}), io.ErrUnexpectedEOF, "ends within block 1 of 3"},
 		"endless batch":     {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Type", batchType); endless(w) }, nil, ""},
 		"server error":      {status(500), nil, "batch of 3 blocks: 500"},
