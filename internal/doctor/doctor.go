@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"ersatz/internal/transport/httpclient"
 )
 
 // Level says how bad a finding is.
@@ -81,7 +83,7 @@ func (o Options) defaults() Options {
 		o.Timeout = 5 * time.Second
 	}
 	if o.Client == nil {
-		o.Client = uncheckedClient()
+		o.Client = httpclient.New(httpclient.Options{Idle: o.Timeout})
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,14 +25,6 @@ var oldest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 // defaultServers are those of guix-daemon 1.5.0.
 func defaultServers() []string {
 	return []string{"https://bordeaux.guix.gnu.org", "https://ci.guix.gnu.org"}
-}
-
-// uncheckedClient returns a client that checks no certificates, as substitutes
-// are fetched: the signature protects.
-func uncheckedClient() *http.Client {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-	return &http.Client{Transport: t}
 }
 
 // answer is what one server said.

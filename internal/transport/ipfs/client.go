@@ -17,6 +17,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"ersatz/internal/block"
 )
 
 // inFlight is how many blocks are asked for at once, by all calls of Fetch.
@@ -37,7 +39,7 @@ type Client struct {
 
 	api   string // "http://127.0.0.1:5001"
 	hc    *http.Client
-	slots chan []byte // one per request in flight, each with its memory
+	slots block.Slots
 }
 
 // New returns a client of the daemon whose RPC is at api, such as
@@ -60,10 +62,7 @@ func New(api string, hc *http.Client) (*Client, error) {
 		}}
 	}
 	base := strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/api/v0")
-	c := &Client{BlockTimeout: DefaultBlockTimeout, api: base, hc: hc, slots: make(chan []byte, inFlight)}
-	for range inFlight {
-		c.slots <- nil
-	}
+	c := &Client{BlockTimeout: DefaultBlockTimeout, api: base, hc: hc, slots: block.NewSlots(inFlight)}
 	return c, nil
 }
 

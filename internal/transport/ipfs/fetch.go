@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"ersatz/eris"
 )
 
@@ -22,34 +20,12 @@ const grace = 4 * time.Second
 // the daemon does not find within BlockTimeout counts as missing. Fetch
 // implements eris.Fetcher.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i, ref := range refs {
-		var buf []byte
-		select {
-		case buf = <-c.slots:
-		case <-ctx.Done():
-			// If a request ended the others, its error says more.
-			if err := g.Wait(); err != nil {
-				return err
-			}
-			return ctx.Err()
+	return c.slots.Fetch(ctx, size, refs, c.get, func(i int, block []byte) error {
+		if err := got(i, block); err != nil {
+			return fmt.Errorf("ipfs: %s: %w", c.api, err)
 		}
-		g.Go(func() error {
-			if len(buf) < int(size)+1 {
-				buf = make([]byte, int(size)+1)
-			}
-			defer func() { c.slots <- buf }()
-			block, err := c.get(ctx, ref, buf[:int(size)+1])
-			if err != nil || block == nil {
-				return err
-			}
-			if err := got(i, block); err != nil {
-				return fmt.Errorf("ipfs: %s: %w", c.api, err)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
+		return nil
+	})
 }
 
 // get reads a block into buf, which has room for one byte more than a block

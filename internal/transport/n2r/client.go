@@ -15,9 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"ersatz/eris"
+	"ersatz/internal/block"
 )
 
 // singles bounds the requests under way at a server that knows no batches.
@@ -38,7 +37,7 @@ type Client struct {
 	http    *http.Client
 	noBatch atomic.Bool
 	limit   atomic.Int32 // references that the server takes in one batch
-	slots   chan []byte  // one per request for a single block, each with its memory
+	slots   block.Slots  // for requests for single blocks
 	blocks  sync.Pool    // of *[]byte, a block each, for batches
 }
 
@@ -55,10 +54,7 @@ func New(base string, hc *http.Client) (*Client, error) {
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("block server %q is not a plain http or https URL", base)
 	}
-	c := &Client{base: strings.TrimSuffix(base, "/"), http: hc, slots: make(chan []byte, singles)}
-	for range singles {
-		c.slots <- nil
-	}
+	c := &Client{base: strings.TrimSuffix(base, "/"), http: hc, slots: block.NewSlots(singles)}
 	c.limit.Store(MaxBatch)
 	return c, nil
 }
@@ -99,7 +95,7 @@ func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	if start == len(refs) {
 		return nil
 	}
-	return c.single(ctx, size, refs[start:], func(i int, block []byte) error { return got(start+i, block) })
+	return c.slots.Fetch(ctx, size, refs[start:], c.get, func(i int, block []byte) error { return got(start+i, block) })
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -186,36 +182,6 @@ func readFrames(r io.Reader, block []byte, refs []eris.Ref, got func(int, []byte
 		}
 	}
 	return nil
-}
-
-// single asks for blocks one by one, several requests at a time. The first
-// error ends it.
-func (c *Client) single(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i, ref := range refs {
-		var buf []byte
-		select {
-		case buf = <-c.slots:
-		case <-ctx.Done():
-			// If a request ended the others, its error says more.
-			if err := g.Wait(); err != nil {
-				return err
-			}
-			return ctx.Err()
-		}
-		g.Go(func() error {
-			if len(buf) < int(size)+1 {
-				buf = make([]byte, int(size)+1)
-			}
-			defer func() { c.slots <- buf }()
-			block, err := c.get(ctx, ref, buf[:int(size)+1])
-			if err != nil || block == nil {
-				return err
-			}
-			return got(i, block)
-		})
-	}
-	return g.Wait()
 }
 
 // get reads a block into buf, which has room for one byte more than a block
