@@ -13,6 +13,7 @@ package narinfo
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ const (
 	MaxSize = 1 << 20
 	// MaxNars bounds how many nars one narinfo offers.
 	MaxNars = 64
+	// MaxSigs bounds its Sig lines, each of which costs a verification.
+	MaxSigs = 64
 )
 
 // ErrMalformed means that a text is no narinfo.
@@ -113,6 +116,9 @@ func (n *Narinfo) line(offset int, line string) error {
 	case "URL", "Compression", "FileSize", "FileHash":
 		return n.nar(name, value)
 	case "Sig":
+		if len(n.Sigs) == MaxSigs {
+			return fmt.Errorf("more than %d Sigs", MaxSigs)
+		}
 		n.Sigs = append(n.Sigs, value)
 		return nil
 	}
@@ -210,17 +216,26 @@ func number(s string) (uint64, error) {
 	return v, nil
 }
 
-// ParseHash reads "sha256:" and 52 characters of nixbase32 or 64 of
-// hexadecimal.
+// ParseHash reads "sha256:" and 52 characters of nixbase32, 64 of hexadecimal
+// or 44 of Base64; also Nix's "sha256-" and Base64.
 func ParseHash(s string) (h [32]byte, err error) {
-	text, ok := strings.CutPrefix(s, "sha256:")
-	if !ok {
-		return h, fmt.Errorf("%q is no sha256: hash", clip(s))
+	const name = "sha256"
+	text, colon := strings.CutPrefix(s, name+":")
+	sri := false
+	if !colon {
+		text, sri = strings.CutPrefix(s, name+"-")
 	}
 	var b []byte
-	if len(text) == hex.EncodedLen(len(h)) {
+	switch {
+	case !colon && !sri:
+		err = errors.New("another hash")
+	case len(text) == base64.StdEncoding.EncodedLen(len(h)):
+		b, err = base64.StdEncoding.Strict().DecodeString(text)
+	case sri:
+		err = errors.New("not in Base64")
+	case len(text) == hex.EncodedLen(len(h)):
 		b, err = hex.DecodeString(text)
-	} else {
+	default:
 		b, err = nixbase32.Decode(text)
 	}
 	if err != nil || len(b) != len(h) {

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"ersatz/guixsig"
 	"ersatz/narinfo"
 	"ersatz/nixsig"
+	"ersatz/storepath"
 )
 
 func nixKey(t *testing.T, s string) nixsig.PublicKey {
@@ -31,6 +33,12 @@ func otherKey(t *testing.T, name string) nixsig.SecretKey {
 	}
 	return k
 }
+
+// The NarHash of testdata/nix/text.narinfo in other spellings.
+const (
+	hexHash = "fe163d5117cb23ddf1e5472fe9dabfd36c70fc76bff49ba2ed54c5c119677737"
+	b64Hash = "/hY9URfLI93x5Ucv6dq/02xw/Ha/9Jui7VTFwRlndzc="
+)
 
 // TestNixNarinfo reads and verifies what Nix 2.8.0 has written into a binary
 // cache.
@@ -60,17 +68,128 @@ func TestNixNarinfo(t *testing.T) {
 		{"reference dropped", strings.Replace(text, "References: w320iz5b4848q2l7a7x8mw2vymm22ddg-b", "References: ", 1), []nixsig.PublicKey{key}, nixsig.ErrBadSignature},
 		{"URL changed", strings.Replace(text, "URL: nar/1", "URL: nar/2", 1), []nixsig.PublicKey{key}, nil},
 		{"a bad Sig before it", strings.Replace(text, "Sig: ", "Sig: nonsense\nSig: ", 1), []nixsig.PublicKey{key}, nil},
+		{"NarHash in hexadecimal", strings.Replace(text, "0dvpcwcw3ialxni9px5zfvy70v6kpzdfjbs7wpqxs8yb2x8ks5py", hexHash, 1), []nixsig.PublicKey{key}, nil},
+		{"NarHash in Base64", strings.Replace(text, "sha256:0dvpcwcw3ialxni9px5zfvy70v6kpzdfjbs7wpqxs8yb2x8ks5py", "sha256-"+b64Hash, 1), []nixsig.PublicKey{key}, nil},
+		{"a reference twice", strings.Replace(text, "ddg-b\n", "ddg-b w320iz5b4848q2l7a7x8mw2vymm22ddg-b\n", 1), []nixsig.PublicKey{key}, nil},
+		{"another path", strings.Replace(text, "fjs-a", "fjs-b", 1), []nixsig.PublicKey{key}, nixsig.ErrBadSignature},
+		{"another store", strings.Replace(text, "/nix/store", "/gnu/store", 1), []nixsig.PublicKey{key}, nixsig.ErrBadSignature},
+		{"no size", strings.Replace(text, "NarSize: 168\n", "", 1), []nixsig.PublicKey{key}, narinfo.ErrUnsigned},
 		{"unsigned", text[:strings.Index(text, "Sig: ")], []nixsig.PublicKey{key}, narinfo.ErrUnsigned},
 	} {
-		name, err := parse(t, []byte(c.text)).VerifyNix(c.keys)
-		if !errors.Is(err, c.want) || err == nil && name != key.Name {
-			t.Errorf("%s: %q, %v; want %v", c.name, name, err, c.want)
+		s, err := parse(t, []byte(c.text)).VerifyNix(c.keys)
+		if !errors.Is(err, c.want) || err == nil && s.NixKey.String() != key.String() {
+			t.Errorf("%s: %q, %v; want %v", c.name, s.NixKey.Name, err, c.want)
 		}
 	}
 	// Guix's rules know nothing of Sig lines.
 	if _, err := n.VerifyGuix(acl(t)); !errors.Is(err, narinfo.ErrUnsigned) {
 		t.Errorf("as Guix: %v", err)
 	}
+}
+
+// TestNixCovers: what Nix's signature does not cover is not in what
+// verification returns, wherever it stands.
+func TestNixCovers(t *testing.T) {
+	key := nixKey(t, string(read(t, "nix/key.pub")))
+	text := strings.Replace(string(read(t, "nix/text.narinfo")), "Sig: ", "Deriver: x.drv\nERISFormat: f\nERIS: urn:eris:X\nSig: ", 1)
+	n := parse(t, []byte(text))
+	s, err := n.VerifyNix([]nixsig.PublicKey{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Deriver != "" || s.ERIS != "" || s.ERISFormat != "" || s.Host != "" {
+		t.Errorf("covered: %+v", s)
+	}
+	if s.StorePath.String() != n.StorePath || s.NarHash != n.NarHash || !s.HasNarSize || s.NarSize != 168 || !s.Agrees(n) {
+		t.Errorf("signed %+v", s)
+	}
+	n.References[0] = "changed"
+	if s.References[0] != "w320iz5b4848q2l7a7x8mw2vymm22ddg-b" {
+		t.Error("the references are shared")
+	}
+}
+
+// TestSigLimit: each Sig line costs whoever verifies, so their number is
+// bounded.
+func TestSigLimit(t *testing.T) {
+	text := string(read(t, "nix/text.narinfo"))
+	many := strings.Repeat("Sig: x:y\n", narinfo.MaxSigs-1)
+	if n := parse(t, []byte(text+many)); len(n.Sigs) != narinfo.MaxSigs {
+		t.Errorf("%d Sigs", len(n.Sigs))
+	}
+	if _, err := narinfo.Parse([]byte(text + many + "Sig: x:y\n")); !errors.Is(err, narinfo.ErrMalformed) {
+		t.Errorf("more Sigs than the limit: %v", err)
+	}
+}
+
+// TestBothDialects signs one text for both, in either order.
+func TestBothDialects(t *testing.T) {
+	key, nix := newKey(t), otherKey(t, "both-1")
+	f := narinfo.Fields{
+		StorePath: storepath.Path{Dir: storepath.Nix, Hash: strings.Repeat("a", 32), Name: "x"}, NarHash: [32]byte{1}, NarSize: 7,
+		References: []string{strings.Repeat("c", 32) + "-c", strings.Repeat("b", 32) + "-b"}, ERISFormat: "f", ERIS: "urn:eris:X",
+	}
+	below, err := narinfo.SignGuix(f.Body(), key, "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	below = append(below, f.SignNix(nix)...)
+	above, err := narinfo.SignGuix(append(f.Body(), f.SignNix(nix)...), key, "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string][]byte{"below": below, "above": above} {
+		n := parse(t, text)
+		byGuix, err := n.VerifyGuix(guixsig.ACL{}.Add(key.Public()))
+		if err != nil || byGuix.ERIS != f.ERIS {
+			t.Errorf("Sig %s the Signature: %+v, %v", where, byGuix, err)
+		}
+		byNix, err := n.VerifyNix([]nixsig.PublicKey{nix.Public()})
+		if err != nil || byNix.ERIS != "" || byNix.StorePath != f.StorePath || !byNix.SameReferences(byGuix) {
+			t.Errorf("Sig %s the Signature: %+v, %v", where, byNix, err)
+		}
+	}
+}
+
+// FuzzVerifyNix changes one byte of a narinfo that Nix has signed: what is
+// accepted says the same in all that a signature covers, and what is not
+// covered is not there.
+func FuzzVerifyNix(f *testing.F) {
+	text := read(f, "nix/text.narinfo")
+	key, err := nixsig.ParsePublicKey(strings.TrimSpace(string(read(f, "nix/key.pub"))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	n, err := narinfo.Parse(text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	want, err := n.VerifyNix([]nixsig.PublicKey{key})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i, more := range []string{"", "Sig: a:b\n", "ERIS: x\nERISFormat: y\n", "Deriver: x\nX: y\n", "URL: a\n"} {
+		f.Add([]byte(more), uint16(i*97), byte(1))
+		f.Add([]byte(more), uint16(i*31+400), byte(0x20))
+	}
+	f.Fuzz(func(t *testing.T, more []byte, at uint16, flip byte) {
+		in := append(bytes.Clone(text), more...)
+		in[int(at)%len(in)] ^= flip
+		n, err := narinfo.Parse(in)
+		if err != nil {
+			return
+		}
+		s, err := n.VerifyNix([]nixsig.PublicKey{key})
+		if err != nil {
+			return
+		}
+		if s.StorePath != want.StorePath || s.NarHash != want.NarHash || s.NarSize != want.NarSize || !s.SameReferences(want) {
+			t.Fatalf("accepted as %+v:\n%s", s, in)
+		}
+		if s.ERIS != "" || s.ERISFormat != "" || s.Deriver != "" || s.NixKey.Name != key.Name {
+			t.Fatalf("covered: %+v:\n%s", s, in)
+		}
+	})
 }
 
 // nix runs a command of Nix on a store of the test's own, without a network.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"ersatz/guixsig"
@@ -21,7 +20,8 @@ var (
 	// StorePath, NarHash and References.
 	ErrUnsigned = errors.New("narinfo: unsigned")
 
-	// ErrUnauthorized means that the signature is by a key that the ACL lacks.
+	// ErrUnauthorized means that the signature is by a key that the ACL, or
+	// the list of Nix's keys, lacks.
 	ErrUnauthorized = errors.New("narinfo: signed by a key that is not in the ACL")
 
 	// ErrChanged means that the signature is over another text.
@@ -43,11 +43,17 @@ type Signed struct {
 	NarSize    uint64 // if HasNarSize
 	HasNarSize bool
 	References []string // last components of store paths
+
+	// What Nix's signatures do not cover.
 	Deriver    string
 	ERISFormat string
 	ERIS       string
-	Key        guixsig.PublicKey
-	Host       string // as the signer wrote it; proves nothing
+
+	// Who signed: by VerifyGuix, the key and the name that the signer gave the
+	// host, which proves nothing; by VerifyNix, NixKey.
+	Key    guixsig.PublicKey
+	Host   string
+	NixKey nixsig.PublicKey
 }
 
 // signedPart returns the length of the text that Guix's signature covers: all
@@ -169,42 +175,4 @@ func (s Signed) SameReferences(o Signed) bool { return sameSet(s.References, o.R
 func sameSet(a, b []string) bool {
 	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
 	return slices.Equal(slices.Compact(a), slices.Compact(b))
-}
-
-// Fingerprint returns what Nix signs (Nix, libstore/path-info.cc).
-func (n *Narinfo) Fingerprint() string {
-	dir := ""
-	if p, err := storepath.Parse(n.StorePath); err == nil {
-		dir = p.Dir
-	}
-	refs := make([]string, len(n.References))
-	for i, r := range n.References {
-		refs[i] = dir + "/" + r
-	}
-	slices.Sort(refs)
-	return strings.Join([]string{
-		"1", n.StorePath, FormatHash(n.NarHash), strconv.FormatUint(n.NarSize, 10), strings.Join(refs, ","),
-	}, ";")
-}
-
-// VerifyNix returns the name of the first of the keys that one of the Sig lines
-// is by. The error matches ErrUnauthorized or nixsig.ErrBadSignature.
-func (n *Narinfo) VerifyNix(keys []nixsig.PublicKey) (string, error) {
-	if len(n.Sigs) == 0 {
-		return "", fmt.Errorf("%w: no Sig", ErrUnsigned)
-	}
-	fingerprint := n.Fingerprint()
-	bad := fmt.Errorf("%w: none of %d Sig lines", ErrUnauthorized, len(n.Sigs))
-	for _, sig := range n.Sigs {
-		for _, k := range keys {
-			err := k.Verify(fingerprint, sig)
-			if err == nil {
-				return k.Name, nil
-			}
-			if errors.Is(err, nixsig.ErrBadSignature) {
-				bad = err
-			}
-		}
-	}
-	return "", bad
 }
