@@ -15,11 +15,17 @@ import (
 )
 
 // The worker protocol of guix-daemon (Guix 1.5.0, guix/store.scm and
-// nix/libstore/worker-protocol.hh), as far as two questions need it.
+// nix/libstore/worker-protocol.hh) and of nix-daemon (Nix 2.8,
+// libstore/worker-protocol.hh), as far as two questions need it.
 const (
-	magicClient     = 0x6e697863
-	magicDaemon     = 0x6478696f
-	protocolVersion = 0x163
+	magicClient = 0x6e697863
+	magicDaemon = 0x6478696f
+
+	// Versions: major and minor, a byte each. Guix has gone on from 1.17 to
+	// 1.99 on its own. To Nix, of which 2.8 has 1.34, this client is one of
+	// 1.18: the oldest that newer daemons know, whose errors are still texts.
+	guixVersion = 0x163
+	nixVersion  = 0x112
 
 	opQueryPathInfo         = 26
 	opQueryPathFromHashPart = 29
@@ -41,6 +47,7 @@ type socketDB struct {
 
 	mu   sync.Mutex
 	conn net.Conn // nil: none
+	nix  bool     // the daemon is Nix's
 	r    *wire.Reader
 	w    *wire.Writer
 	buf  *bufio.Writer
@@ -97,11 +104,15 @@ func (s *socketDB) handshake() error {
 	if err != nil {
 		return err
 	}
-	if magic != magicDaemon || version>>8 != protocolVersion>>8 {
-		return fmt.Errorf("no guix-daemon: magic %#x, protocol %#x", magic, version)
+	if magic != magicDaemon || version>>8 != guixVersion>>8 || version < nixVersion {
+		return fmt.Errorf("neither guix-daemon nor nix-daemon: magic %#x, protocol %#x", magic, version)
+	}
+	ours := uint64(guixVersion)
+	if s.nix = version < guixVersion; s.nix {
+		ours = nixVersion
 	}
 	// No CPU affinity, no space to reserve.
-	if err := s.send(protocolVersion, 0, 0); err != nil {
+	if err := s.send(ours, 0, 0); err != nil {
 		return err
 	}
 	return s.drain()
@@ -222,27 +233,26 @@ func (s *socketDB) byHash(ctx context.Context, hash string) (path string, err er
 }
 
 func (s *socketDB) info(ctx context.Context, path string) (r record, err error) {
+	found := true
 	err = s.ask(ctx, opQueryPathInfo, path, func() (err error) {
 		r = record{} // of a first try
+		if s.nix {
+			valid, err := s.r.Uint64()
+			if err != nil {
+				return err
+			}
+			if found = valid != 0; !found {
+				return nil
+			}
+		}
 		if r.deriver, err = s.r.String(maxPath); err != nil {
 			return err
 		}
 		if r.hash, err = s.r.String(maxPath); err != nil {
 			return err
 		}
-		n, err := s.r.Uint64()
-		if err != nil {
+		if r.references, err = s.strings(); err != nil {
 			return err
-		}
-		if n > maxRefs {
-			return fmt.Errorf("%d references, limit %d", n, maxRefs)
-		}
-		for range n {
-			ref, err := s.r.String(maxPath)
-			if err != nil {
-				return err
-			}
-			r.references = append(r.references, ref)
 		}
 		registered, err := s.r.Uint64()
 		if err != nil {
@@ -250,8 +260,41 @@ func (s *socketDB) info(ctx context.Context, path string) (r record, err error) 
 		}
 		size, err := s.r.Uint64()
 		r.registered, r.narSize = int64(registered), int64(size)
+		if err != nil || !s.nix {
+			return err
+		}
+		// Built here, signatures, content address: not wanted, but read.
+		if _, err := s.r.Uint64(); err != nil {
+			return err
+		}
+		if _, err := s.strings(); err != nil {
+			return err
+		}
+		_, err = s.r.String(maxPath)
 		return err
 	})
+	if err == nil && !found {
+		err = ErrNotFound
+	}
 	slices.Sort(r.references)
 	return r, err
+}
+
+// strings reads a list of paths, or of signatures.
+func (s *socketDB) strings() (list []string, err error) {
+	n, err := s.r.Uint64()
+	if err != nil {
+		return nil, err
+	}
+	if n > maxRefs {
+		return nil, fmt.Errorf("%d texts, limit %d", n, maxRefs)
+	}
+	for range n {
+		text, err := s.r.String(maxPath)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, text)
+	}
+	return list, nil
 }

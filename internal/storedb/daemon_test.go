@@ -269,10 +269,11 @@ func TestHostileGreeting(t *testing.T) {
 	for name, greet := range map[string][]byte{
 		"another magic":   wire.AppendUint64(wire.AppendUint64(nil, 1), 0x163),
 		"another version": wire.AppendUint64(wire.AppendUint64(nil, 0x6478696f), 0x263),
+		"too old a Nix":   wire.AppendUint64(wire.AppendUint64(nil, 0x6478696f), 0x111),
 		"HTTP":            []byte("HTTP/1.1 400 Bad Request\r\n\r\n"),
 	} {
 		d := startDaemon(t, &fakeDaemon{greet: greet, answers: func(uint64, string) answer { return answer{} }})
-		if _, err := d.open(); err == nil || !strings.Contains(err.Error(), "no guix-daemon") {
+		if _, err := d.open(); err == nil || !strings.Contains(err.Error(), "neither guix-daemon nor nix-daemon") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

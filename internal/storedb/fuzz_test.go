@@ -35,8 +35,9 @@ func FuzzDaemon(f *testing.F) {
 		nil, last, text(last, ""), text(last, store+strings.Repeat("b", 32)+"-x"), text(last, "/etc/passwd"),
 		number(number(one, 1), 2), number(text(number(nil, stderrError), "not valid"), 1), number(text(number(nil, stderrError), "x"), 1),
 		append(text(number(nil, stderrNext), "message"), last...), bytes.Repeat([]byte{0xff}, 64),
+		number(last, 0), text(number(number(number(append(number(last, 1), one[8:]...), 1), 2), 0), ""),
 	}
-	if len(seeds) != 10 {
+	if len(seeds) != 12 {
 		f.Fatalf("%d seeds", len(seeds))
 	}
 	for _, s := range seeds {
@@ -47,23 +48,25 @@ func FuzzDaemon(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		open := func() *DB {
+		open := func(nix bool) *DB {
 			conn := &tape{said: bytes.NewReader(b)}
 			buf := bufio.NewWriter(conn)
 			return &DB{storepath.Guix, "daemon", &socketDB{
-				path: "/nonexistent", conn: conn, buf: buf, r: wire.NewReader(conn), w: wire.NewWriter(buf),
+				path: "/nonexistent", conn: conn, nix: nix, buf: buf, r: wire.NewReader(conn), w: wire.NewWriter(buf),
 			}}
 		}
-		if p, err := open().ByHash(t.Context(), p.Hash); err == nil && p.Dir != storepath.Guix {
+		if p, err := open(false).ByHash(t.Context(), p.Hash); err == nil && p.Dir != storepath.Guix {
 			t.Fatalf("an item of %s", p.Dir)
 		}
-		info, err := open().Info(t.Context(), p)
-		if err != nil {
-			return
-		}
-		for _, r := range info.References {
-			if r.Dir != storepath.Guix {
-				t.Fatalf("a reference to %s", r)
+		for _, nix := range []bool{false, true} {
+			info, err := open(nix).Info(t.Context(), p)
+			if err != nil {
+				continue
+			}
+			for _, r := range info.References {
+				if r.Dir != storepath.Guix {
+					t.Fatalf("a reference to %s", r)
+				}
 			}
 		}
 	})

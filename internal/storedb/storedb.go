@@ -31,8 +31,17 @@ type Info struct {
 // Options say where a store is.
 type Options struct {
 	StoreDir string // default /gnu/store
-	StateDir string // holds db/ and daemon-socket/; default /var/guix
+	StateDir string // holds db/ and daemon-socket/; default StateDir(StoreDir)
 	Socket   string // of the daemon; default StateDir/daemon-socket/socket
+}
+
+// StateDir returns where the state of the store in a folder usually is:
+// /nix/var/nix for that of Nix, else /var/guix.
+func StateDir(storeDir string) string {
+	if storeDir == storepath.Nix {
+		return "/nix/var/nix"
+	}
+	return "/var/guix"
 }
 
 func (o Options) defaults() Options {
@@ -40,7 +49,7 @@ func (o Options) defaults() Options {
 		o.StoreDir = storepath.Guix
 	}
 	if o.StateDir == "" {
-		o.StateDir = "/var/guix"
+		o.StateDir = StateDir(o.StoreDir)
 	}
 	if o.Socket == "" {
 		o.Socket = filepath.Join(o.StateDir, "daemon-socket", "socket")
@@ -138,7 +147,8 @@ func (db *DB) parse(path string) (storepath.Path, error) {
 	return p, err
 }
 
-// parseHash reads the database's "sha256:HEX", and the daemon's bare HEX.
+// parseHash reads the database's "sha256:HEX" or another spelling of Nix, and
+// the daemon's bare HEX.
 func parseHash(s string) ([32]byte, error) {
 	if len(s) == 64 {
 		s = "sha256:" + s
