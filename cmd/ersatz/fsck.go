@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
@@ -16,12 +18,14 @@ import (
 
 	"ersatz/guixsig"
 	"ersatz/internal/bake"
+	"ersatz/nixsig"
 )
 
 // fsckFlags are the settings of fsck as they are written.
 type fsckFlags struct {
 	repair, json            bool
 	acl, publicKey, narPath string
+	nixPublicKey            string
 }
 
 func (a *app) fsckCommand() *cobra.Command {
@@ -38,7 +42,8 @@ With --repair, what is broken is removed, so that it is baked again, and trees
 and index rows are made anew. publish may go on meanwhile.
 
 A narinfo must be signed by the key in --public-key, by default that in DIR, or
-by one in --acl.`,
+by one in --acl; and for Nix by that in --nix-public-key, by default that in DIR.
+Of the defaults, one may be missing.`,
 		Example: `  ersatz fsck /var/cache/ersatz
   ersatz fsck --repair --json --public-key /etc/guix/signing-key.pub /var/cache/ersatz`,
 		Args:              cobra.ExactArgs(1),
@@ -54,9 +59,11 @@ by one in --acl.`,
 	flags.BoolVar(&f.json, "json", false, "print faults as JSON objects, one a line")
 	flags.StringVar(&f.acl, "acl", "", "`FILE` with the keys that may have signed")
 	flags.StringVar(&f.publicKey, "public-key", "", "`FILE` with the key that signed (default: DIR/signing-key.pub)")
+	flags.StringVar(&f.nixPublicKey, "nix-public-key", "", "`FILE` with Nix's key that signed (default: DIR/nix-key.pub)")
 	flags.StringVar(&f.narPath, "nar-path", "nar", "`PATH` that publish was told")
 	markFilename(cmd, "acl")
 	markFilename(cmd, "public-key", "pub")
+	markFilename(cmd, "nix-public-key", "pub")
 	cmd.MarkFlagsMutuallyExclusive("acl", "public-key")
 	return cmd
 }
@@ -65,7 +72,7 @@ func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
 	if _, err := os.ReadDir(dir); err != nil {
 		return err
 	}
-	acl, err := f.keys(dir)
+	keys, err := f.keys(dir)
 	if err != nil {
 		return err
 	}
@@ -83,7 +90,7 @@ func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
 		}
 	}
 	o := bake.FsckOptions{NarPath: strings.Trim(f.narPath, "/"), Repair: f.repair, Progress: bar.set}
-	err = bake.Fsck(ctx, dir, acl, o, report)
+	err = bake.Fsck(ctx, dir, keys, o, report)
 	bar.clear()
 	switch {
 	case err != nil:
@@ -96,19 +103,42 @@ func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
 	return nil
 }
 
-func (f fsckFlags) keys(dir string) (guixsig.ACL, error) {
+// keys returns the keys that narinfos must be signed by. One kind may have
+// none, if that is left to what lies in the folder.
+func (f fsckFlags) keys(dir string) (keys bake.Keys, err error) {
 	if f.acl != "" {
-		acl, _, err := readACL(f.acl)
-		return acl, err
+		keys.Guix, _, err = readACL(f.acl)
+	} else {
+		keys.Guix, err = guixKey(cmp.Or(f.publicKey, filepath.Join(dir, bake.KeyFile)))
+		if f.publicKey == "" && errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 	}
-	name := f.publicKey
-	if name == "" {
-		name = dir + "/signing-key.pub"
+	if err != nil {
+		return keys, err
 	}
+	name := cmp.Or(f.nixPublicKey, filepath.Join(dir, bake.NixKeyFile))
 	text, err := readFile(name)
-	if f.publicKey == "" && errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w (either %s is no cache folder of publish, or --public-key is needed)", err, dir)
+	switch {
+	case f.nixPublicKey == "" && errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return keys, err
+	default:
+		key, err := nixsig.ParsePublicKey(strings.TrimSpace(string(text)))
+		if err != nil {
+			return keys, usageError(fmt.Errorf("%s: %w", name, err))
+		}
+		keys.Nix = append(keys.Nix, key)
 	}
+	if f.acl == "" && len(keys.Guix.Keys()) == 0 && len(keys.Nix) == 0 {
+		return keys, fmt.Errorf("no %s in %s (either it is no cache folder of publish, or --public-key or --nix-public-key is needed): %w",
+			bake.KeyFile, dir, fs.ErrNotExist)
+	}
+	return keys, nil
+}
+
+func guixKey(name string) (guixsig.ACL, error) {
+	text, err := readFile(name)
 	if err != nil {
 		return guixsig.ACL{}, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
-	"ersatz/guixsig"
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/publish"
@@ -34,6 +34,9 @@ encoded as ERIS, and signed with its URN. Baked items are served as files and as
 blocks, also after the store has lost them. Without --cache, nars are compressed
 while they are sent, and there are no blocks.
 
+With --nix-key, narinfos are signed for Nix as well, and for Nix alone if --store
+is not Guix's and neither --public-key nor --private-key is given.
+
 TTL is a number and s, h, d, w, m or y; m is a month. SIZE may have a unit, such
 as 10M, 10MiB or 10MB. The keys are read and the socket is bound before --user
 takes effect. A socket that systemd passes is used instead of --listen and
@@ -41,11 +44,13 @@ takes effect. A socket that systemd passes is used instead of --listen and
 seconds.`,
 		Example: `  ersatz publish --port 8181
   ersatz publish --cache=/var/cache/ersatz --compression=zstd:19 --ttl=30d --user=ersatz
+  ersatz publish --store=/nix/store --nix-key=/etc/nix/nix-key.sec --cache=/var/cache/ersatz --user=ersatz
   ersatz publish -c /var/cache/ersatz --ipfs=http://127.0.0.1:5001 --bake-roots=/var/guix/profiles/system`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
+			p.guixKey = cmd.Flags().Changed("public-key") || cmd.Flags().Changed("private-key")
 			return a.publish(ctx, p)
 		}),
 	}
@@ -55,17 +60,18 @@ seconds.`,
 	f.StringVarP(&p.user, "user", "u", "", "go on as `USER` as soon as possible")
 	f.StringArrayVarP(&p.compression, "compression", "C", nil, "compress by `METHOD[:LEVEL]`: zstd, gzip, lzip or none (repeatable; default zstd:19)")
 	f.StringVarP(&p.cache, "cache", "c", "", "keep what was baked in `DIR`")
-	f.StringVar(&p.bypass, "cache-bypass-threshold", "10MiB", "serve items below `SIZE` before they are baked")
+	f.StringVar(&p.bypass, "cache-bypass-threshold", "", "serve items below `SIZE` before they are baked (default 10MiB; with --nix-key, any)")
 	f.IntVar(&p.workers, "workers", 0, "bake `N` items at once (default: one per processor)")
 	f.StringVar(&p.ttl, "ttl", "", "say that narinfos and nars can be kept for `TTL`, and keep unused ones for as long")
 	f.StringVar(&p.negativeTTL, "negative-ttl", "", "say that missing narinfos stay missing for `TTL`")
 	f.StringVar(&p.narPath, "nar-path", "nar", "begin the URLs of nars with `PATH`")
 	f.StringVar(&p.publicKey, "public-key", "/etc/guix/signing-key.pub", "`FILE` with the public key")
 	f.StringVar(&p.privateKey, "private-key", "/etc/guix/signing-key.sec", "`FILE` with the private key")
+	f.StringVar(&p.nixKey, "nix-key", "", "`FILE` with a secret key of Nix, to sign with as well")
 	f.StringVar(&p.ipfs, "ipfs", "", "put blocks into the IPFS daemon whose RPC is at `URL`, such as http://127.0.0.1:5001")
 	f.StringArrayVar(&p.roots, "bake-roots", nil, "bake ahead what `PROFILE|FILE`, a link into the store or a list of paths, refers to, also when that changes (repeatable)")
 	f.StringVar(&p.store, "store", storepath.Guix, "`DIR` of the store")
-	f.StringVar(&p.state, "state", "/var/guix", "`DIR` that holds the store's database")
+	f.StringVar(&p.state, "state", "", "`DIR` that holds the store's database (default /var/guix; /nix/var/nix for --store=/nix/store)")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "secret-key" {
 			name = "private-key" // Guix has both
@@ -77,6 +83,7 @@ seconds.`,
 	markDirname(cmd, "state")
 	markFilename(cmd, "public-key", "pub")
 	markFilename(cmd, "private-key", "sec")
+	markFilename(cmd, "nix-key", "sec")
 	return cmd
 }
 
@@ -85,10 +92,11 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []*string{&p.store, &p.state} {
-		if *dir, err = filepath.Abs(*dir); err != nil {
-			return err
-		}
+	if p.store, err = filepath.Abs(p.store); err != nil {
+		return err
+	}
+	if p.state, err = filepath.Abs(cmp.Or(p.state, storedb.StateDir(p.store))); err != nil {
+		return err
 	}
 	plan, err := p.plan(log)
 	if err != nil {
@@ -98,18 +106,20 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 	if err != nil {
 		return err
 	}
-	key, err := p.keys()
+	signer, err := p.signer()
 	if err != nil {
 		return err
 	}
-	if fi, err := os.Stat(p.privateKey); err == nil && fi.Mode().Perm()&0o004 != 0 {
-		log.WarnContext(ctx, "everybody can read the private key", slog.String("file", p.privateKey))
+	for _, name := range p.secrets() {
+		if fi, err := os.Stat(name); err == nil && fi.Mode().Perm()&0o004 != 0 {
+			log.WarnContext(ctx, "everybody can read the private key", slog.String("file", name))
+		}
 	}
 	listeners, err := p.listeners()
 	if err != nil {
 		return err
 	}
-	err = a.publishOn(ctx, listeners, p, plan, who, key)
+	err = a.publishOn(ctx, listeners, p, plan, who, signer)
 	for _, l := range listeners {
 		l.Close() // closed already unless it was never served
 	}
@@ -118,7 +128,7 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 
 // publishOn gives up privileges, opens the store and the cache, and serves
 // until ctx ends.
-func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publishFlags, plan publishPlan, who account, key *guixsig.PrivateKey) (err error) {
+func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publishFlags, plan publishPlan, who account, signer bake.Signer) (err error) {
 	log := plan.publish.Log
 	if p.cache != "" {
 		if err := who.own(p.cache); err != nil {
@@ -130,10 +140,6 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 	}
 	if os.Geteuid() == 0 {
 		log.WarnContext(ctx, "running as root; --user would do with less")
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return err
 	}
 	db, err := storedb.Open(storedb.Options{StoreDir: p.store, StateDir: p.state})
 	if err != nil {
@@ -150,13 +156,13 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 				return err
 			}
 		}
-		if cache, err = bake.Open(p.cache, db, key, host, plan.bake); err != nil {
+		if cache, err = bake.Open(p.cache, db, signer, plan.bake); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, cache.Close()) }()
 		plan.publish.Cache = &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks()}
 	}
-	server, err := publish.New(db, key, host, plan.publish)
+	server, err := publish.New(db, signer, plan.publish)
 	if err != nil {
 		return usageError(err)
 	}
@@ -176,7 +182,7 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 	group.Go(func() error { return publish.Serve(ctx, listeners, server, log) })
 	for _, l := range listeners {
 		log.InfoContext(ctx, "publishing", slog.String("address", l.Addr().String()), slog.String("store", p.store),
-			slog.String("cache", p.cache), slog.String("database", db.Source()), slog.String("key", key.Public().String()))
+			slog.String("cache", p.cache), slog.String("database", db.Source()), keyAttrs(signer))
 	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.WarnContext(ctx, "telling systemd", slog.Any("error", err))

@@ -5,24 +5,28 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
-	"ersatz/guixsig"
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/publish"
 	"ersatz/internal/transport/ipfs"
+	"ersatz/nixsig"
+	"ersatz/storepath"
 )
 
 // publishFlags are the settings of publish as they are written.
 type publishFlags struct {
 	listen, user, cache, bypass, ttl, negativeTTL string
-	narPath, publicKey, privateKey, ipfs          string
+	narPath, publicKey, privateKey, nixKey, ipfs  string
 	store, state                                  string
+	guixKey                                       bool // publicKey or privateKey was given
 	port, workers                                 int
 	compression, roots                            []string
 }
@@ -55,10 +59,16 @@ func (p publishFlags) plan(log *slog.Logger) (publishPlan, error) {
 	}
 	o := publish.Options{Methods: methods, NarPath: strings.Trim(p.narPath, "/"), Log: log, LogDir: logDir(p.state)}
 	var err error
-	o.BypassThreshold, err = parseSize(p.bypass)
-	note("cache-bypass-threshold", err)
-	if o.BypassThreshold == 0 {
-		o.BypassThreshold = -1
+	switch {
+	case p.bypass != "":
+		o.BypassThreshold, err = parseSize(p.bypass)
+		note("cache-bypass-threshold", err)
+		if o.BypassThreshold == 0 {
+			o.BypassThreshold = -1
+		}
+	case p.nixKey != "":
+		// Nix takes no item from a server within an hour of its 404.
+		o.BypassThreshold = math.MaxInt64
 	}
 	if p.ttl != "" {
 		o.TTL, err = parseTTL(p.ttl)
@@ -87,20 +97,78 @@ func (p publishFlags) plan(log *slog.Logger) (publishPlan, error) {
 }
 
 // logDir is where the daemon with that state folder keeps build logs: both lie
-// in Guix's localstatedir.
+// in Guix's localstatedir, or in Nix's.
 func logDir(state string) string {
-	if dir := strings.TrimSuffix(state, "/guix"); dir != state {
-		return dir + "/log/guix"
+	for _, name := range []string{"/guix", "/nix"} {
+		if dir := strings.TrimSuffix(state, name); dir != state {
+			return dir + "/log" + name
+		}
 	}
 	return state + "/log/guix"
 }
 
-func (p publishFlags) keys() (*guixsig.PrivateKey, error) {
-	key, err := readKeyPair(p.publicKey, p.privateKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (\"ersatz keygen\" or \"guix archive --generate-key\" makes a key pair)", err)
+// forGuix reports whether narinfos are signed for Guix.
+func (p publishFlags) forGuix() bool {
+	return p.nixKey == "" || p.guixKey || p.store == storepath.Guix
+}
+
+// secrets returns the files with private keys.
+func (p publishFlags) secrets() (names []string) {
+	if p.forGuix() {
+		names = append(names, p.privateKey)
 	}
-	return key, err
+	if p.nixKey != "" {
+		names = append(names, p.nixKey)
+	}
+	return names
+}
+
+func (p publishFlags) signer() (s bake.Signer, err error) {
+	if s.Host, err = os.Hostname(); err != nil {
+		return s, err
+	}
+	if p.nixKey != "" {
+		key, err := readNixKey(p.nixKey)
+		if errors.Is(err, fs.ErrNotExist) {
+			return s, fmt.Errorf("%w (\"ersatz keygen --nix NAME\" or \"nix-store --generate-binary-cache-key\" makes a key pair)", err)
+		}
+		if err != nil {
+			return s, err
+		}
+		s.Nix = &key
+	}
+	if p.forGuix() {
+		s.Guix, err = readKeyPair(p.publicKey, p.privateKey)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (\"ersatz keygen\" or \"guix archive --generate-key\" makes a key pair)", err)
+		}
+	}
+	return s, err
+}
+
+// readNixKey reads a secret key of Nix; newlines around it do not count.
+func readNixKey(name string) (nixsig.SecretKey, error) {
+	text, err := readFile(name)
+	if err != nil {
+		return nixsig.SecretKey{}, err
+	}
+	key, err := nixsig.ParseSecretKey(strings.TrimSpace(string(text)))
+	if err != nil {
+		return key, usageError(fmt.Errorf("%s: %w", name, err))
+	}
+	return key, nil
+}
+
+// keyAttrs says with which keys narinfos are signed.
+func keyAttrs(s bake.Signer) slog.Attr {
+	var attrs []slog.Attr
+	if s.Guix != nil {
+		attrs = append(attrs, slog.String("key", s.Guix.Public().String()))
+	}
+	if s.Nix != nil {
+		attrs = append(attrs, slog.String("nix_key", s.Nix.Public().String()))
+	}
+	return slog.GroupAttrs("", attrs...)
 }
 
 // listeners returns the sockets that systemd has passed, else one bound to the

@@ -88,7 +88,7 @@ func (c *Cache) parseOld(p storepath.Path, text []byte) (storedb.Info, error) {
 	if err != nil {
 		return storedb.Info{}, err
 	}
-	signed, err := n.VerifyGuix(c.acl)
+	signed, err := n.VerifyGuix(c.signer.Keys().Guix)
 	if err == nil {
 		err = signed.Matches(p)
 	}

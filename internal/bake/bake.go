@@ -14,13 +14,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
@@ -88,15 +86,13 @@ func (o Options) defaults() Options {
 // Cache is an open cache folder. It is safe for concurrent use.
 type Cache struct {
 	Layout
-	dir   string
-	store *storedb.DB
-	key   *guixsig.PrivateKey
-	acl   guixsig.ACL // of key alone
-	host  string
-	o     Options
-	log   *slog.Logger
-	index *narindex.Index
-	lock  *os.File
+	dir    string
+	store  *storedb.DB
+	signer Signer
+	o      Options
+	log    *slog.Logger
+	index  *narindex.Index
+	lock   *os.File
 
 	queue chan storepath.Path // what clients ask for
 	roots chan storepath.Path // what BakeClosure hands on
@@ -121,24 +117,21 @@ type Status struct {
 }
 
 // Open opens the cache folder dir, which it makes if there is none, for items
-// of store signed by key. host names the server in signatures. It removes
-// the temporary files that a killed process has left. The error matches
-// ErrLocked if another process has the folder. Close the Cache.
-func Open(dir string, store *storedb.DB, key *guixsig.PrivateKey, host string, o Options) (*Cache, error) {
+// of store, whose narinfos signer signs. It removes the temporary files that a
+// killed process has left. The error matches ErrLocked if another process has
+// the folder. Close the Cache.
+func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, error) {
 	o = o.defaults()
 	l := Layout{NarPath: o.NarPath}
-	if err := errors.Join(l.validate(), checkMethods(o.Methods)); err != nil {
+	if err := errors.Join(l.validate(), checkMethods(o.Methods), signer.Validate()); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
-	}
-	if strings.ContainsAny(host, ";\n") {
-		return nil, fmt.Errorf("cache: host name %q has a semicolon or newline", host)
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	c := &Cache{
-		Layout: l, dir: dir, store: store, key: key, acl: guixsig.ACL{}.Add(key.Public()), host: host, o: o, log: o.Log,
+		Layout: l, dir: dir, store: store, signer: signer, o: o, log: o.Log,
 		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
 		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
 	}
@@ -164,15 +157,37 @@ func (c *Cache) open() (err error) {
 			return err
 		}
 	}
-	info := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 0\nPriority: 100\n", c.store.StoreDir())
-	if err := write(c.path(infoFile), []byte(info)); err != nil {
-		return err
-	}
-	if err := write(c.path(keyFile), c.key.Public().Text()); err != nil {
+	if err := c.writeKeys(); err != nil {
 		return err
 	}
 	c.index, err = narindex.Open(c.dir)
 	return err
+}
+
+// writeKeys writes what is said of the server, and with which keys it signs
+// now: fsck goes by them.
+func (c *Cache) writeKeys() error {
+	files := map[string][]byte{infoFile: c.signer.CacheInfo(c.store.StoreDir()), KeyFile: nil, NixKeyFile: nil}
+	if c.signer.Guix != nil {
+		files[KeyFile] = c.signer.Guix.Public().Text()
+	}
+	if c.signer.Nix != nil {
+		files[NixKeyFile] = []byte(c.signer.Nix.Public().String() + "\n")
+	}
+	for name, text := range files {
+		name = c.path(name)
+		switch {
+		case text != nil:
+			if err := write(name, text); err != nil {
+				return err
+			}
+		case exists(name):
+			if err := durable.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // lock takes the lock that a file stands for until the file is closed, be it

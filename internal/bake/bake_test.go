@@ -97,13 +97,13 @@ func TestOpen(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		infoFile: "StoreDir: " + s.store + "\nWantMassQuery: 0\nPriority: 100\n",
-		keyFile:  string(s.key.Public().Text()),
+		KeyFile:  string(s.key.Public().Text()),
 	} {
 		if got, err := os.ReadFile(filepath.Join(s.cache, name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	if _, err := Open(s.cache, s.db, s.key, "test", Options{}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(s.cache, s.db, s.signer(), Options{}); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
 	s.close(c)
@@ -113,12 +113,12 @@ func TestOpen(t *testing.T) {
 		{NarPath: "hashes"}, {NarPath: "zstd"}, {NarPath: "nix-cache-info"},
 		{Methods: []compress.Method{{Name: "xz"}}}, {Methods: []compress.Method{fast[0], {Name: "zstd", Level: 3}}},
 	} {
-		if c, err := Open(s.cache, s.db, s.key, "test", o); err == nil {
+		if c, err := Open(s.cache, s.db, s.signer(), o); err == nil {
 			t.Errorf("%+v was taken", o)
 			s.close(c)
 		}
 	}
-	if c, err := Open(s.cache, s.db, s.key, "a;b", Options{}); err == nil {
+	if c, err := Open(s.cache, s.db, Signer{Guix: s.key, Host: "a;b"}, Options{}); err == nil {
 		t.Error("a host name with a semicolon was taken")
 		s.close(c)
 	}

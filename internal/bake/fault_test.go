@@ -137,7 +137,7 @@ func (s *site) clear(info storedb.Info, all bool) {
 
 // try opens the cache, which a fault may prevent, and runs fn.
 func (s *site) try(methods []compress.Method, fn func(c *Cache)) {
-	c, err := Open(s.cache, s.db, s.key, "test", Options{Methods: methods, Now: func() time.Time { return s.now }})
+	c, err := Open(s.cache, s.db, s.signer(), Options{Methods: methods, Now: func() time.Time { return s.now }})
 	if err != nil {
 		if !errors.Is(err, syscall.EIO) {
 			s.t.Error(err)
@@ -270,7 +270,7 @@ func TestKillChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(filepath.Join(dir, "cache"), db, key, "test", Options{Methods: fast})
+	c, err := Open(filepath.Join(dir, "cache"), db, Signer{Guix: key}, Options{Methods: fast})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/durable"
 	"ersatz/storepath"
@@ -44,12 +43,12 @@ type FsckOptions struct {
 const youngFor = time.Hour
 
 // Fsck reads all of a cache folder and reports each fault: narinfos against
-// their syntax, acl and names; nars against FileSize, NarHash and NarSize; the
+// their syntax, keys and names; nars against FileSize, NarHash and NarSize; the
 // blocks that they are made into against the URN; tree files and index rows,
 // in both directions; files that belong to nothing. It works beside a process
 // that has the folder open. It takes faults of that process's work in progress
 // for none. An error means that it could not go on.
-func Fsck(ctx context.Context, dir string, acl guixsig.ACL, o FsckOptions, report func(Fault)) error {
+func Fsck(ctx context.Context, dir string, keys Keys, o FsckOptions, report func(Fault)) error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -57,7 +56,7 @@ func Fsck(ctx context.Context, dir string, acl guixsig.ACL, o FsckOptions, repor
 	if err := l.validate(); err != nil {
 		return fmt.Errorf("fsck: %w", err)
 	}
-	c := &checker{Layout: l, dir: dir, acl: acl, o: o, report: report}
+	c := &checker{Layout: l, dir: dir, keys: keys, o: o, report: report}
 	if err := c.run(ctx); err != nil {
 		return fmt.Errorf("fsck %s: %w", dir, err)
 	}
@@ -67,7 +66,7 @@ func Fsck(ctx context.Context, dir string, acl guixsig.ACL, o FsckOptions, repor
 type checker struct {
 	Layout
 	dir    string
-	acl    guixsig.ACL
+	keys   Keys
 	o      FsckOptions
 	report func(Fault)
 	index  *narindex.Index // nil if there is none

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
@@ -44,7 +43,7 @@ func TestFsck(t *testing.T) {
 			s.edit(i.Path.Hash+suffix, "NarSize: ", "NarSize: 1")
 		}, "changed after it was signed", false},
 		{"narinfo by another key", func(s *site, i storedb.Info) {
-			text, err := SignNarinfo(i, newKey(s.t, 9), "x", "", "", nil)
+			text, err := Signer{Guix: newKey(s.t, 9)}.Narinfo(i, "", "", nil)
 			if err != nil {
 				s.t.Fatal(err)
 			}
@@ -231,26 +230,26 @@ func TestFsckStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		info := s.add("item", nil, random(1, 100<<10))
-		if err := Fsck(t.Context(), s.cache, s.acl(), FsckOptions{}, nil); err == nil {
+		if err := Fsck(t.Context(), s.cache, s.signer().Keys(), FsckOptions{}, nil); err == nil {
 			t.Error("a folder that is not there was checked")
 		}
 		s.bake(Options{}, info.Path)
 		ctx, cancel := context.WithCancel(t.Context())
 		calls := 0
 		o := FsckOptions{Progress: func(done, total int) { calls += done + 10*total }}
-		if err := Fsck(ctx, s.cache, s.acl(), o, nil); err != nil || calls != 11 {
+		if err := Fsck(ctx, s.cache, s.signer().Keys(), o, nil); err != nil || calls != 11 {
 			t.Errorf("progress %d, %v", calls, err)
 		}
 		cancel()
-		if err := Fsck(ctx, s.cache, guixsig.ACL{}, FsckOptions{}, nil); !errors.Is(err, context.Canceled) {
+		if err := Fsck(ctx, s.cache, Keys{}, FsckOptions{}, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-		if err := Fsck(t.Context(), s.cache, s.acl(), FsckOptions{NarPath: "../x"}, nil); err == nil {
+		if err := Fsck(t.Context(), s.cache, s.signer().Keys(), FsckOptions{NarPath: "../x"}, nil); err == nil {
 			t.Error("a path of nars outside was taken")
 		}
 		// The wrong path is no reason to remove all entries.
 		o = FsckOptions{NarPath: "other", Repair: true}
-		if err := Fsck(t.Context(), s.cache, s.acl(), o, func(f Fault) { t.Error(f) }); err == nil {
+		if err := Fsck(t.Context(), s.cache, s.signer().Keys(), o, func(f Fault) { t.Error(f) }); err == nil {
 			t.Error("another path of nars was taken")
 		}
 	})

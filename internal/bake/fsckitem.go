@@ -113,7 +113,7 @@ func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.signed, err = n.VerifyGuix(c.acl); err != nil {
+	if e.signed, err = c.keys.verify(n); err != nil {
 		return nil, err
 	}
 	if e.signed.StorePath.Hash != hash {
@@ -128,15 +128,20 @@ func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
 			return nil, fmt.Errorf("URL %q is not where a nar of compression %q is", one.URL, one.Compression)
 		}
 	}
-	if e.cap, err = eris.ParseURN(e.signed.ERIS); err != nil {
+	// Where only Nix's signature is wanted, nothing covers these; that the nar
+	// encodes to the URN is checked later.
+	if e.cap, err = eris.ParseURN(n.ERIS); err != nil {
 		return nil, err
 	}
-	format, err := compress.ParseFormat(e.signed.ERISFormat)
+	format, err := compress.ParseFormat(n.ERISFormat)
 	if err != nil {
 		return nil, err
 	}
+	if e.signed.ERIS != n.ERIS && len(c.keys.Guix.Keys()) > 0 {
+		return nil, fmt.Errorf("%w: the signature does not cover ERIS", narinfo.ErrUnsigned)
+	}
 	if !slices.ContainsFunc(n.Nars, func(one narinfo.Nar) bool { return one.Compression == format.Name }) {
-		return nil, fmt.Errorf("ERISFormat %s is that of no nar", e.signed.ERISFormat)
+		return nil, fmt.Errorf("ERISFormat %s is that of no nar", n.ERISFormat)
 	}
 	e.named = c.Nar(format, e.signed.StorePath.Base())
 	return n.Nars, nil

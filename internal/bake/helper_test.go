@@ -23,6 +23,7 @@ import (
 	"ersatz/internal/storedb"
 	"ersatz/nar"
 	"ersatz/narinfo"
+	"ersatz/nixsig"
 	"ersatz/storepath"
 )
 
@@ -37,6 +38,7 @@ type site struct {
 	scratch *storedb.Scratch
 	db      *storedb.DB
 	key     *guixsig.PrivateKey
+	nix     *nixsig.SecretKey
 	log     *logBuffer
 	now     time.Time // what the caches take for the time
 	closed  map[*Cache]bool
@@ -103,6 +105,8 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
+func (s *site) signer() Signer { return Signer{Guix: s.key, Host: "test", Nix: s.nix} }
+
 func (s *site) acl() guixsig.ACL { return guixsig.ACL{}.Add(s.key.Public()) }
 
 // open opens the cache. Missing options become fast ones.
@@ -115,7 +119,7 @@ func (s *site) open(o Options) *Cache {
 		o.Now = func() time.Time { return s.now }
 	}
 	o.Log = slog.New(slog.NewTextHandler(s.log, nil))
-	c, err := Open(s.cache, s.db, s.key, "test", o)
+	c, err := Open(s.cache, s.db, s.signer(), o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -239,7 +243,7 @@ func (s *site) names() []string {
 	var names []string
 	err := filepath.WalkDir(s.cache, func(name string, d os.DirEntry, err error) error {
 		rel, _ := filepath.Rel(s.cache, name)
-		if err == nil && !d.IsDir() && rel != infoFile && rel != keyFile && rel != lockFile && !strings.Contains(rel, "index.sqlite") {
+		if err == nil && !d.IsDir() && rel != infoFile && rel != KeyFile && rel != lockFile && !strings.Contains(rel, "index.sqlite") {
 			names = append(names, rel)
 		}
 		return err
@@ -259,7 +263,7 @@ func (s *site) fsck(o FsckOptions) string {
 		// Files of this test were made a moment ago.
 		o.Now = func() time.Time { return s.now.Add(2 * youngFor) }
 	}
-	err := Fsck(s.t.Context(), s.cache, s.acl(), o, func(f Fault) { fmt.Fprintln(&b, f.File+": "+f.Text, f.Repaired) })
+	err := Fsck(s.t.Context(), s.cache, s.signer().Keys(), o, func(f Fault) { fmt.Fprintln(&b, f.File+": "+f.Text, f.Repaired) })
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *narindex.
 		lines[i] = narinfo.Nar{URL: c.URL(n.method, base), Compression: n.method.Name, FileSize: uint64(n.size)}
 	}
 	content := nars[named(methods)]
-	text, err := SignNarinfo(info, c.key, c.host, content.method.Format(), rc.URN(), lines)
+	text, err := c.signer.Narinfo(info, content.method.Format(), rc.URN(), lines)
 	if err != nil {
 		return err
 	}

@@ -12,10 +12,15 @@ import (
 	"ersatz/internal/compress"
 )
 
+// Public keys in the cache folder, as URLs have them.
+const (
+	KeyFile    = "signing-key.pub" // Guix's; none if narinfos are not signed for Guix
+	NixKeyFile = "nix-key.pub"     // Nix's, NAME:BASE64; likewise
+)
+
 // Names in the cache folder besides those of Layout.
 const (
 	infoFile = "nix-cache-info"
-	keyFile  = "signing-key.pub"
 	lockFile = narindex.Dir + "/lock"
 	suffix   = ".narinfo"
 )
@@ -82,7 +87,7 @@ func (l Layout) validate() error {
 	if !filepath.IsLocal(p) || path.Clean(p) != p || p == "." {
 		return fmt.Errorf("path of nars %q is not a relative path without dots", p)
 	}
-	taken := []string{narindex.Dir, infoFile, keyFile, oldHashes}
+	taken := []string{narindex.Dir, infoFile, KeyFile, NixKeyFile, oldHashes}
 	if slices.Contains(taken, first) || slices.Contains(methodNames(), first) || strings.HasSuffix(first, suffix) {
 		return fmt.Errorf("path of nars %q collides with other files of the cache", p)
 	}

@@ -41,11 +41,12 @@ type server struct {
 
 func startServer(ctx context.Context, host, dir string, st *store, key *guixsig.PrivateKey, level int) (*server, error) {
 	methods := []compress.Method{{Name: "zstd", Level: level}}
-	cache, err := bake.Open(dir, st.db, key, host, bake.Options{Methods: methods})
+	signer := bake.Signer{Guix: key, Host: host}
+	cache, err := bake.Open(dir, st.db, signer, bake.Options{Methods: methods})
 	if err != nil {
 		return nil, err
 	}
-	h, err := publish.New(st.db, key, host, publish.Options{
+	h, err := publish.New(st.db, signer, publish.Options{
 		Methods: methods, Cache: &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks()},
 	})
 	if err != nil {

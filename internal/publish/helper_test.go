@@ -28,6 +28,8 @@ import (
 
 const host = "vm" // the transcripts'
 
+func signer(t testing.TB) bake.Signer { return bake.Signer{Guix: signingKey(t), Host: host} }
+
 // signingKey is the one that signed the transcripts.
 func signingKey(t testing.TB) *guixsig.PrivateKey {
 	t.Helper()
@@ -204,7 +206,7 @@ func serve(t testing.TB, store publish.Store, o publish.Options) string {
 	if o.Log == nil {
 		o.Log = testLog(t)
 	}
-	s, err := publish.New(store, signingKey(t), host, o)
+	s, err := publish.New(store, signer(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestLiveNar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Log = testLog(t)
-			s, err := publish.New(store.db, signingKey(t), host, o)
+			s, err := publish.New(store.db, signer(t), o)
 			if err != nil {
 				t.Fatal(err)
 			}

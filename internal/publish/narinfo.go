@@ -135,7 +135,7 @@ func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info stored
 		}
 		nars = append(nars, n)
 	}
-	text, err := bake.SignNarinfo(info, s.key, s.host, "", "", nars)
+	text, err := s.signer.Narinfo(info, "", "", nars)
 	if err != nil {
 		s.unavailable(w, r, "signing a narinfo", err)
 		return

@@ -21,7 +21,7 @@ import (
 	"strings"
 	"time"
 
-	"ersatz/guixsig"
+	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
 	"ersatz/internal/transport/n2r"
@@ -136,8 +136,7 @@ func (o Options) defaults() (Options, error) {
 // Server answers requests. It is an http.Handler, safe for concurrent use.
 type Server struct {
 	store  Store
-	key    *guixsig.PrivateKey
-	host   string
+	signer bake.Signer
 	opt    Options
 	narDir []string      // components of NarPath
 	root   *os.Root      // the cache folder; nil without one
@@ -145,16 +144,15 @@ type Server struct {
 	live   chan struct{} // a slot for each nar that is made while it is sent
 }
 
-// New returns a server of the items of store. It signs narinfos with key; host
-// names the signer to people. What it serves from the cache folder is opened
-// below that folder only.
-func New(store Store, key *guixsig.PrivateKey, host string, o Options) (*Server, error) {
+// New returns a server of the items of store, whose narinfos signer signs. What
+// it serves from the cache folder is opened below that folder only.
+func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 	o, err := o.defaults()
-	if err != nil {
+	if err = errors.Join(err, signer.Validate()); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	s := &Server{
-		store: store, key: key, host: host, opt: o,
+		store: store, signer: signer, opt: o,
 		narDir: strings.Split(o.NarPath, "/"),
 		live:   make(chan struct{}, o.Live),
 	}

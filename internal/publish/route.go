@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/bake"
 	"ersatz/internal/transport/n2r"
 	"ersatz/storepath"
 )
@@ -61,7 +62,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	switch len(parts) {
 	case 0:
-		home(w, r)
+		s.home(w, r)
 		return
 	case 1:
 		hash, isNarinfo := strings.CutSuffix(parts[0], ".narinfo")
@@ -70,10 +71,13 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 			s.cacheInfo(w, r)
 			return
 		case parts[0] == "index.html":
-			home(w, r)
+			s.home(w, r)
 			return
-		case parts[0] == "signing-key.pub":
+		case parts[0] == bake.KeyFile:
 			s.signingKey(w, r)
+			return
+		case parts[0] == bake.NixKeyFile:
+			s.nixKey(w, r)
 			return
 		case isNarinfo && storepath.ValidHash(hash):
 			s.narinfo(w, r, hash)

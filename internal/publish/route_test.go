@@ -123,7 +123,7 @@ func TestOptions(t *testing.T) {
 		{NarPath: "/nar"}, {NarPath: "nar/"}, {NarPath: "a/../b"}, {NarPath: "eris/x"}, {NarPath: "file"},
 		{Live: -1}, {TTL: -1}, {Cache: &publish.Baked{Dir: "does/not/exist"}},
 	} {
-		if s, err := publish.New(fixedStore{}, signingKey(t), host, o); err == nil {
+		if s, err := publish.New(fixedStore{}, signer(t), o); err == nil {
 			s.Close()
 			t.Errorf("%+v is accepted", o)
 		}
@@ -150,7 +150,7 @@ func FuzzRequest(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	s, err := publish.New(store.db, signingKey(f), host, publish.Options{Cache: baker.cache(), LogDir: store.logs, Log: discard()})
+	s, err := publish.New(store.db, signer(f), publish.Options{Cache: baker.cache(), LogDir: store.logs, Log: discard()})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func large(t *testing.T) (h http.Handler, path string) {
 	baker := newFakeBaker(t)
 	base := hashOf("a") + "-large"
 	baker.write(t, "nar/zstd/"+base, make([]byte, 3<<20))
-	s, err := publish.New(fixedStore{}, signingKey(t), host, publish.Options{Cache: baker.cache(), Log: discard()})
+	s, err := publish.New(fixedStore{}, signer(t), publish.Options{Cache: baker.cache(), Log: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestLongHead(t *testing.T) {
 func TestPipelining(t *testing.T) {
 	baker := newFakeBaker(t)
 	baker.write(t, hashOf("a")+".narinfo", []byte("baked\n"))
-	s, err := publish.New(fixedStore{}, signingKey(t), host, publish.Options{Cache: baker.cache(), Log: discard()})
+	s, err := publish.New(fixedStore{}, signer(t), publish.Options{Cache: baker.cache(), Log: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,24 +1,52 @@
 package publish
 
 import (
-	"fmt"
 	"net/http"
+	"strings"
+
+	"ersatz/internal/bake"
 )
 
-// homePage is what Guix shows, with this program's name.
-const homePage = `<!DOCTYPE html><html><head><title>GNU Guix Substitute Server</title></head><body>` +
-	`<h1>GNU Guix Substitute Server</h1><p>Hi, <tt>ersatz publish</tt> speaking.  Welcome!</p>` +
-	`<p>Here is the <a href="signing-key.pub"><tt>signing key</tt></a> for this server. Knock yourselves out!</p></body></html>`
+// The home page is what Guix shows, with this program's name, and the keys
+// that there are.
+const (
+	homeTitle = "GNU Guix Substitute Server"
+	homePage  = `<!DOCTYPE html><html><head><title>TITLE</title></head><body>` +
+		`<h1>TITLE</h1><p>Hi, <tt>ersatz publish</tt> speaking.  Welcome!</p>KEYS</body></html>`
+	homeKey    = `<p>Here is the <a href="` + bake.KeyFile + `"><tt>signing key</tt></a> for this server. Knock yourselves out!</p>`
+	homeNixKey = `<p>Here is the <a href="` + bake.NixKeyFile + `"><tt>public key</tt></a> for Nix.</p>`
+)
 
-func home(w http.ResponseWriter, r *http.Request) {
-	send(w, r, http.StatusOK, "text/html;charset=UTF-8", []byte(homePage))
+func (s *Server) home(w http.ResponseWriter, r *http.Request) {
+	title, keys := homeTitle, ""
+	if s.signer.Guix != nil {
+		keys += homeKey
+	} else {
+		title = "Nix Binary Cache"
+	}
+	if s.signer.Nix != nil {
+		keys += homeNixKey
+	}
+	page := strings.NewReplacer("TITLE", title, "KEYS", keys).Replace(homePage)
+	send(w, r, http.StatusOK, "text/html;charset=UTF-8", []byte(page))
 }
 
 func (s *Server) cacheInfo(w http.ResponseWriter, r *http.Request) {
-	text := fmt.Appendf(nil, "StoreDir: %s\nWantMassQuery: 0\nPriority: 100\n", s.store.StoreDir())
-	send(w, r, http.StatusOK, "text/plain;charset=utf-8", text)
+	send(w, r, http.StatusOK, "text/plain;charset=utf-8", s.signer.CacheInfo(s.store.StoreDir()))
 }
 
 func (s *Server) signingKey(w http.ResponseWriter, r *http.Request) {
-	send(w, r, http.StatusOK, "text/plain;charset=UTF-8", s.key.Public().Text())
+	if s.signer.Guix == nil {
+		s.notFound(w, r, 0)
+		return
+	}
+	send(w, r, http.StatusOK, "text/plain;charset=UTF-8", s.signer.Guix.Public().Text())
+}
+
+func (s *Server) nixKey(w http.ResponseWriter, r *http.Request) {
+	if s.signer.Nix == nil {
+		s.notFound(w, r, 0)
+		return
+	}
+	send(w, r, http.StatusOK, "text/plain;charset=UTF-8", []byte(s.signer.Nix.Public().String()+"\n"))
 }
