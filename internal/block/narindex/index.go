@@ -73,7 +73,7 @@ func Open(dir string) (*Index, error) {
 	db.SetMaxIdleConns(8)
 	x := &Index{dir: dir, db: db}
 	if _, err = db.Exec(schema); err == nil {
-		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
+		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.hash, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
 			WHERE b.ref = ? LIMIT ` + fmt.Sprint(maxCandidates))
 	}
 	if err != nil {

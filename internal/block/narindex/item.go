@@ -103,6 +103,39 @@ func (c *Content) Verify(ctx context.Context) error {
 	return c.Blocks(ctx, func(eris.Ref, []byte) error { return nil })
 }
 
+// Check returns what is wrong with the tree file and the rows of an item, whose
+// nar is good and whose read capability is rc: it makes all blocks. want is
+// what the index should say. found matches ErrNoItem if the item is not there.
+// An error means that ctx has ended or that the index cannot be read.
+func (x *Index) Check(ctx context.Context, want Item, rc eris.ReadCap) (found, err error) {
+	i, err := x.Item(ctx, want.Hash)
+	if errors.Is(err, ErrNoItem) {
+		return err, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if i.Nar != want.Nar || i.Base != want.Base {
+		return fmt.Errorf("blocks are made from %s, not %s", i.Nar, want.Nar), nil
+	}
+	content, err := x.Open(ctx, want.Hash)
+	if err != nil {
+		return err, ctx.Err()
+	}
+	found = content.Verify(ctx)
+	if found == nil && content.ReadCap() != rc {
+		found = errors.New("the tree file is another one's")
+	}
+	if err := errors.Join(content.Close(), ctx.Err()); err != nil || found != nil {
+		return found, err
+	}
+	missing, err := x.MissingRows(ctx, want.Hash)
+	if err == nil && missing > 0 {
+		found = fmt.Errorf("%d rows are missing", missing)
+	}
+	return found, err
+}
+
 // MissingRows returns how many rows of an item the index lacks. The error
 // matches ErrNoItem or those of Open.
 func (x *Index) MissingRows(ctx context.Context, hash string) (int64, error) {

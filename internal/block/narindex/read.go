@@ -22,9 +22,9 @@ func key(ref []byte) int64 { return int64(binary.BigEndian.Uint64(ref)) }
 // Get returns the block named ref; the caller owns the slice. The error
 // matches eris.ErrNotFound if no item has it, or has it no longer as it was.
 func (x *Index) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
-	r := reader{x: x}
-	defer r.close()
-	return r.get(ctx, ref)
+	r := x.Reader(nil)
+	defer r.Close()
+	return r.Get(ctx, ref)
 }
 
 // Batch calls emit(i, block) for each reference in order, with a nil block for
@@ -32,10 +32,10 @@ func (x *Index) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 // of a tree cost one look-up per run. Batch holds one block and two open files.
 // It returns the first error of emit.
 func (x *Index) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	r := reader{x: x}
-	defer r.close()
+	r := x.Reader(nil)
+	defer r.Close()
 	for i, ref := range refs {
-		b, err := r.get(ctx, ref)
+		b, err := r.Get(ctx, ref)
 		if err != nil && !errors.Is(err, eris.ErrNotFound) {
 			return err
 		}
@@ -46,24 +46,34 @@ func (x *Index) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, blo
 	return nil
 }
 
-// reader makes blocks, and keeps the item of the last one open.
-type reader struct {
-	x    *Index
-	cur  *content
-	id   int64 // of the item that is open
-	next int64 // number of the node after the last one
-	buf  []byte
+// Reader makes blocks one after another, and keeps the item of the last one
+// open: references in the order of a tree cost one look-up per run. It is not
+// safe for concurrent use.
+type Reader struct {
+	x     *Index
+	allow func(hash string) bool
+	cur   *content
+	id    int64 // of the item that is open
+	next  int64 // number of the node after the last one
+	buf   []byte
 }
 
-func (r *reader) close() {
+// Reader returns a Reader of the items that allow says, by the hash part of
+// their store path; nil means all. allow is asked each time that the blocks of
+// another item are to be read. Close the Reader.
+func (x *Index) Reader(allow func(hash string) bool) *Reader { return &Reader{x: x, allow: allow} }
+
+// Close closes the files that are open. The Reader can be used again.
+func (r *Reader) Close() {
 	if r.cur != nil {
-		r.cur.close()
+		r.cur.close() // it was only read
 		r.cur = nil
 	}
 }
 
-// get returns a block, which is valid until the next call.
-func (r *reader) get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+// Get returns the block named ref, which is valid until the next call. The
+// error matches eris.ErrNotFound.
+func (r *Reader) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -80,7 +90,7 @@ func (r *reader) get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	}
 	// What is wrong with a candidate is for fsck to say: the next may be good.
 	for _, c := range rows {
-		if r.open(c) != nil {
+		if !r.open(c) {
 			continue
 		}
 		if b, err := r.block(c.node, ref); err == nil {
@@ -92,11 +102,11 @@ func (r *reader) get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 
 // candidate is a row whose reference begins like the one that is wanted.
 type candidate struct {
-	node, id  int64
-	base, nar string
+	node, id        int64
+	hash, base, nar string
 }
 
-func (r *reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, error) {
+func (r *Reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, error) {
 	rows, err := r.x.lookup.QueryContext(ctx, key(ref[:]))
 	if err != nil {
 		return nil, fmt.Errorf("index of blocks: %w", err)
@@ -105,7 +115,7 @@ func (r *reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, err
 	var found []candidate
 	for rows.Next() {
 		var c candidate
-		if err := rows.Scan(&c.node, &c.id, &c.base, &c.nar); err != nil {
+		if err := rows.Scan(&c.node, &c.id, &c.hash, &c.base, &c.nar); err != nil {
 			return nil, fmt.Errorf("index of blocks: %w", err)
 		}
 		found = append(found, c)
@@ -116,22 +126,25 @@ func (r *reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, err
 	return found, nil
 }
 
-// open makes a candidate's item the current one.
-func (r *reader) open(c candidate) error {
+// open makes a candidate's item the current one, if it may be read and can be.
+func (r *Reader) open(c candidate) bool {
 	if r.cur != nil && r.id == c.id {
-		return nil
+		return true
 	}
-	r.close()
+	if r.allow != nil && !r.allow(c.hash) {
+		return false
+	}
+	r.Close()
 	cur, err := r.x.open(c.base, c.nar)
 	if err != nil {
-		return err
+		return false
 	}
 	r.cur, r.id = cur, c.id
-	return nil
+	return true
 }
 
 // block makes a block of the current item.
-func (r *reader) block(node int64, ref eris.Ref) ([]byte, error) {
+func (r *Reader) block(node int64, ref eris.Ref) ([]byte, error) {
 	if size := int(r.cur.size); len(r.buf) != size {
 		r.buf = make([]byte, size)
 	}
