@@ -6,7 +6,7 @@
 //
 // A process that is killed in mid-work leaves temporary files behind, never a
 // half-written file under its final name. They start with TempPrefix;
-// SweepTemp removes them.
+// SweepTemp removes them. The exception is Scratch, whose reader verifies.
 package durable
 
 import (

@@ -72,5 +72,5 @@ func TestCheck(t *testing.T) {
 	damage(t, filepath.Join(x.dir, it.nar), 5000)
 	check(good, it.cap, "node 4 is no longer")
 	damage(t, x.treePath(it.path.Base()), -1)
-	check(good, it.cap, "tree file")
+	check(good, it.cap, "corrupt")
 }
