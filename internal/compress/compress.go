@@ -7,6 +7,7 @@ import (
 	"compress/bzip2"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -154,6 +155,15 @@ func Readable(name string) bool {
 		return true
 	}
 	return false
+}
+
+// Bound returns how many bytes a nar of narSize bytes has at most when it is
+// compressed: no method makes what it cannot compress much larger than it was.
+func Bound(narSize int64) int64 {
+	if narSize < 0 || narSize > math.MaxInt64/2 {
+		return math.MaxInt64
+	}
+	return narSize + narSize/16 + 64<<10
 }
 
 // NewReader returns a reader that decompresses r. A stream that is cut short,

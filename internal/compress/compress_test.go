@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -229,4 +230,33 @@ func FuzzParseMethod(f *testing.F) {
 			t.Fatalf("two spellings of one format: %q and %q", s, m.Format())
 		}
 	})
+}
+
+// What cannot be compressed stays below Bound in every method.
+func TestBound(t *testing.T) {
+	for _, n := range []int{0, 1, 100_000} {
+		content := make([]byte, n)
+		rand.NewChaCha8([32]byte{1}).Read(content) // never fails
+		for _, m := range []compress.Method{compress.None, {Name: "zstd", Level: 1}, {Name: "gzip", Level: 1}, {Name: "lzip", Level: 1}} {
+			var b bytes.Buffer
+			w, err := compress.NewWriter(&b, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(content); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if int64(b.Len()) > compress.Bound(int64(n)) {
+				t.Errorf("%s: %d bytes become %d", m, n, b.Len())
+			}
+		}
+	}
+	for _, n := range []int64{-1, math.MaxInt64, math.MaxInt64 - 1} {
+		if compress.Bound(n) != math.MaxInt64 {
+			t.Errorf("bound of %d bytes is %d", n, compress.Bound(n))
+		}
+	}
 }
