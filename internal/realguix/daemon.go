@@ -146,6 +146,11 @@ type Server struct {
 // Serve starts a program that listens on addr, "127.0.0.1:PORT", and waits
 // until it does.
 func Serve(ctx context.Context, addr string, command func(context.Context) *exec.Cmd) (*Server, error) {
+	return ServeAt(ctx, addr, (&net.Dialer{}).DialContext, command)
+}
+
+// ServeAt is Serve in a network of its own, where dial connects.
+func ServeAt(ctx context.Context, addr string, dial func(ctx context.Context, network, addr string) (net.Conn, error), command func(context.Context) *exec.Cmd) (*Server, error) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	cmd := command(own)
 	s := &Server{URL: "http://" + addr, cancel: cancel, done: make(chan struct{})}
@@ -161,7 +166,7 @@ func Serve(ctx context.Context, addr string, command func(context.Context) *exec
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("tcp", addr)
+		conn, err := dial(ctx, "tcp", addr)
 		if err == nil {
 			return s, conn.Close()
 		}

@@ -1,8 +1,8 @@
 // Package realguix runs throw-away machines with a real, stock Guix, for tests
 // and measurements. A machine is a folder with Debian and Guix, made once by
 // scripts/guix-root.sh and never written to, under an overlay in memory, in
-// namespaces of its own for processes and mounts. Its network is the host's:
-// servers on loopback are seen from both sides.
+// namespaces of its own for processes and mounts. Its network is the host's,
+// unless Options say otherwise: servers on loopback are seen from both sides.
 //
 // It needs root, and Linux with overlayfs.
 package realguix
@@ -34,6 +34,10 @@ type Options struct {
 	// Gnu is an existing folder of the host that becomes /gnu. Default: one
 	// in memory.
 	Gnu string
+
+	// Net is a file that is the network namespace of the machine, as ip-netns
+	// and internal/bench/netlab have them. Default: the host's.
+	Net string
 }
 
 // Machine is a running machine. It ends with Close, or with the process that
@@ -54,7 +58,11 @@ func Start(root string, o Options) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{dir: dir, init: exec.Command("/bin/sh", "-c", initScript)}
+	args := []string{"/bin/sh", "-c", initScript}
+	if o.Net != "" {
+		args = append([]string{"nsenter", "--net=" + o.Net, "--"}, args...)
+	}
+	m := &Machine{dir: dir, init: exec.Command(args[0], args[1:]...)}
 	m.init.Env = []string{"PATH=" + path, "LOWER=" + root, "DIR=" + dir, "GNU=" + o.Gnu}
 	m.init.Stderr = &m.stderr
 	m.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
@@ -108,7 +116,7 @@ const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // environment of its own. When ctx is done it is killed with all its children.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	pid := strconv.Itoa(m.init.Process.Pid)
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", pid, "-m", "-p", "-r", "-w", "--", name}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", pid, "-m", "-n", "-p", "-r", "-w", "--", name}, args...)...)
 	cmd.Env = []string{"PATH=" + path, "HOME=/root", "USER=root", "LC_ALL=C.UTF-8"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return killWithin(cmd.Process.Pid) }

@@ -1,10 +1,13 @@
 package realguix
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -37,6 +40,30 @@ func TestMachineLeavesNothing(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("%s has %v, %v", dir, entries, err)
+	}
+}
+
+// TestMachineNet checks that all of a machine is in the network namespace that
+// its options name.
+func TestMachineNet(t *testing.T) {
+	w := start(t)
+	holder := exec.Command("unshare", "-n", "sh", "-c", "readlink /proc/self/ns/net; exec cat")
+	out, err := holder.StdoutPipe()
+	w.check(err)
+	in, err := holder.StdinPipe()
+	w.check(err)
+	w.check(holder.Start())
+	defer func() { in.Close(); w.check(holder.Wait()) }()
+	ns, err := bufio.NewReader(out).ReadString('\n')
+	w.check(err)
+	m, err := Start(os.Getenv(EnvRoot), Options{Net: fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid)})
+	w.check(err)
+	defer func() { w.check(m.Close()) }()
+	for _, process := range []string{"1", "self"} {
+		got, err := m.Run(w.ctx, "readlink", "/proc/"+process+"/ns/net")
+		if err != nil || got != ns {
+			t.Errorf("process %s is in %q, not %q: %v", process, got, ns, err)
+		}
 	}
 }
 
