@@ -69,8 +69,8 @@ func ParseSecretKey(s string) (SecretKey, error) {
 
 // GenerateKey makes a key from 32 bytes of rand.
 func GenerateKey(name string, rand io.Reader) (SecretKey, error) {
-	if name == "" || strings.ContainsAny(name, ":\n") {
-		return SecretKey{}, fmt.Errorf("nixsig: key name %q is empty or has a colon or newline", name)
+	if name == "" || strings.ContainsAny(name, ": \t\r\n") {
+		return SecretKey{}, fmt.Errorf("nixsig: key name %q is empty or has a colon or space", name)
 	}
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := io.ReadFull(rand, seed); err != nil {

@@ -84,7 +84,7 @@ func TestKeys(t *testing.T) {
 	if err := again.Public().Verify("x", k.Sign("x")); err != nil {
 		t.Error(err)
 	}
-	for _, name := range []string{"", "a:b", "a\n"} {
+	for _, name := range []string{"", "a:b", "a\n", "a b"} {
 		if _, err := nixsig.GenerateKey(name, bytes.NewReader(seed)); err == nil {
 			t.Errorf("name %q", name)
 		}

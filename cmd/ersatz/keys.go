@@ -14,50 +14,83 @@ import (
 
 	"ersatz/guixsig"
 	"ersatz/internal/durable"
+	"ersatz/nixsig"
 )
 
 // defaultACL is where Guix keeps the keys that a machine accepts.
 const defaultACL = "/etc/guix/acl"
 
 func (a *app) keygenCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "keygen [DIR]",
+	var nixName string
+	cmd := &cobra.Command{
+		Use:   "keygen [--nix NAME] [DIR]",
 		Short: "Make a key pair for signing narinfos",
 		Long: `Make a key pair and write it to signing-key.pub and signing-key.sec in DIR (by
 default the current folder), in the format of "guix archive --generate-key".
 DIR is made if it is missing. Guix keeps its own pair in /etc/guix. Existing
-files are never overwritten.`,
+files are never overwritten.
+
+With --nix, the pair is one for Nix, in nix-key.pub and nix-key.sec, in the format
+of "nix-store --generate-binary-cache-key". Its name, such as cache.example.org-1,
+is that of the server and a number, by convention.`,
 		Example: `  ersatz keygen
-  sudo ersatz keygen /etc/guix`,
+  sudo ersatz keygen /etc/guix
+  sudo ersatz keygen --nix cache.example.org-1 /etc/nix`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: a.run(func(_ *cobra.Command, args []string) error {
-			return a.keygen(append(args, ".")[0])
+		RunE: a.run(func(cmd *cobra.Command, args []string) error {
+			dir := append(args, ".")[0]
+			if cmd.Flags().Changed("nix") {
+				return a.keygenNix(nixName, dir)
+			}
+			return a.keygen(dir)
 		}),
 		ValidArgsFunction: dirArgs,
 	}
+	cmd.Flags().StringVar(&nixName, "nix", "", "make a pair for Nix, with this `NAME`")
+	return cmd
 }
 
 func (a *app) keygen(dir string) error {
-	public, private := filepath.Join(dir, "signing-key.pub"), filepath.Join(dir, "signing-key.sec")
-	for _, name := range []string{public, private} {
+	key, err := guixsig.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := writeKeys(filepath.Join(dir, "signing-key"), key.Text(), key.Public().Text()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, key.Public())
+	return err
+}
+
+func (a *app) keygenNix(name, dir string) error {
+	key, err := nixsig.GenerateKey(name, rand.Reader)
+	if err != nil {
+		return usageError(err)
+	}
+	if err := writeKeys(filepath.Join(dir, "nix-key"), []byte(key.Text()), []byte(key.Public().String())); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, key.Public())
+	return err
+}
+
+// writeKeys writes a key pair to BASE.pub and BASE.sec, which must not be
+// there.
+func writeKeys(base string, secret, public []byte) error {
+	for _, name := range []string{base + ".pub", base + ".sec"} {
 		if _, err := os.Lstat(name); err == nil {
 			return fmt.Errorf("%s exists; a key is never overwritten", name)
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	key, err := guixsig.GenerateKey(rand.Reader)
-	if err != nil {
+	if err := writeFile(base+".sec", 0o600, secret); err != nil {
 		return err
 	}
-	if err := writeFile(private, 0o600, key.Text()); err != nil {
-		return err
+	if err := writeFile(base+".pub", 0o644, public); err != nil {
+		return errors.Join(err, os.Remove(base+".sec"))
 	}
-	if err := writeFile(public, 0o644, key.Public().Text()); err != nil {
-		return errors.Join(err, os.Remove(private))
-	}
-	_, err = fmt.Fprintln(a.stdout, key.Public())
-	return err
+	return nil
 }
 
 func (a *app) authorizeCommand() *cobra.Command {

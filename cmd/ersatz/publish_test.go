@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
+	"ersatz/storepath"
 )
 
 func TestPlan(t *testing.T) {
@@ -48,6 +50,33 @@ func TestPlan(t *testing.T) {
 	}
 	if got := logDir("/srv/state"); got != "/srv/state/log/guix" {
 		t.Errorf("logs in %s", got)
+	}
+}
+
+// TestNixPlan: with a key of Nix no item is held back, and a store other than
+// Guix's needs no key of Guix.
+func TestNixPlan(t *testing.T) {
+	for _, c := range []struct {
+		p       publishFlags
+		bypass  int64
+		guix    bool
+		secrets int
+	}{
+		{publishFlags{store: storepath.Guix}, 0, true, 1},
+		{publishFlags{store: storepath.Nix}, 0, true, 1},
+		{publishFlags{store: storepath.Nix, nixKey: "n"}, math.MaxInt64, false, 1},
+		{publishFlags{store: storepath.Nix, nixKey: "n", guixKey: true}, math.MaxInt64, true, 2},
+		{publishFlags{store: storepath.Guix, nixKey: "n"}, math.MaxInt64, true, 2},
+		{publishFlags{store: storepath.Nix, nixKey: "n", bypass: "1MiB"}, 1 << 20, false, 1},
+		{publishFlags{store: storepath.Nix, nixKey: "n", bypass: "0"}, -1, false, 1},
+	} {
+		plan, err := c.p.plan(nil)
+		if err != nil || plan.publish.BypassThreshold != c.bypass || c.p.forGuix() != c.guix || len(c.p.secrets()) != c.secrets {
+			t.Errorf("%+v: threshold %d, for Guix %t, %d secrets, %v", c.p, plan.publish.BypassThreshold, c.p.forGuix(), len(c.p.secrets()), err)
+		}
+	}
+	if got := logDir(storedb.StateDir(storepath.Nix)); got != "/nix/var/log/nix" {
+		t.Errorf("logs of Nix in %s", got)
 	}
 }
 
