@@ -31,14 +31,15 @@ type failure struct {
 	until time.Time
 }
 
-// Run bakes what is queued, puts it into IPFS and lets entries expire, until
-// ctx ends. When it returns, all that has stopped; what was queued is
+// Run bakes what is queued, puts it into IPFS, lets entries expire and signs for
+// Nix what was baked without a key of Nix, until ctx ends. When it returns, all that has stopped; what was queued is
 // forgotten. The error is nil.
 func (c *Cache) Run(ctx context.Context) error {
 	var g errgroup.Group
 	for range c.o.Workers {
 		g.Go(func() error { c.worker(ctx); return nil })
 	}
+	g.Go(func() error { c.signForNix(ctx); return nil })
 	g.Go(func() error { c.expirer(ctx); return nil })
 	if c.o.IPFS != nil {
 		g.Go(func() error { c.putter(ctx); return nil })
