@@ -75,9 +75,9 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	base := p.Base()
 	file := filepath.Join(s.opt.LogDir, "drvs", base[:2], base[2:])
-	for _, form := range []struct{ suffix, contentType, encoding string }{
+	for _, form := range []logForm{
 		{".gz", "text/plain;charset=UTF-8", "gzip"},
-		{".bz2", "application/x-bzip2;charset=ISO-8859-1", ""},
+		s.bzip2Form(r),
 		{"", "text/plain;charset=UTF-8", ""},
 	} {
 		f, fi, err := openRegular(file + form.suffix)
@@ -92,6 +92,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 		h := w.Header()
 		h.Set("Content-Type", form.contentType)
 		h.Set("ETag", etag(fi))
+		h.Set("Vary", "Accept-Encoding")
 		if form.encoding != "" {
 			h.Set("Content-Encoding", form.encoding)
 			// http.ServeContent leaves it out beside an encoding.
@@ -102,6 +103,24 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	s.notFound(w, r, 0)
+}
+
+// logForm is a way in which a log can lie there and be sent.
+type logForm struct{ suffix, contentType, encoding string }
+
+// bzip2Form returns how a log is sent that is compressed by bzip2, as Nix does:
+// as an encoding to Nix, whose newer releases say that they know it and whose
+// older ones leave the header out; else, as Guix sends it, as what it is.
+func (s *Server) bzip2Form(r *http.Request) logForm {
+	accepted, told := r.Header["Accept-Encoding"]
+	encoded := !told && s.signer.Nix != nil
+	for coding := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
+		encoded = encoded || strings.TrimSpace(coding) == "bzip2"
+	}
+	if encoded {
+		return logForm{".bz2", "text/plain;charset=UTF-8", "bzip2"}
+	}
+	return logForm{".bz2", "application/x-bzip2;charset=ISO-8859-1", ""}
 }
 
 // openRegular opens a regular file that others may read. For all else, links

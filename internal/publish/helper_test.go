@@ -200,13 +200,19 @@ func (b *fakeBaker) write(t testing.TB, name string, data []byte) {
 	}
 }
 
-// serve starts a real server and returns its URL.
+// serve starts a real server that signs for Guix, and returns its URL.
 func serve(t testing.TB, store publish.Store, o publish.Options) string {
+	t.Helper()
+	return serveAs(t, store, signer(t), o)
+}
+
+// serveAs starts a real server that signs by signer, and returns its URL.
+func serveAs(t testing.TB, store publish.Store, signer bake.Signer, o publish.Options) string {
 	t.Helper()
 	if o.Log == nil {
 		o.Log = testLog(t)
 	}
-	s, err := publish.New(store, signer(t), o)
+	s, err := publish.New(store, signer, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"ersatz/eris"
+	"ersatz/internal/bake"
 	"ersatz/internal/publish"
 )
 
@@ -126,6 +127,11 @@ func TestOptions(t *testing.T) {
 		if s, err := publish.New(fixedStore{}, signer(t), o); err == nil {
 			s.Close()
 			t.Errorf("%+v is accepted", o)
+		}
+	}
+	for _, signer := range []bake.Signer{{Host: host}, {Guix: signingKey(t), Host: "a;b"}} {
+		if _, err := publish.New(fixedStore{}, signer, publish.Options{}); err == nil {
+			t.Errorf("%+v signs", signer)
 		}
 	}
 }

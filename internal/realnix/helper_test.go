@@ -73,6 +73,7 @@ let
   };
   dep = make "dep-1.0" "echo dep > $out";
 in make "item++-1.0" ''
+  echo building the item
   mkdir -p $out/bin
   echo ${dep} $out > $out/refs
   seq 1 200000 > $out/numbers

@@ -39,6 +39,17 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// TestLog has Nix show the log of a build that it has not done.
+func TestLog(t *testing.T) {
+	w := start(t)
+	s := w.publish(w.keyFlag())
+	m := w.machine()
+	out, err := m.Run(w.ctx, "nix", "log", "--store", s.URL, w.run("nix-store", "--query", "--deriver", w.item))
+	if err != nil || !strings.Contains(out, "building the item") {
+		t.Errorf("log %q, %v", out, err)
+	}
+}
+
 // methodsAsked returns the methods of the nars in a server's log of requests.
 func methodsAsked(log string) map[string]bool {
 	asked := map[string]bool{}
