@@ -65,3 +65,30 @@ func TestPublishUser(t *testing.T) {
 		})
 	}
 }
+
+// TestSignedForNixToo has stock Guix, and ersatz, install from narinfos that
+// carry a signature of Nix as well, live and baked.
+func TestSignedForNixToo(t *testing.T) {
+	w, i := withErsatz(t), makeItems(t)
+	w.daemon(DaemonOptions{})
+	w.check(w.Import(w.ctx, w.key, i.all()...))
+	_, err := w.Run(w.ctx, "ersatz", "keygen", "--nix", "cache.example-1", "/etc/nix")
+	w.check(err)
+	addr := w.addr()
+	w.serve(addr, "ersatz", "--cache=/var/cache/ersatz", "--compression=zstd:3", "--nix-key=/etc/nix/nix-key.sec")
+	status, live, err := get(w.ctx, "http://"+addr+"/"+i.many.Path.Hash+".narinfo")
+	w.check(err)
+	baked := w.baked(addr, i.many)
+	for what, text := range map[string]string{"live": live, "baked": baked} {
+		if !strings.Contains(text, "\nSignature: 1;") || !strings.Contains(text, "\nSig: cache.example-1:") {
+			t.Errorf("%s: not signed for both, status %d:\n%s", what, status, text)
+		}
+	}
+	w.remove(i.many)
+	w.wantFrom(w.build(i.many, "http://"+addr), "http://"+addr)
+	w.wantInstalled(i.many, 0)
+	w.daemon(wrapped(false))
+	w.remove(i.many)
+	w.wantFrom(w.build(i.many, "http://"+addr), "urn:eris:")
+	w.wantInstalled(i.many, 0)
+}

@@ -203,3 +203,25 @@ func TestBothDialects(t *testing.T) {
 	w.wantCopied(m)
 	w.run(w.program, "fsck", cache)
 }
+
+// TestKeygen: a key that ersatz has made is one to Nix, which signs with it as
+// ersatz does.
+func TestKeygen(t *testing.T) {
+	w := start(t)
+	w.public = w.run(w.program, "keygen", "--nix", "made.example-1", w.Path("/made"))
+	secret := w.Path("/made/nix-key.sec")
+	w.run("nix", "store", "sign", "--key-file", secret, "--recursive", w.item)
+	info := w.run("nix", "path-info", "--sigs", w.item)
+	s := w.publish("--nix-key=" + secret)
+	_, text := w.get(narinfoURL(s, w.item))
+	n, err := narinfo.Parse([]byte(text))
+	w.check(err)
+	if len(n.Sigs) != 1 || !strings.Contains(info, n.Sigs[0]) {
+		t.Errorf("Nix signs %q, ersatz %q", info, n.Sigs)
+	}
+	m, err := w.copyTo(s, w.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wantCopied(m)
+}
