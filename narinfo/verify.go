@@ -22,7 +22,7 @@ var (
 
 	// ErrUnauthorized means that the signature is by a key that the ACL, or
 	// the list of Nix's keys, lacks.
-	ErrUnauthorized = errors.New("narinfo: signed by a key that is not in the ACL")
+	ErrUnauthorized = errors.New("narinfo: signed by an unauthorized key")
 
 	// ErrChanged means that the signature is over another text.
 	ErrChanged = errors.New("narinfo: changed after it was signed")
@@ -114,7 +114,7 @@ func (n *Narinfo) VerifyGuix(acl guixsig.ACL) (Signed, error) {
 		}
 	}
 	if !acl.Authorizes(sig.Key()) {
-		return Signed{}, fmt.Errorf("%w: %s, by %q", ErrUnauthorized, sig.Key(), host)
+		return Signed{}, fmt.Errorf("%w: %s, by %q, not in the ACL", ErrUnauthorized, sig.Key(), host)
 	}
 	digest := sha256.Sum256(n.SignedPart())
 	if !bytes.Equal(digest[:], sig.Digest()) {

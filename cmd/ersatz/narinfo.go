@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"ersatz/guixsig"
 	"ersatz/narinfo"
+	"ersatz/nixsig"
 )
 
 func (a *app) narinfoCommand() *cobra.Command {
@@ -115,21 +117,29 @@ func readKeyPair(public, private string) (*guixsig.PrivateKey, error) {
 
 func (a *app) narinfoVerifyCommand() *cobra.Command {
 	var acl string
+	var nixKeys []string
 	cmd := &cobra.Command{
-		Use:   "verify [--acl FILE] NARINFO|-",
+		Use:   "verify [--acl FILE|--nix-trusted-key KEY] NARINFO|-",
 		Short: "Say who signed a narinfo, or why it is not to be trusted",
 		Long: `Verify the signature of a narinfo against an access control list. The exit
 status is 0 only if the signature is valid and its key authorized.
 
-Without --acl the list is $ERSATZ_ACL, else ` + defaultACL + `.`,
+Without --acl the list is $ERSATZ_ACL, else ` + defaultACL + `.
+With --nix-trusted-key, the signatures of Nix are verified instead.`,
 		Example: `  ersatz narinfo verify item.narinfo
+  ersatz narinfo verify --nix-trusted-key "$(cat nix-key.pub)" item.narinfo
   curl -s https://ci.guix.gnu.org/HASH.narinfo | ersatz narinfo verify --acl /etc/guix/acl -`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(_ *cobra.Command, args []string) error {
+			if len(nixKeys) > 0 {
+				return a.narinfoVerifyNix(nixKeys, args[0])
+			}
 			return a.narinfoVerify(a.aclPath(acl), args[0])
 		}),
 	}
 	cmd.Flags().StringVar(&acl, "acl", "", "`FILE` with the authorized keys")
+	cmd.Flags().StringArrayVar(&nixKeys, "nix-trusted-key", nil, "`KEY` of Nix that is authorized, NAME:BASE64 (repeatable)")
+	cmd.MarkFlagsMutuallyExclusive("acl", "nix-trusted-key")
 	markFilename(cmd, "acl")
 	return cmd
 }
@@ -151,6 +161,27 @@ func (a *app) narinfoVerify(aclPath, name string) error {
 		return fmt.Errorf("%s: %w", name, &refusal{n, err})
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s: %s: signed by %s, key %s, which is authorized\n", name, signed.StorePath, printable(signed.Host), signed.Key)
+	return err
+}
+
+func (a *app) narinfoVerifyNix(texts []string, name string) error {
+	var keys []nixsig.PublicKey
+	for _, text := range texts {
+		key, err := nixsig.ParsePublicKey(strings.TrimSpace(text))
+		if err != nil {
+			return usageError(fmt.Errorf("--nix-trusted-key: %w", err))
+		}
+		keys = append(keys, key)
+	}
+	_, n, err := a.readNarinfo(name)
+	if err != nil {
+		return err
+	}
+	signed, err := n.VerifyNix(keys)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s: %s: signed by %s, which is authorized\n", name, signed.StorePath, signed.NixKey)
 	return err
 }
 
