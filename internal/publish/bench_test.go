@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 
+	"ersatz/internal/bake"
 	"ersatz/internal/publish"
 )
 
@@ -45,7 +46,11 @@ func BenchmarkBakedNarinfo(b *testing.B) {
 func BenchmarkLiveNarinfo(b *testing.B) {
 	store := newScratch(b)
 	info := store.tree(b, hashOf("a")+"-tree", 100)
-	benchmark(b, serve(b, store.db, publish.Options{})+"/"+info.Path.Hash+".narinfo")
+	for name, by := range map[string]bake.Signer{"Guix": signer(b), "Nix": {Nix: nixKey(b)}} {
+		b.Run(name, func(b *testing.B) {
+			benchmark(b, serveAs(b, store.db, by, publish.Options{})+"/"+info.Path.Hash+".narinfo")
+		})
+	}
 }
 
 func BenchmarkBakedNar(b *testing.B) {
