@@ -367,6 +367,29 @@ func TestRootsOf(t *testing.T) {
 	if err != nil || !slices.Equal(got, []storepath.Path{a.Path}) {
 		t.Errorf("got %v, %v", got, err)
 	}
+	// An item can be a link, to another one or to nowhere; a profile is a link
+	// to a link to an item.
+	dir := filepath.Dir(file)
+	item := func(c string) string { return filepath.Join(s.store, strings.Repeat(c, 32)+"-link") }
+	for link, to := range map[string]string{
+		item("1"): a.Path.String(), item("2"): "/nowhere", filepath.Join(dir, "profile"): "profile-1-link",
+		filepath.Join(dir, "profile-1-link"): item("1"), filepath.Join(dir, "loop"): "loop", filepath.Join(dir, "up"): "..",
+	} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		filepath.Join(dir, "profile"): item("1"), item("2"): item("2"),
+		filepath.Join(dir, "up", filepath.Base(dir), "profile"): item("1"),
+	} {
+		if got, err := RootsOf(s.db, name); err != nil || len(got) != 1 || got[0].String() != want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if _, err := RootsOf(s.db, filepath.Join(dir, "loop")); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a loop: %v", err)
+	}
 	if err := os.WriteFile(file, []byte("/etc/passwd\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

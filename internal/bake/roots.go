@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"ersatz/internal/storedb"
@@ -65,11 +67,8 @@ func (c *Cache) allRoots(names []string) (roots []storepath.Path, err error) {
 // lists, one path a line, with empty lines and "#" comments. Whether they are
 // valid is not checked.
 func RootsOf(db *storedb.DB, name string) ([]storepath.Path, error) {
-	real, err := filepath.EvalSymlinks(name)
+	real, err := follow(db.StoreDir(), name)
 	if err != nil {
-		return nil, fmt.Errorf("roots: %w", err)
-	}
-	if real, err = filepath.Abs(real); err != nil {
 		return nil, fmt.Errorf("roots: %w", err)
 	}
 	if p, ok := within(db.StoreDir(), real); ok {
@@ -83,6 +82,36 @@ func RootsOf(db *storedb.DB, name string) ([]storepath.Path, error) {
 		return nil, fmt.Errorf("roots: %s leads neither into %s nor to a file that lists paths", name, db.StoreDir())
 	}
 	return readRoots(db.StoreDir(), real)
+}
+
+// follow returns the absolute path that name leads to, as far as the first store
+// item: that can be a link itself, to another item or out of the store.
+func follow(storeDir, name string) (string, error) {
+	const maxLinks = 40 // as Linux
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	for range maxLinks {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(name))
+		if err != nil {
+			return "", err
+		}
+		name = filepath.Join(dir, filepath.Base(name))
+		fi, err := os.Lstat(name)
+		if err != nil || fi.Mode().Type() != fs.ModeSymlink || dir == storeDir || dir == resolved(storeDir) {
+			return name, err
+		}
+		target, err := os.Readlink(name)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		name = target
+	}
+	return "", &fs.PathError{Op: "readlink", Path: name, Err: syscall.ELOOP}
 }
 
 // within returns the item of the store dir that a path lies in.
