@@ -34,7 +34,7 @@ var buildErsatz = sync.OnceValues(func() (string, error) {
 	program := filepath.Join(dir, "ersatz")
 	out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", program, "ersatz/cmd/ersatz").CombinedOutput()
 	if err != nil {
-		err = fmt.Errorf("building ersatz: %w\n%s", err, out)
+		err = errors.Join(fmt.Errorf("building ersatz: %w\n%s", err, out), os.RemoveAll(dir))
 	}
 	return program, err
 })
