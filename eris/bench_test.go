@@ -52,8 +52,8 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode compares reading in order from blocks in memory, on one
-// core, with BLAKE2b and ChaCha20 of each leaf by golang.org/x/crypto alone.
+// BenchmarkDecode compares reading in order from blocks in memory, filling, and
+// finding all that was filled ("resume"), with BLAKE2b and ChaCha20 of each leaf by golang.org/x/crypto alone.
 func BenchmarkDecode(b *testing.B) {
 	content := benchContent(b)
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
@@ -74,6 +74,26 @@ func BenchmarkDecode(b *testing.B) {
 					b.Fatal(n, err)
 				}
 				r.Close()
+			}
+		})
+		b.Run(fmt.Sprintf("%v/fill", size), func(b *testing.B) {
+			b.SetBytes(benchSize)
+			b.ReportAllocs()
+			for b.Loop() {
+				f := eris.NewFiller(c, discard{}, eris.FillOptions{})
+				if n, err := f.Run(b.Context(), m); err != nil || n != benchSize {
+					b.Fatal(n, err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%v/resume", size), func(b *testing.B) {
+			b.SetBytes(benchSize)
+			s := newShelf(c)
+			for b.Loop() {
+				f := eris.NewFiller(c, s, eris.FillOptions{})
+				if n, err := f.Run(b.Context(), m); err != nil || n != benchSize {
+					b.Fatal(n, err)
+				}
 			}
 		})
 		b.Run(fmt.Sprintf("%v/plain", size), func(b *testing.B) {

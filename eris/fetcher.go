@@ -50,34 +50,13 @@ const (
 func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 	defer close(b.done)
 	size := int(c.Size)
-	refs := make([]Ref, 0, len(b.pairs))
-	unique := make([]int, 0, len(b.pairs)) // per reference: the first node that has it
-	origin := make([]int, len(b.pairs))    // per node: the first node that is the same
-	// A reference is a hash, so its first bytes will do for a map; where
-	// hostile ones agree in them, a block is asked for twice.
-	seen := make(map[uint64]int, len(b.pairs))
-	for i, p := range b.pairs {
-		h := binary.NativeEndian.Uint64(p.ref[:])
-		j, ok := seen[h]
-		if !ok || b.pairs[j] != p {
-			j, seen[h] = i, i
-			refs = append(refs, p.ref)
-			unique = append(unique, i)
-		}
-		origin[i] = j
-	}
-	nonce := levelNonce(b.level)
-	if c.legacy {
-		nonce = levelNonce(0)
-	}
+	refs, unique, origin := distinct(b.pairs)
+	nonce := c.nonce(b.level)
 	slots := make([]atomic.Int32, len(refs))
 	got := func(i int, block []byte) error {
 		p := &b.pairs[unique[i]]
-		if len(block) != size {
-			return &CorruptError{p.ref, "wrong length"}
-		}
-		if BlockRef(block) != p.ref {
-			return &CorruptError{p.ref, "bytes do not match the reference"}
+		if err := verify(block, c.Size, p.ref); err != nil {
+			return err
 		}
 		if slots[i].CompareAndSwap(slotEmpty, slotBusy) {
 			xor(b.nodes[unique[i]*size:][:size], block, &nonce, &p.key)
@@ -99,4 +78,37 @@ func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 			copy(b.nodes[i*size:][:size], b.nodes[j*size:][:size])
 		}
 	}
+}
+
+// distinct returns the references to ask for, for each the first pair that has
+// it, and for each pair the first one that is the same.
+func distinct(pairs []pair) (refs []Ref, first, origin []int) {
+	refs = make([]Ref, 0, len(pairs))
+	first = make([]int, 0, len(pairs))
+	origin = make([]int, len(pairs))
+	// A reference is a hash, so its first bytes will do for a map; where
+	// hostile ones agree in them, a block is asked for twice.
+	seen := make(map[uint64]int, len(pairs))
+	for i, p := range pairs {
+		h := binary.NativeEndian.Uint64(p.ref[:])
+		j, ok := seen[h]
+		if !ok || pairs[j] != p {
+			j, seen[h] = i, i
+			refs = append(refs, p.ref)
+			first = append(first, i)
+		}
+		origin[i] = j
+	}
+	return refs, first, origin
+}
+
+// verify compares a block with its reference.
+func verify(block []byte, size BlockSize, ref Ref) error {
+	if len(block) != int(size) {
+		return &CorruptError{ref, "wrong length"}
+	}
+	if BlockRef(block) != ref {
+		return &CorruptError{ref, "bytes do not match the reference"}
+	}
+	return nil
 }

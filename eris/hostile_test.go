@@ -164,9 +164,7 @@ func TestBomb(t *testing.T) {
 		readCap := bomb(f, c.level)
 		for how, read := range decoders {
 			f.asked = 0
-			r := eris.NewReader(t.Context(), readCap, f, eris.ReaderOptions{MaxLength: c.bound})
-			_, err := read(r)
-			r.Close()
+			_, err := read(t.Context(), readCap, f, eris.ReaderOptions{MaxLength: c.bound})
 			if !errors.Is(err, eris.ErrTooLong) {
 				t.Errorf("%v level %d, %s: %v", c.size, c.level, how, err)
 			}
@@ -193,12 +191,10 @@ func TestMaxLength(t *testing.T) {
 					continue
 				}
 				for how, read := range decoders {
-					r := eris.NewReader(t.Context(), c, m, eris.ReaderOptions{MaxLength: bound})
-					got, err := read(r)
+					got, err := read(t.Context(), c, m, eris.ReaderOptions{MaxLength: bound})
 					if bound < n && !errors.Is(err, eris.ErrTooLong) || bound >= n && (err != nil || int64(len(got)) != n) {
 						t.Errorf("%v, %d bytes, bound %d, %s: %d bytes, %v", size, n, bound, how, len(got), err)
 					}
-					r.Close()
 				}
 			}
 		}
@@ -222,6 +218,12 @@ func TestDeepCapability(t *testing.T) {
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)
+		}
+		f := eris.NewFiller(c, newShelf(c), eris.FillOptions{})
+		_, err := f.Run(t.Context(), m)
+		put := f.PutLeaf(0, make([]byte, eris.Size1KiB))
+		if err == nil || errors.Is(err, eris.ErrNotFound) || put == nil || f.Err() == nil || len(f.Missing()) > 0 {
+			t.Errorf("%v: filler: %v; %v; %v", c, err, put, f.Missing())
 		}
 	}
 	if m.asked > 0 {

@@ -101,20 +101,12 @@ func (r *Reader) pathNode(level int, index int64) (*pathNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if root {
-		if err := r.c.checkRoot(node); err != nil {
-			return nil, err
-		}
-	}
-	pairs, err := parsePairs(node, p[0].ref, nil)
+	pairs, err := r.c.children(root, node, p[0].ref, nil)
 	if err != nil {
 		return nil, err
 	}
-	if root && len(pairs) == 1 {
-		return nil, &CorruptError{p[0].ref, "root node has one pair only"}
-	}
 	if !last && len(pairs) < r.c.Size.Arity() {
-		return nil, &CorruptError{p[0].ref, "internal node is neither full nor the last of its level"}
+		return nil, notFull(p[0].ref)
 	}
 	*n = pathNode{index: index, pairs: pairs, last: last}
 	return n, nil
@@ -148,7 +140,7 @@ func (r *Reader) Length() (int64, error) {
 			return 0, err
 		}
 		last = last*int64(r.c.Size.Arity()) + int64(len(n.pairs)) - 1
-		if last > r.o.MaxLength/nodeSpan(r.c.Size, level-1) {
+		if last > r.c.lastNode(level-1, r.o.MaxLength) {
 			return 0, tooLong(r.o.MaxLength)
 		}
 	}

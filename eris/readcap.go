@@ -43,6 +43,25 @@ func (c ReadCap) minLength() int64 {
 	return nodeSpan(c.Size, int(c.Level)-1)
 }
 
+// bound returns the bound on a content's length that follows from a caller's,
+// 0 for none. It refuses a read capability that nothing within it can have.
+func (c ReadCap) bound(length int64) (int64, error) {
+	if !c.Size.Valid() {
+		return 0, fmt.Errorf("eris: read capability: unknown block size %d", int(c.Size))
+	}
+	if length <= 0 || length > c.MaxLength() {
+		length = c.MaxLength()
+	}
+	if least := c.minLength(); least > length || least == math.MaxInt64 {
+		return 0, fmt.Errorf("%w of %d bytes: a tree of level %d holds more", ErrTooLong, length, c.Level)
+	}
+	return length, nil
+}
+
+// lastNode returns the index of the last node of a level that a content of at
+// most length bytes can have: every node before it is full.
+func (c ReadCap) lastNode(level int, length int64) int64 { return length / nodeSpan(c.Size, level) }
+
 // nodeSpan returns how many bytes lie under one full node of a level,
 // math.MaxInt64 if more than that.
 func nodeSpan(size BlockSize, level int) int64 {

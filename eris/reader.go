@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"sync"
 )
 
@@ -25,10 +24,7 @@ type ReaderOptions struct {
 	Ahead int
 }
 
-func (o ReaderOptions) defaults(c ReadCap) ReaderOptions {
-	if o.MaxLength <= 0 || o.MaxLength > c.MaxLength() {
-		o.MaxLength = c.MaxLength()
-	}
+func (o ReaderOptions) defaults() ReaderOptions {
 	if o.Batch <= 0 {
 		o.Batch = 64
 	}
@@ -71,14 +67,8 @@ type Reader struct {
 func NewReader(ctx context.Context, c ReadCap, f Fetcher, o ReaderOptions) *Reader {
 	r := &Reader{c: c, f: f, length: -1, path: make([]pathNode, int(c.Level)+1)}
 	r.ctx, r.end = context.WithCancelCause(ctx)
-	if !c.Size.Valid() {
-		r.refused = fmt.Errorf("eris: read capability: unknown block size %d", int(c.Size))
-		return r
-	}
-	r.o = o.defaults(c)
-	if least := c.minLength(); least > r.o.MaxLength || least == math.MaxInt64 {
-		r.refused = fmt.Errorf("%w of %d bytes: a tree of level %d holds more", ErrTooLong, r.o.MaxLength, c.Level)
-	}
+	r.o = o.defaults()
+	r.o.MaxLength, r.refused = c.bound(o.MaxLength)
 	return r
 }
 

@@ -32,6 +32,10 @@ func parsePairs(node []byte, ref Ref, dst []pair) ([]pair, error) {
 	return dst, nil
 }
 
+func notFull(ref Ref) error {
+	return &CorruptError{ref, "internal node is neither full nor the last of its level"}
+}
+
 // unpad returns the length of the content in the last leaf (section
 // "Padding"): without the trailing zeros and the one 0x80 before them.
 func unpad(node []byte, ref Ref) (int, error) {
@@ -55,6 +59,30 @@ func (c ReadCap) checkRoot(node []byte) error {
 		return &CorruptError{c.Root, "root node does not match its key"}
 	}
 	return nil
+}
+
+// children returns the pairs of an internal node after all checks that need
+// nothing else of the tree: the root's key, the order of pairs and their
+// number. Whether a node had to be full is for who knows its place.
+func (c ReadCap) children(root bool, node []byte, ref Ref, dst []pair) ([]pair, error) {
+	if root {
+		if err := c.checkRoot(node); err != nil {
+			return nil, err
+		}
+	}
+	pairs, err := parsePairs(node, ref, dst)
+	if err == nil && root && len(pairs) == 1 {
+		return nil, &CorruptError{ref, "root node has one pair only"}
+	}
+	return pairs, err
+}
+
+// nonce returns the nonce of a level's nodes.
+func (c ReadCap) nonce(level int) nonce {
+	if c.legacy {
+		level = 0
+	}
+	return levelNonce(level)
 }
 
 // stage fetches the nodes of one level in order, several batches ahead of who
@@ -98,10 +126,8 @@ func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 	for level := int(c.Level); level >= 0; level-- {
 		s := &stage{
 			c: c, f: f, level: level, size: sizes[level][0],
-			next: leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
-			// Every node but the last of its level is full, so that the node
-			// with index i has i full nodes before it.
-			limit: o.MaxLength / nodeSpan(c.Size, level), bound: o.MaxLength,
+			next:  leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
+			limit: c.lastNode(level, o.MaxLength), bound: o.MaxLength,
 			above: above, out: make(chan *batch, sizes[level][1]),
 			free: make(chan []byte, sizes[level][1]+1),
 		}
@@ -255,16 +281,8 @@ func (s *stage) nextNode() (more bool, err error) {
 		return false, &CorruptError{ref, "follows an internal node that is not full"}
 	}
 	node := s.parent.nodes[s.node*int(s.c.Size):][:s.c.Size]
-	if s.above.above == nil {
-		if err := s.c.checkRoot(node); err != nil {
-			return false, err
-		}
-	}
-	if s.all, err = parsePairs(node, ref, s.all[:0]); err != nil {
+	if s.all, err = s.c.children(s.above.above == nil, node, ref, s.all[:0]); err != nil {
 		return false, err
-	}
-	if s.above.above == nil && len(s.all) == 1 {
-		return false, &CorruptError{ref, "root node has one pair only"}
 	}
 	arity := s.c.Size.Arity()
 	if (s.parent.first+int64(s.node))*int64(arity)+int64(len(s.all))-1 > s.limit {

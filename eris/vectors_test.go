@@ -128,17 +128,28 @@ func load(t testing.TB, glob string, want int) []vector {
 	return vs
 }
 
-// decoders are the ways to read a content.
-var decoders = map[string]func(*eris.Reader) ([]byte, error){
-	"whole": func(r *eris.Reader) ([]byte, error) { return io.ReadAll(r) },
-	"bytes": func(r *eris.Reader) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(r)) },
-	"write": func(r *eris.Reader) ([]byte, error) {
+// decoder is a way to read a content.
+type decoder func(context.Context, eris.ReadCap, eris.Fetcher, eris.ReaderOptions) ([]byte, error)
+
+var decoders = map[string]decoder{
+	"whole": reading(func(r *eris.Reader) ([]byte, error) { return io.ReadAll(r) }),
+	"bytes": reading(func(r *eris.Reader) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(r)) }),
+	"write": reading(func(r *eris.Reader) ([]byte, error) {
 		var b bytes.Buffer
 		_, err := r.WriteTo(&b)
 		return b.Bytes(), err
-	},
-	"random": readRandom,
-	"seek":   readSeeking,
+	}),
+	"random": reading(readRandom),
+	"seek":   reading(readSeeking),
+	"fill":   readFilled,
+}
+
+func reading(how func(*eris.Reader) ([]byte, error)) decoder {
+	return func(ctx context.Context, c eris.ReadCap, f eris.Fetcher, o eris.ReaderOptions) ([]byte, error) {
+		r := eris.NewReader(ctx, c, f, o)
+		defer r.Close()
+		return how(r)
+	}
 }
 
 // readRandom reads a content in pieces from its end to its start.
@@ -185,11 +196,9 @@ func readSeeking(r *eris.Reader) ([]byte, error) {
 	return append(out, tail...), nil
 }
 
-func decode(t *testing.T, c eris.ReadCap, f eris.Fetcher, how func(*eris.Reader) ([]byte, error)) ([]byte, error) {
+func decode(t *testing.T, c eris.ReadCap, f eris.Fetcher, how decoder) ([]byte, error) {
 	t.Helper()
-	r := eris.NewReader(t.Context(), c, f, eris.ReaderOptions{})
-	defer r.Close()
-	return how(r)
+	return how(t.Context(), c, f, eris.ReaderOptions{})
 }
 
 // checkEncode encodes content in one Write, byte by byte and by ReadFrom.
