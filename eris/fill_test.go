@@ -438,7 +438,7 @@ func TestWhere(t *testing.T) {
 	s := newShelf(c)
 	var f *eris.Filler
 	var refs []eris.Ref
-	f = eris.NewFiller(c, s, eris.FillOptions{})
+	f = eris.NewFiller(c, s, eris.FillOptions{Parallel: 1})
 	n, err := f.Run(t.Context(), fetcherFunc(func(ctx context.Context, size eris.BlockSize, asked []eris.Ref, got func(int, []byte) error) error {
 		for _, ref := range asked {
 			refs = append(refs, ref)
