@@ -17,6 +17,7 @@ import (
 
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
+	"ersatz/internal/discover"
 	"ersatz/internal/publish"
 	"ersatz/internal/storedb"
 	"ersatz/storepath"
@@ -55,6 +56,7 @@ seconds.`,
 		}),
 	}
 	f := cmd.Flags()
+	f.BoolVarP(&p.advertise, "advertise", "a", false, "advertise on the local network, as \"guix publish\" does")
 	f.StringVar(&p.listen, "listen", "", "name or address of the `HOST` interface to listen on (default all)")
 	f.IntVarP(&p.port, "port", "p", 8080, "`PORT` to listen on")
 	f.StringVarP(&p.user, "user", "u", "", "go on as `USER` as soon as possible")
@@ -119,7 +121,15 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 	if err != nil {
 		return err
 	}
-	err = a.publishOn(ctx, listeners, p, plan, who, signer)
+	if p.advertise {
+		var service discover.Service
+		if service, err = p.advertised(listeners); err == nil {
+			plan.advertise = &service
+		}
+	}
+	if err == nil {
+		err = a.publishOn(ctx, listeners, p, plan, who, signer)
+	}
 	for _, l := range listeners {
 		l.Close() // closed already unless it was never served
 	}
@@ -180,6 +190,9 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 		})
 	}
 	group.Go(func() error { return publish.Serve(ctx, listeners, server, log) })
+	if plan.advertise != nil {
+		group.Go(func() error { return discover.Announce(ctx, *plan.advertise, discover.Options{Log: log}) })
+	}
 	for _, l := range listeners {
 		log.InfoContext(ctx, "publishing", slog.String("address", l.Addr().String()), slog.String("store", p.store),
 			slog.String("cache", p.cache), slog.String("database", db.Source()), keyAttrs(signer))

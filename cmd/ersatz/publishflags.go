@@ -15,6 +15,7 @@ import (
 
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
+	"ersatz/internal/discover"
 	"ersatz/internal/publish"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/nixsig"
@@ -27,14 +28,16 @@ type publishFlags struct {
 	narPath, publicKey, privateKey, nixKey, ipfs  string
 	store, state                                  string
 	guixKey                                       bool // publicKey or privateKey was given
+	advertise                                     bool
 	port, workers                                 int
 	compression, roots                            []string
 }
 
 // publishPlan is what the flags mean.
 type publishPlan struct {
-	bake    bake.Options
-	publish publish.Options
+	bake      bake.Options
+	publish   publish.Options
+	advertise *discover.Service // nil: not asked for
 }
 
 // plan reads the flags and reports all that is wrong with them.
