@@ -5,7 +5,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 root=$CACHE/guix-root
-complete=$root/.complete-2 # count up when the recipe changes: older roots are made anew
+complete=$root/.complete-3 # count up when the recipe changes: older roots are made anew
 if [ -e "$complete" ]; then
 	echo "$root"
 	exit 0
@@ -43,7 +43,7 @@ build() {
 		done
 		useradd --system --user-group --no-create-home -d /var/empty -s /usr/sbin/nologin guix-daemon
 	' >&2 || return 1
-	DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends guix guile-zstd >&2 || return 1
+	DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -qq --no-install-recommends guix guile-zstd guile-avahi >&2 || return 1
 	chroot "$root" apt-get clean || return 1
 }
 try build || skip "tests with a real guix-daemon: the Debian mirror refused"

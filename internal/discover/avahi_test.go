@@ -97,6 +97,13 @@ type avahiHost struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteWith(t, nil)
+}
+
+// newSiteWith makes the hosts; the bus of the first also listens at the socket
+// that a function returns, if any, once there is a network.
+func newSiteWith(t *testing.T, socket func(a *netlab.Host) string) *site {
+	t.Helper()
 	if err := netlab.Missing(); err != nil {
 		t.Skip(err)
 	}
@@ -117,7 +124,7 @@ func newSite(t *testing.T) *site {
 		}
 	})
 	s := &site{t: t, ctx: ctx}
-	s.a, s.b = s.host(lab, "alpha"), s.host(lab, "beta")
+	s.a, s.b = s.host(lab, "alpha", socket), s.host(lab, "beta", nil)
 	return s
 }
 
@@ -127,7 +134,7 @@ mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 mkdir -p /run/dbus /run/avahi-daemon
 cat >/run/bus.conf <<END
-<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen>
+<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen>${2:+<listen>unix:path=$2</listen>}
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
 END
 cat >/run/avahi.conf <<END
@@ -143,13 +150,17 @@ until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
 exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --no-proc-title -f /run/avahi.conf 2>&1`
 
 // host adds a host and waits for its daemon.
-func (s *site) host(lab *netlab.Lab, name string) *avahiHost {
+func (s *site) host(lab *netlab.Lab, name string, socket func(*netlab.Host) string) *avahiHost {
 	s.t.Helper()
 	h, err := lab.Host(s.ctx, name, netlab.Link{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	lines, pid := s.start(h.Command(s.ctx, "unshare", "-m", "sh", "-c", avahiScript, "sh", name))
+	extra := ""
+	if socket != nil {
+		extra = socket(h)
+	}
+	lines, pid := s.start(h.Command(s.ctx, "unshare", "-m", "sh", "-c", avahiScript, "sh", name, extra))
 	s.await(lines, "Server startup complete")
 	return &avahiHost{h, strconv.Itoa(pid)}
 }
