@@ -2,7 +2,9 @@ package discover
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -69,6 +71,7 @@ type hub struct {
 	log   *slog.Logger
 	own   []netip.Addr // of this machine
 	open  map[int]*joined
+	deaf  map[int]bool // links that could not be joined
 	in    chan heard
 	done  chan struct{}
 	wg    sync.WaitGroup
@@ -82,7 +85,7 @@ type joined struct {
 }
 
 func newHub(n network, o Options) *hub {
-	return &hub{net: n, names: o.Interfaces, log: o.Log, open: map[int]*joined{}, in: make(chan heard, hubQueue), done: make(chan struct{})}
+	return &hub{net: n, names: o.Interfaces, log: o.Log, open: map[int]*joined{}, deaf: map[int]bool{}, in: make(chan heard, hubQueue), done: make(chan struct{})}
 }
 
 // refresh looks at the machine's links, opens those that are new, changed or
@@ -102,6 +105,9 @@ func (h *hub) refresh(ctx context.Context) []link {
 			h.leave(j)
 		}
 	}
+	maps.DeleteFunc(h.deaf, func(index int, _ bool) bool {
+		return !slices.ContainsFunc(links, func(l link) bool { return l.index == index })
+	})
 	var opened []link
 	for _, l := range links {
 		if h.open[l.index] == nil && h.join(ctx, l) {
@@ -114,21 +120,27 @@ func (h *hub) refresh(ctx context.Context) []link {
 // join listens on a link, and reports whether that works on either family.
 func (h *hub) join(ctx context.Context, l link) bool {
 	j := &joined{link: l, ended: make(chan struct{}, 2)}
+	var errs []error
 	for _, ip6 := range []bool{false, true} {
 		if !l.has(ip6) {
 			continue
 		}
 		c, err := h.net.open(l, ip6)
 		if err != nil {
-			h.log.DebugContext(ctx, "joining the mDNS group", slog.String("interface", l.name), slog.Bool("ip6", ip6), slog.Any("error", err))
+			errs = append(errs, err)
 			continue
 		}
 		j.conns = append(j.conns, c)
 		h.wg.Go(func() { h.listen(j, c) })
 	}
 	if len(j.conns) == 0 {
+		if !h.deaf[l.index] { // it is tried again and again
+			h.log.WarnContext(ctx, "no DNS-SD on an interface", slog.String("interface", l.name), slog.Any("error", errors.Join(errs...)))
+		}
+		h.deaf[l.index] = true
 		return false
 	}
+	delete(h.deaf, l.index)
 	h.open[l.index] = j
 	h.log.DebugContext(ctx, "listening for mDNS", slog.String("interface", l.name), slog.Int("sockets", len(j.conns)))
 	return true

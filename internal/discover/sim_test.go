@@ -3,11 +3,13 @@ package discover
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +26,7 @@ type lan struct {
 type host struct {
 	*lan
 	mu   sync.Mutex
+	busy bool         // somebody has the port to himself
 	addr netip.Prefix // none: the interface is down
 }
 
@@ -64,6 +67,12 @@ func (h *host) links(names []string) ([]link, []netip.Addr, error) {
 }
 
 func (h *host) open(l link, ip6 bool) (conn, error) {
+	h.mu.Lock()
+	busy := h.busy
+	h.mu.Unlock()
+	if busy {
+		return nil, syscall.EADDRINUSE
+	}
 	c := &lanConn{h, netip.AddrPortFrom(l.prefixes[0].Addr(), mdnsPort), make(chan packet, 100), make(chan struct{})}
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
@@ -271,6 +280,30 @@ func TestLateLink(t *testing.T) {
 		time.Sleep(rescan + time.Second)
 		w.sees(b, "p=http://10.0.0.2:8080")
 		w.sees(none)
+	})
+}
+
+// TestPortTaken wants a port that somebody has to himself to be said once, and
+// to be used as soon as it is free.
+func TestPortTaken(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var log strings.Builder
+		h := w.host("10.0.0.1")
+		h.busy = true
+		b, stop := w.browse(h, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		w.announce(w.host("10.0.0.2"), testService(Publish, "p"))
+		time.Sleep(time.Hour)
+		w.sees(b)
+		h.mu.Lock()
+		h.busy = false
+		h.mu.Unlock()
+		time.Sleep(rescan + time.Second)
+		w.sees(b, "p=http://10.0.0.2:8080")
+		stop()
+		synctest.Wait()
+		if n := strings.Count(log.String(), "address already in use"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, log.String())
+		}
 	})
 }
 

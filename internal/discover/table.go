@@ -14,6 +14,7 @@ const (
 	maxUnknown  = 10 * time.Second // for the address of a peer to become known
 	maxAddrs    = 8                // addresses of a peer
 	maxTextKept = 1300             // bytes of a TXT record (RFC 6763, "DNS TXT Record Size")
+	flushWait   = time.Second
 	firstAsk    = 200 * time.Millisecond
 	maxAsks     = 4 // questions for what is not known, or about to expire
 )
@@ -51,6 +52,7 @@ type entry struct {
 type place struct {
 	addr    netip.Addr // with zone if it is link-local
 	link    int
+	heard   time.Time
 	expires time.Time
 }
 
@@ -170,7 +172,9 @@ func (e *entry) refreshed(now time.Time, life time.Duration) {
 }
 
 // place takes the addresses of the instance's host from a message. Those that
-// the message has are all that there are on its link, if it says so.
+// the message has are all that there are on its link, if it says so, but for
+// those of the last second: a host with two interfaces on one network sends two
+// messages (RFC 6762, "Announcements to Flush Outdated Cache Entries").
 func (e *entry) place(now time.Time, h heard) {
 	of := func(rec record) bool { return rec.isAddr() && rec.name.fold() == e.host }
 	for _, rec := range h.answers {
@@ -180,7 +184,7 @@ func (e *entry) place(now time.Time, h heard) {
 		e.addrs = slices.DeleteFunc(e.addrs, func(p place) bool {
 			same := func(rec record) bool { return of(rec) && rec.addr == p.addr.WithZone("") }
 			return p.link == h.link.index && (same(rec) ||
-				rec.flush && rec.life() > 0 && p.addr.Is4() == rec.addr.Is4() && !slices.ContainsFunc(h.answers, same))
+				rec.flush && rec.life() > 0 && now.Sub(p.heard) > flushWait && p.addr.Is4() == rec.addr.Is4() && !slices.ContainsFunc(h.answers, same))
 		})
 		if rec.life() == 0 || len(e.addrs) >= maxAddrs || !h.link.leads(rec.addr) {
 			continue
@@ -189,7 +193,7 @@ func (e *entry) place(now time.Time, h heard) {
 		if addr.Is6() && addr.IsLinkLocalUnicast() {
 			addr = addr.WithZone(h.link.name)
 		}
-		e.addrs = append(e.addrs, place{addr, h.link.index, now.Add(rec.life())})
+		e.addrs = append(e.addrs, place{addr, h.link.index, now, now.Add(rec.life())})
 		if e.life == 0 || rec.life() <= e.life {
 			e.refreshed(now, rec.life())
 		}

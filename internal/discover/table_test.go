@@ -213,7 +213,11 @@ func TestMoved(t *testing.T) {
 	hear(table, start, says(Publish, "p", 80, nil, "192.168.1.5", "fe80::5"))
 	other := heard{link{index: 8, name: "lan1"}, netip.MustParseAddr("10.1.1.5"), message{answers: says(Publish, "p", 80, nil, "10.1.1.5", "fe80::5")}}
 	table.add(start, other)
-	hear(table, start, says(Publish, "p", 81, nil, "192.168.1.6"))
+	hear(table, start, says(Publish, "p", 80, nil, "192.168.1.55")) // from another interface of the same host
+	if got := len(table.peers(start, nil)[0].Addrs); got != 5 {
+		t.Errorf("%d addresses", got)
+	}
+	hear(table, start.Add(2*flushWait), says(Publish, "p", 81, nil, "192.168.1.6"))
 	p := table.peers(start, nil)
 	if len(p) != 1 || fmt.Sprint(p[0].Addrs) != "[10.1.1.5:81 192.168.1.6:81 [fe80::5%lan0]:81 [fe80::5%lan1]:81]" {
 		t.Errorf("%v", p)
