@@ -18,31 +18,69 @@ const (
 
 	// probe is how often a source that is too slow to be of use is tried.
 	probe = 5 * time.Second
+
+	// crawl is how many times slower than a far source a near one may be and
+	// still go before it.
+	crawl = 10
+
+	// recheck is how often parts are looked at that may have grown.
+	recheck = time.Second
 )
 
-// assign starts the calls that can run now. Sources of about the best pace
-// work from the front, on what is needed first. Slower ones work from the
-// back, so that what they hold is not needed before they are likely to have
-// given it.
+// assign starts the calls that can run now, those of near sources first. Of
+// several, those of about the best pace work from the front, on what is needed
+// first. Slower ones work from the back, so that what they hold is not needed
+// before they are likely to have given it.
 func (m *Mix) assign(now time.Time) {
 	if len(m.jobs) == 0 || m.live == 0 {
 		return
 	}
-	r := round{stall: m.stall, now: now, jobs: m.jobs}
-	for _, s := range m.sources {
-		if s.dropped == nil {
-			r.order = append(r.order, s)
+	r := round{m: m, now: now, room: m.inFlight}
+	near, far := m.tiers(now)
+	for _, s := range append(near, far...) {
+		for _, c := range s.calls {
+			r.room -= int64(c.owed) * int64(c.j.size)
 		}
 	}
+	r.assign(near)
+	r.near = near
+	r.assign(far)
+}
+
+// tiers returns the living sources: the near ones that do what is expected of
+// them, and the others.
+func (m *Mix) tiers(now time.Time) (near, far []*source) {
+	best := time.Duration(0) // pace of a far one
+	for _, s := range m.sources {
+		if s.dropped == nil && !s.Near && s.measured() && (best == 0 || s.pace() < best) {
+			best = s.pace()
+		}
+	}
+	for _, s := range m.sources {
+		switch {
+		case s.dropped != nil:
+		case s.Near && !s.stuck(now) && (best == 0 || !s.measured() || s.pace() <= crawl*best):
+			near = append(near, s)
+		default:
+			far = append(far, s)
+		}
+	}
+	return near, far
+}
+
+// assign starts the calls of one tier.
+func (r *round) assign(tier []*source) {
+	r.order = tier
 	slices.SortStableFunc(r.order, func(a, b *source) int {
 		return cmp.Compare(r.rank(a), r.rank(b))
 	})
-	for again := true; again; {
+	for again := len(tier) > 0; again; {
 		again = false
 		r.plan()
 		for _, s := range r.order {
 			if j, index := r.pick(s); len(index) > 0 {
-				begin(s, j, index, now)
+				begin(s, j, index, r.now)
+				r.room -= int64(len(index)) * int64(j.size)
 				again = true
 			}
 		}
@@ -77,10 +115,11 @@ func begin(s *source, j *job, index []int, now time.Time) {
 
 // round is what one assign knows.
 type round struct {
-	stall time.Duration
+	m     *Mix
 	now   time.Time
-	jobs  []*job
-	order []*source // living ones, best first
+	room  int64     // bytes that may be asked for
+	near  []*source // that go before those at hand
+	order []*source // at hand, best first
 
 	end time.Duration // until all that is wanted has come, if each does its share
 }
@@ -104,7 +143,7 @@ func (r *round) isFast(s *source) bool {
 // first block would come later.
 func (r *round) plan() {
 	wanted := 0.0
-	for _, j := range r.jobs {
+	for _, j := range r.m.jobs {
 		wanted += float64(len(j.queue))
 	}
 	byLatency := slices.Clone(r.order)
@@ -131,7 +170,7 @@ func (r *round) share(s *source) int {
 
 // pick returns what s is to be asked for next.
 func (r *round) pick(s *source) (*job, []int) {
-	if len(s.calls) >= s.parallel(r.stall) {
+	if len(s.calls) >= s.parallel(r.m.stall) {
 		return nil, nil
 	}
 	n := min(s.size, r.share(s))
@@ -140,16 +179,26 @@ func (r *round) pick(s *source) (*job, []int) {
 	}
 	fast, lacked := r.isFast(s), n < 1
 	n = max(n, 1)
-	if !fast {
-		for _, j := range slices.Backward(r.jobs) {
-			if index := j.take(s, n, true, lacked); len(index) > 0 {
+	may := func(j *job, i int) bool { return r.may(s, j, i, lacked) }
+	take := func(j *job, from int, back bool) []int {
+		n := min(int64(n), r.room/int64(j.size))
+		return j.take(max(0, int(n)), from, back, func(i int) bool { return may(j, i) })
+	}
+	switch {
+	case r.m.spread && !s.Near:
+		if j, index := r.scatter(may, func(j *job, from int) []int { return take(j, from, false) }); len(index) > 0 {
+			return j, index
+		}
+	case !fast:
+		for _, j := range slices.Backward(r.m.jobs) {
+			if index := take(j, 0, true); len(index) > 0 {
 				return j, index
 			}
 		}
 	}
-	for _, j := range r.jobs {
-		if fast {
-			if index := j.take(s, n, false, lacked); len(index) > 0 {
+	for _, j := range r.m.jobs {
+		if fast && (s.Near || !r.m.spread) {
+			if index := take(j, 0, false); len(index) > 0 {
 				return j, index
 			}
 		}
@@ -158,6 +207,21 @@ func (r *round) pick(s *source) (*job, []int) {
 		}
 	}
 	return nil, nil
+}
+
+// may reports whether s is to be asked for a want of j; with lacked, only if
+// another one lacks it.
+func (r *round) may(s *source, j *job, i int, lacked bool) bool {
+	lacks, ref := j.wants[i].lacks, j.refs[i]
+	if lacks&s.bit != 0 || !s.has(ref) {
+		return false
+	}
+	for _, n := range r.near {
+		if lacks&n.bit == 0 && n.has(ref) {
+			return false
+		}
+	}
+	return !lacked || lacks != 0 || slices.ContainsFunc(r.order, func(o *source) bool { return !o.has(ref) })
 }
 
 // overtake returns what s should be asked for although a call does already:
@@ -173,7 +237,7 @@ func (r *round) overtake(s *source, j *job) []int {
 		var index []int
 		for _, i := range slices.Backward(c.index) {
 			w := &j.wants[i]
-			if w.calls[0] == c && w.calls[1] == nil && !w.closed && w.lacks&s.bit == 0 {
+			if w.calls[0] == c && w.calls[1] == nil && !w.closed && w.lacks&s.bit == 0 && s.has(j.refs[i]) {
 				index = append(index, i)
 			}
 			if len(index) == s.size {
@@ -189,8 +253,13 @@ func (r *round) overtake(s *source, j *job) []int {
 }
 
 // patience is how long c may give nothing before s is asked for what c owes:
-// not at all if s would be far sooner, else some usual times of either.
+// not at all if s would be far sooner, else some usual times of either. A near
+// source that is not known to be late has all the time that it is used to take
+// before a far one is asked.
 func patience(c *call, s *source) time.Duration {
+	if c.s.Near && !s.Near && c.s.wasted == 0 {
+		return c.s.overdue()
+	}
 	n := min(c.open, s.size)
 	cost := max(s.latency(), time.Duration(n*(len(s.calls)+1))*s.pace())
 	if c.s.measured() && time.Duration(c.open*len(c.s.calls))*c.s.pace() > 3*cost+late {
@@ -219,6 +288,10 @@ func (m *Mix) review(ctx context.Context, j *job) time.Duration {
 		}
 	}
 	m.assign(now)
+	if m.part&m.live != 0 && len(j.queue) > 0 {
+		m.settle(j, now)
+		next = min(next, recheck)
+	}
 	for _, c := range j.calls {
 		if c.open == 0 || c.ended.Load() {
 			continue

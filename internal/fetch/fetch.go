@@ -2,8 +2,10 @@
 //
 // A Mix is an eris.Fetcher made of others. Each source works on as many blocks
 // as its speed earns; what one lacks, or still owes when it fails, lies or
-// stalls, goes to the others. docs/substitute.md says what a source is dropped
-// for ("Where the bytes come from").
+// stalls, goes to the others. Those on the local network go before the rest, and
+// some may hold only a part of the blocks, which grows. docs/substitute.md says
+// what a source is dropped for ("Where the bytes come from"), docs/node.md how
+// near and far ones are used ("When to use what").
 package fetch
 
 import (
@@ -24,6 +26,7 @@ const (
 	defaultBatch    = 32
 	defaultParallel = 4
 	defaultStall    = 10 * time.Second
+	defaultInFlight = 64 << 20
 
 	// grace is how long calls that have given all that they were asked for
 	// may take to end, so that their connections are kept.
@@ -50,6 +53,25 @@ type Source struct {
 
 	// Parallel is how many calls run at most at once. Default 4.
 	Parallel int
+
+	// Near is whether it is on the local network. Far sources are only asked
+	// for what no near one has, or gives in time.
+	Near bool
+
+	// Has says whether it holds a block now, for a source that holds a part of
+	// all: it is not asked for others, but may get them. It is called often and
+	// with the Mix locked: it must neither wait nor call the Mix. It is safe for
+	// concurrent use. Default: it is asked for everything.
+	Has func(eris.Ref) bool
+
+	// Prior is what was learnt of it earlier.
+	Prior Learnt
+}
+
+// Learnt is what is known of a source's speed; zeros mean nothing.
+type Learnt struct {
+	Latency time.Duration // until a call's first block
+	Pace    time.Duration // per block after that
 }
 
 // Options are the optional parts of a Mix. The zero value works.
@@ -57,6 +79,16 @@ type Options struct {
 	// Stall is how long a source may give no block that is right while it is
 	// being asked. Default 10 s, which a line of 50 kbit/s holds.
 	Stall time.Duration
+
+	// InFlight bounds the bytes of the blocks that are asked for at once, not
+	// counting those that are asked of a second source because the first is
+	// late. Default 64 MiB.
+	InFlight int64
+
+	// Spread has far sources give blocks from places of chance instead of the
+	// first ones, so that machines that fetch the same content at the same time
+	// each get what the others lack.
+	Spread bool
 
 	// Log is told, at warn, of each source that is dropped, and at debug of
 	// failures that are forgiven. Default: nobody.
@@ -68,28 +100,38 @@ type Stat struct {
 	Name   string
 	Blocks int64 // that were right, and that no other had given before
 	Bytes  int64 // of those blocks
+	Learnt Learnt
 	Err    error // why it was dropped, nil if it was not; matches eris.ErrCorrupt if it lied
 }
 
 // Mix is an eris.Fetcher over several sources. A source that was dropped stays
 // so for the life of the Mix.
 type Mix struct {
-	stall time.Duration
-	log   *slog.Logger
+	stall    time.Duration
+	inFlight int64
+	spread   bool
+	log      *slog.Logger
 
 	mu      sync.Mutex
 	sources []*source // as they were given
 	live    uint64    // bits of those that are not dropped
+	part    uint64    // bits of those that hold a part
+	grown   time.Time // when one of these last did
 	jobs    []*job    // calls of Fetch that run; the first has precedence
+	place   place     // where a far source takes blocks next, with spread
+	took    eris.Ref  // the last block that came from one
 }
 
 var _ eris.Fetcher = (*Mix)(nil)
 
 // New returns a Mix of sources. Where two are equal, the earlier is preferred.
 func New(sources []Source, o Options) *Mix {
-	m := &Mix{stall: o.Stall, log: o.Log}
+	m := &Mix{stall: o.Stall, inFlight: o.InFlight, spread: o.Spread, log: o.Log}
 	if m.stall <= 0 {
 		m.stall = defaultStall
+	}
+	if m.inFlight <= 0 {
+		m.inFlight = defaultInFlight
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -97,8 +139,22 @@ func New(sources []Source, o Options) *Mix {
 	for i, s := range sources[:min(len(sources), MaxSources)] {
 		m.sources = append(m.sources, newSource(s, i))
 		m.live |= 1 << i
+		if s.Has != nil {
+			m.part |= 1 << i
+		}
 	}
 	return m
+}
+
+// Changed says that a source with Has holds more than before. Without being
+// told, the Mix finds out when it asks for more, or after a second, but takes
+// the source for one that has stopped growing.
+func (m *Mix) Changed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.grown = time.Now()
+	m.move()
+	m.assign(m.grown)
 }
 
 // Stats returns what the sources have done so far, in the order of New.
@@ -107,14 +163,15 @@ func (m *Mix) Stats() []Stat {
 	defer m.mu.Unlock()
 	stats := make([]Stat, len(m.sources))
 	for i, s := range m.sources {
-		stats[i] = Stat{Name: s.Name, Blocks: s.blocks, Bytes: s.bytes, Err: s.dropped}
+		stats[i] = Stat{Name: s.Name, Blocks: s.blocks, Bytes: s.bytes, Learnt: s.learnt(), Err: s.dropped}
 	}
 	return stats
 }
 
 // Fetch implements eris.Fetcher. A block counts as missing when each source
-// that is not dropped has answered that it lacks it. If all are dropped, the
-// error joins the reasons.
+// that is not dropped has answered that it lacks it, or holds a part without it
+// that has not grown for Options.Stall. If all are dropped, the error joins the
+// reasons.
 func (m *Mix) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
 	if err := ctx.Err(); err != nil || len(refs) == 0 {
 		return err

@@ -19,6 +19,7 @@ type job struct {
 	wake  chan struct{} // told when wait must look at the clock anew
 	done  chan struct{} // closed when nothing is open, or err is set
 
+	began time.Time
 	wants []want  // one for each reference
 	queue []int   // of open wants that no call asks for, ascending
 	open  int     // wants that are
@@ -52,7 +53,7 @@ type call struct {
 
 func newJob(size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) *job {
 	j := &job{
-		size: size, refs: refs, got: got, wants: make([]want, len(refs)), open: len(refs),
+		size: size, refs: refs, got: got, began: time.Now(), wants: make([]want, len(refs)), open: len(refs),
 		queue: make([]int, len(refs)), wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	for i := range j.queue {
@@ -81,19 +82,21 @@ func (j *job) close(i int) {
 	}
 }
 
-// take removes up to n wants that s may have from one end of the queue. With
-// lacked, only those are taken that another source lacks.
-func (j *job) take(s *source, n int, back, lacked bool) []int {
+// take removes up to n wants that may be taken from the queue: those from a
+// place on, in order, or the last ones.
+func (j *job) take(n, from int, back bool, may func(i int) bool) []int {
 	var taken []int
-	for k := range j.queue {
+	first, _ := slices.BinarySearch(j.queue, from)
+	queue := j.queue[first:]
+	for k := range queue {
 		if len(taken) == n {
 			break
 		}
-		i := j.queue[k]
+		i := queue[k]
 		if back {
-			i = j.queue[len(j.queue)-1-k]
+			i = queue[len(queue)-1-k]
 		}
-		if lacks := j.wants[i].lacks; lacks&s.bit == 0 && (!lacked || lacks != 0) {
+		if may(i) {
 			taken = append(taken, i)
 		}
 	}
@@ -124,15 +127,6 @@ func (j *job) release(c *call, i int) bool {
 		j.queue = slices.Insert(j.queue, k, i)
 	}
 	return true
-}
-
-// settle closes what each of the living sources lacks.
-func (j *job) settle(live uint64) {
-	for k := len(j.queue) - 1; k >= 0; k-- {
-		if i := j.queue[k]; j.wants[i].lacks&live == live {
-			j.close(i)
-		}
-	}
 }
 
 // cut cancels a call.

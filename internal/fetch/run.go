@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"ersatz/eris"
@@ -54,6 +55,9 @@ func (m *Mix) arrived(c *call, i, size int) {
 		c.first = now.Sub(c.start)
 	}
 	c.s.earned++
+	if !c.s.Near {
+		m.took = c.j.refs[i]
+	}
 	if w := &c.j.wants[i]; !w.closed {
 		c.s.blocks++
 		c.s.bytes += int64(size)
@@ -91,7 +95,7 @@ func (m *Mix) ended(ctx context.Context, c *call, err error) {
 	case answered:
 		s.useful(now)
 		s.answered(c, now, m.stall)
-		c.j.settle(m.live)
+		m.settle(c.j, now)
 	case c.ended.Load():
 		s.lost(c, now)
 	case ctx.Err() != nil:
@@ -125,7 +129,22 @@ func (m *Mix) drop(ctx context.Context, s *source, ref eris.Ref, err error, now 
 		if m.live == 0 {
 			j.fail(m.reasons())
 		} else {
-			j.settle(m.live)
+			m.settle(j, now)
+		}
+	}
+}
+
+// settle closes what no living source can give any more.
+func (m *Mix) settle(j *job, now time.Time) {
+	grows := now.Sub(m.grown) < m.stall || now.Sub(j.began) < m.stall
+	for k := len(j.queue) - 1; k >= 0; k-- {
+		i := j.queue[k]
+		able := m.live &^ j.wants[i].lacks
+		if able&^m.part != 0 || able != 0 && grows {
+			continue
+		}
+		if !slices.ContainsFunc(m.sources, func(s *source) bool { return able&s.bit != 0 && s.has(j.refs[i]) }) {
+			j.close(i)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"time"
+
+	"ersatz/eris"
 )
 
 const (
@@ -50,8 +52,27 @@ func newSource(s Source, i int) *source {
 	if s.Parallel <= 0 {
 		s.Parallel = defaultParallel
 	}
-	return &source{Source: s, bit: 1 << i, size: 1, earned: credit}
+	n := &source{Source: s, bit: 1 << i, size: 1, earned: credit}
+	if s.Prior.Latency > 0 {
+		n.first, n.size = s.Prior.Latency, min(s.Batch, 4)
+	}
+	if s.Prior.Latency > 0 && s.Prior.Pace > 0 {
+		n.spent, n.count = s.Prior.Pace, 1
+	}
+	return n
 }
+
+// learnt is what is known of the source now.
+func (s *source) learnt() (l Learnt) {
+	l.Latency = s.first
+	if s.count > 0 {
+		l.Pace = s.pace()
+	}
+	return l
+}
+
+// has reports whether the source is to be asked for a block.
+func (s *source) has(ref eris.Ref) bool { return s.Has == nil || s.Has(ref) }
 
 func (s *source) measured() bool { return s.first > 0 || s.lag > 0 }
 
@@ -93,6 +114,12 @@ func (s *source) useful(now time.Time) { s.progress, s.wasted = now, 0 }
 // quiet is how long the source has been asked in vain. That faster sources
 // overtook its calls does not count, unless it was overdue.
 func (s *source) quiet(now time.Time) time.Duration { return s.wasted + now.Sub(s.progress) }
+
+// stuck reports whether the source has been quiet for longer than it is used
+// to.
+func (s *source) stuck(now time.Time) bool {
+	return s.wasted > 0 || len(s.calls) > 0 && s.quiet(now) > s.overdue()
+}
 
 // parallel is how many calls may run now. Calls share the source's line: on a
 // slow one, many at once would have none give a block in time.
