@@ -41,7 +41,12 @@ type Host struct {
 	taps []*os.File // of a line with delay: ours and the switch's
 }
 
-const device = "eth0"
+const (
+	device = "eth0"
+	// congestion is how TCP finds out what a line carries: by the default of
+	// Linux, whatever this machine's is.
+	congestion = "cubic"
+)
 
 // connect makes the host's line. lab.mu is held.
 func (h *Host) connect(ctx context.Context, link Link) error {
@@ -57,7 +62,8 @@ func (h *Host) connect(ctx context.Context, link Link) error {
 	// lost is a packet, and what is counted are frames.
 	err := h.ns.ip(ctx,
 		"link set "+device+" gso_max_segs 1", "link set "+device+" up",
-		fmt.Sprintf("addr add %s/24 dev %s", h.addr, device), "route add default dev "+device) // for multicast
+		fmt.Sprintf("addr add %s/24 dev %s noprefixroute", h.addr, device),
+		fmt.Sprintf("route add default dev %s congctl %s", device, congestion)) // all, for multicast too
 	if err != nil {
 		return err
 	}

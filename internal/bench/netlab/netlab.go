@@ -7,7 +7,7 @@
 // Rate is tc's token bucket, at both ends of the line; loss is nftables in the
 // switch, in both directions; delay is in this process, which then carries the
 // frames of the line itself: it holds for every packet, those that open a
-// connection too.
+// connection too. TCP's congestion control is Linux's default, CUBIC.
 //
 // Namespaces have no names. They are held by open files of this process, so
 // that they end with it, however it ends, and nothing is left to sweep.

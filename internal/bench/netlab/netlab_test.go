@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // childEnv makes the test program start a program in a network, and wait to be
@@ -70,6 +72,9 @@ func sink(t *testing.T, h *Host) string {
 			if err != nil {
 				return
 			}
+			if name, err := congestionOf(conn); err != nil || name != congestion {
+				t.Errorf("congestion control is %q, %v", name, err)
+			}
 			_, err = conn.Write([]byte{'!'})
 			n, cerr := io.Copy(io.Discard, conn)
 			if err == nil && cerr == nil {
@@ -79,6 +84,18 @@ func sink(t *testing.T, h *Host) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// congestionOf returns the name of a connection's congestion control.
+func congestionOf(conn net.Conn) (name string, err error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	})
+	return name, errors.Join(err, cerr)
 }
 
 // send sends n bytes from a host to a sink, and returns how long connecting
