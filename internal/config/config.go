@@ -20,7 +20,11 @@ const (
 	DefaultFile  = "/etc/ersatz/config"
 	DefaultACL   = "/etc/guix/acl"
 	DefaultState = "/var/lib/ersatz"
+	DefaultNode  = "/run/ersatz/node.sock"
 )
+
+// noNode is the setting that no node is asked.
+const noNode = "none"
 
 // maxFile bounds the file, in bytes.
 const maxFile = 64 << 10
@@ -37,6 +41,8 @@ type Config struct {
 	States []string
 	// IPFS is the address of a Kubo RPC, "" if none is used.
 	IPFS string
+	// Node is the Unix socket of the node that is asked first, "" if none is.
+	Node string
 	// Log is the least level that is logged.
 	Log slog.Level
 	// File is the file that was read, "" if there is none.
@@ -110,6 +116,11 @@ func resolve(s Settings, getenv func(string) string) (Config, error) {
 		c.States = defaultStates(getenv)
 	}
 	c.IPFS = get("ipfs", httpURL)
+	if c.Node = get("node", absoluteOrNone); c.Node == "" {
+		c.Node = DefaultNode
+	} else if c.Node == noNode {
+		c.Node = ""
+	}
 	get("log", func(v string) error {
 		if v != strings.ToLower(v) || c.Log.UnmarshalText([]byte(v)) != nil || strings.ContainsAny(v, "+-") {
 			return fmt.Errorf("%q is none of debug, info, warn and error", v)
@@ -137,6 +148,13 @@ func absolute(path string) error {
 		return fmt.Errorf("%q is no absolute path", path)
 	}
 	return nil
+}
+
+func absoluteOrNone(path string) error {
+	if path == noNode {
+		return nil
+	}
+	return absolute(path)
 }
 
 func httpURL(s string) error {

@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ACL != "/etc/guix/acl" || c.IPFS != "" || c.Log != slog.LevelWarn {
+	if c.ACL != "/etc/guix/acl" || c.IPFS != "" || c.Node != "/run/ersatz/node.sock" || c.Log != slog.LevelWarn {
 		t.Errorf("defaults are %+v", c)
 	}
 	if want := []string{"/var/lib/ersatz", "/home/u/.local/state/ersatz"}; !slices.Equal(c.States, want) {
@@ -58,6 +58,17 @@ func TestEnvironmentBeforeFile(t *testing.T) {
 	if c.ACL != "/env/acl" || !slices.Equal(c.States, []string{"/file/state"}) ||
 		c.IPFS != "http://127.0.0.1:5001" || c.Log != slog.LevelError || c.File != name {
 		t.Errorf("settings are %+v", c)
+	}
+}
+
+func TestNode(t *testing.T) {
+	for _, c := range []struct{ file, env, want string }{
+		{"", "", "/run/ersatz/node.sock"}, {"node = /a", "", "/a"}, {"node = /a", "/b", "/b"}, {"node = none", "", ""}, {"node = /a", "none", ""},
+	} {
+		got, err := config.Load(env("ERSATZ_CONFIG", file(t, c.file), "ERSATZ_NODE", c.env))
+		if err != nil || got.Node != c.want {
+			t.Errorf("file %q, environment %q: %q, %v", c.file, c.env, got.Node, err)
+		}
 	}
 }
 
@@ -84,6 +95,7 @@ func TestInvalid(t *testing.T) {
 		{name: "not UTF-8", text: "acl = /\xff\n", want: "control characters"},
 		{name: "relative", text: "acl = etc/acl\n", want: "acl: \"etc/acl\" is no absolute path"},
 		{name: "relative in environment", env: "ERSATZ_STATE", value: "x", want: "ERSATZ_STATE"},
+		{name: "socket", text: "node = node.sock\n", want: "node: \"node.sock\" is no absolute path"},
 		{name: "address", env: "ERSATZ_IPFS", value: "localhost:5001", want: "no http URL"},
 		{name: "query", env: "ERSATZ_IPFS", value: "http://localhost:5001/?x", want: "no http URL"},
 		{name: "level", text: "log = loud\n", want: "none of debug"},
