@@ -37,6 +37,10 @@ type Options struct {
 	// PerHost is how many connections to one server are kept. Default 64.
 	PerHost int
 
+	// Socket is the file of a Unix socket that every request goes to, whatever
+	// host its URL names, and without a proxy. Default: none.
+	Socket string
+
 	// UserAgent is sent with each request that names none, such as
 	// "ersatz/0.1". Default "ersatz".
 	UserAgent string
@@ -62,13 +66,18 @@ func New(o Options) *http.Client {
 		o.UserAgent = "ersatz"
 	}
 	dialer := &net.Dialer{Timeout: o.Idle, KeepAlive: 30 * time.Second}
+	proxy, dial := http.ProxyFromEnvironment, dialer.DialContext
+	if o.Socket != "" {
+		proxy = nil
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", o.Socket) }
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Client{
 		CheckRedirect: checkRedirect,
 		Transport: &transport{o.Idle, o.UserAgent, &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            dialer.DialContext,
+			Proxy:                  proxy,
+			DialContext:            dial,
 			TLSClientConfig:        &tls.Config{InsecureSkipVerify: true},
 			TLSHandshakeTimeout:    o.Idle,
 			ResponseHeaderTimeout:  o.Idle,

@@ -1,0 +1,84 @@
+// Package nodeapi has what a node answers on its Unix socket (docs/node.md,
+// "Unix socket"), and a client of it that links nothing of the node.
+package nodeapi
+
+import "time"
+
+// The requests.
+const (
+	NarPath    = "/v1/nar"    // POST NarRequest
+	AheadPath  = "/v1/ahead"  // POST AheadRequest
+	PeersPath  = "/v1/peers"  // GET []Peer
+	StatusPath = "/v1/status" // GET Status
+
+	// SourceHeader says to people where a nar comes from.
+	SourceHeader = "Ersatz-Source"
+)
+
+// Limits of requests.
+const (
+	MaxNarinfos  = 128      // of one nar
+	MaxNarBody   = 8 << 20  // bytes of a request for a nar
+	MaxAhead     = 1 << 13  // narinfos of a query set
+	MaxAheadBody = 16 << 20 // bytes of a query set
+)
+
+// Narinfo is a narinfo that the client accepts, and the URL of the server that
+// gave it.
+type Narinfo struct {
+	Server string `json:"server"`
+	Text   string `json:"text"`
+}
+
+// NarRequest asks for the nar of a store path. The narinfos are of this path
+// and of one content, best first.
+type NarRequest struct {
+	Path     string    `json:"path"`
+	Narinfos []Narinfo `json:"narinfos"`
+}
+
+// AheadRequest says what may be asked for soon.
+type AheadRequest struct {
+	Narinfos []Narinfo `json:"narinfos"`
+}
+
+// Peer is another node, for people and scripts.
+type Peer struct {
+	Name  string    `json:"name"`
+	URL   string    `json:"url"`
+	Since time.Time `json:"since"`
+	Seen  time.Time `json:"seen"`
+	// How it does: latency and time per block as learnt, blocks and bytes since
+	// the node's start, and why it is not asked at the moment.
+	LatencyMS  float64 `json:"latency_ms,omitempty"`
+	PerBlockMS float64 `json:"per_block_ms,omitempty"`
+	Blocks     int64   `json:"blocks"`
+	Bytes      int64   `json:"bytes"`
+	Error      string  `json:"error,omitempty"`
+}
+
+// Status is what a node is doing.
+type Status struct {
+	Started   time.Time  `json:"started"`
+	Share     string     `json:"share"`
+	Upstreams []Upstream `json:"upstreams"`
+	Kept      Kept       `json:"kept"`
+}
+
+// Upstream is what is known of an upstream. Its kind and store folder are ""
+// as long as it has never answered.
+type Upstream struct {
+	URL      string `json:"url"`
+	Kind     string `json:"kind"` // guix or nix
+	StoreDir string `json:"store_dir"`
+	Answered bool   `json:"answered"` // since the start
+}
+
+// Kept is what the state folder has, in bytes on disk.
+type Kept struct {
+	Items     int   `json:"items"`
+	ItemBytes int64 `json:"item_bytes"`
+	Parts     int   `json:"parts"`
+	PartBytes int64 `json:"part_bytes"`
+	Quota     int64 `json:"quota"`
+}
