@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/folder"
 	"ersatz/storepath"
 )
 
@@ -24,7 +25,7 @@ var (
 	ErrBusy = errors.New("keep: part is in use")
 
 	// ErrLocked means that another process has the state folder.
-	ErrLocked = errors.New("keep: another process uses the state folder")
+	ErrLocked = folder.ErrLocked
 
 	// ErrQuota means that an item is larger than all that may be kept. Who
 	// reads its part can go on.

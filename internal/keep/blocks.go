@@ -1,0 +1,175 @@
+package keep
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+)
+
+// Blocks are the blocks of what is kept, as n2r.Handler wants them, and of the
+// parts that somebody has. It is safe for concurrent use.
+type Blocks struct {
+	s     *Store
+	allow func(Item) bool
+
+	mu   sync.Mutex
+	said map[any]bool // by *entry and *Part
+}
+
+// maxSaid bounds the answers of allow that are remembered.
+const maxSaid = 1 << 14
+
+// Blocks returns the blocks of those items and parts that allow says; nil means
+// all. allow is asked once or a few times per item, from several goroutines at
+// once: when its answers change, another Blocks is needed.
+func (s *Store) Blocks(allow func(Item) bool) *Blocks {
+	return &Blocks{s: s, allow: allow, said: map[any]bool{}}
+}
+
+// Get returns the block named ref; the caller owns it. The error matches
+// eris.ErrNotFound if it is not there.
+func (b *Blocks) Get(ctx context.Context, ref eris.Ref) (got []byte, err error) {
+	err = b.Batch(ctx, []eris.Ref{ref}, func(_ int, block []byte) error {
+		got = bytes.Clone(block)
+		return nil
+	})
+	if err == nil && got == nil {
+		err = &eris.MissingError{Ref: ref}
+	}
+	return got, err
+}
+
+// Batch calls emit(i, block) for each reference in order, with a nil block for
+// one that is not there. emit does not keep the block. It holds a block and two
+// open files. It returns the first error of emit.
+func (b *Blocks) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	parts := b.parts()
+	defer func() {
+		for _, p := range parts {
+			p.release() // the files were only read
+		}
+	}()
+	index := b.s.index.Reader(b.allowHash)
+	defer index.Close()
+	var buf []byte
+	for i, ref := range refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var got []byte
+		for _, p := range parts {
+			if buf == nil {
+				buf = make([]byte, block.MaxSize)
+			}
+			if p.block(ref, buf[:p.size]) {
+				got = buf[:p.size]
+				break
+			}
+		}
+		if got == nil {
+			var err error
+			if got, err = index.Get(ctx, ref); err != nil && !errors.Is(err, eris.ErrNotFound) {
+				return err
+			}
+		}
+		if err := emit(i, got); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parts returns the parts whose blocks may be served; the caller releases them.
+func (b *Blocks) parts() (open []*Part) {
+	b.s.mu.Lock()
+	var all []*Part
+	for _, p := range b.s.parts {
+		if p != nil && p.size != 0 {
+			all = append(all, p)
+		}
+	}
+	b.s.mu.Unlock()
+	for _, p := range all {
+		if b.allowed(p, func() (Item, error) { return p.about.Item, nil }) && p.retain() {
+			open = append(open, p)
+		}
+	}
+	return open
+}
+
+// allowHash is what the reader of the index asks.
+func (b *Blocks) allowHash(hash string) bool {
+	b.s.mu.Lock()
+	e := b.s.items[hash]
+	b.s.mu.Unlock()
+	if e == nil || !b.allowEntry(e) {
+		return false
+	}
+	now := b.s.now()
+	b.s.mu.Lock()
+	e.served = now
+	b.s.mu.Unlock()
+	return true
+}
+
+func (b *Blocks) allowEntry(e *entry) bool {
+	return b.allowed(e, func() (Item, error) { return b.s.item(e) })
+}
+
+// allowed asks allow of an item or a part, or remembers what it said.
+func (b *Blocks) allowed(what any, read func() (Item, error)) bool {
+	if b.allow == nil {
+		return true
+	}
+	b.mu.Lock()
+	ok, known := b.said[what]
+	b.mu.Unlock()
+	if known {
+		return ok
+	}
+	i, err := read()
+	if err != nil {
+		return false
+	}
+	ok = b.allow(i)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.said) >= maxSaid {
+		clear(b.said)
+	}
+	b.said[what] = ok
+	return ok
+}
+
+// Have returns what there is of a nar among what allow says: an item, or else
+// the part of which most is there. Nars that come without a read capability are
+// none before they are items.
+func (b *Blocks) Have(narHash [32]byte) (h Held, ok bool) {
+	b.s.mu.Lock()
+	entries := append([]*entry(nil), b.s.nars[narHash]...)
+	b.s.mu.Unlock()
+	for _, e := range entries {
+		if !b.allowEntry(e) {
+			continue
+		}
+		if i, err := b.s.item(e); err == nil {
+			return Held{ReadCap: i.ReadCap, Format: i.Format}, true
+		}
+	}
+	most := int64(0)
+	for _, p := range b.parts() {
+		i := p.about.Item
+		if i.NarHash == narHash && plain(i.ReadCap) {
+			leaves := p.leaves()
+			if n := bitmap(leaves).count(); n > most {
+				h, most = Held{ReadCap: i.ReadCap, Format: i.Format, Part: true, Leaves: leaves}, n
+			}
+		}
+		p.release() // the files were only read
+	}
+	return h, most > 0
+}

@@ -1,0 +1,189 @@
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/internal/folder"
+)
+
+// Tree emits the pairs of all nodes of a tree in the order of eris.Encoder.
+type Tree func(emit func(eris.Block) error) error
+
+// Commit makes a finished part an item, whose NarHash was right: from now on
+// the store has it. item is what About said, and more; Size and Used are set
+// here. tree is that of item.ReadCap; nil makes Commit encode the content,
+// under the null secret and with the recommended block size, and set ReadCap,
+// and Signed to whether the signed one was that. It returns the item as it is
+// kept.
+//
+// The error matches ErrQuota if the item is larger than all that may be kept:
+// the part is gone, but its readers can go on. After another error, the part is
+// as it was.
+func (p *Part) Commit(ctx context.Context, item Item, tree Tree) (Item, error) {
+	err := p.commit(ctx, &item, tree)
+	if err != nil {
+		return Item{}, fmt.Errorf("keep: %s: %w", item.Path, err)
+	}
+	p.s.trim()
+	return item, nil
+}
+
+func (p *Part) commit(ctx context.Context, item *Item, tree Tree) (err error) {
+	p.mu.Lock()
+	length, gone := p.length, p.gone || p.closed
+	p.mu.Unlock()
+	switch {
+	case gone:
+		return ErrClosed
+	case length < 0:
+		return errors.New("part is not finished")
+	}
+	item.Size = length
+	if item.Format == "" {
+		item.Format = compress.Method{Name: item.Method}.Format()
+	}
+	if length > p.s.quota {
+		return errors.Join(ErrQuota, p.drop())
+	}
+	if err := p.settle(length); err != nil {
+		return err
+	}
+	p.s.change.Lock()
+	defer p.s.change.Unlock()
+	if err := p.s.replace(ctx, item.Path.Hash); err != nil {
+		return err
+	}
+	if tree == nil || !plain(item.ReadCap) {
+		tree = p.encode(ctx, item)
+	}
+	if err := p.publish(ctx, item, tree); err != nil {
+		return err
+	}
+	if err := p.drop(); err != nil {
+		// The item is there all the same. What is left is a part of nothing.
+		p.s.log.WarnContext(ctx, "rest of a part not removed", slog.String("part", string(p.id)), slog.Any("error", err))
+	}
+	return nil
+}
+
+// drop removes the files of a part.
+func (p *Part) drop() error {
+	p.mu.Lock()
+	p.gone = true
+	p.mu.Unlock()
+	p.s.mu.Lock()
+	p.count(-p.bytes)
+	p.s.mu.Unlock()
+	return removePart(p.dir)
+}
+
+// settle makes the content durable, at its length.
+func (p *Part) settle(length int64) error {
+	fi, err := p.content.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.Size() < length {
+		return fmt.Errorf("%d bytes are there, not %d", fi.Size(), length)
+	}
+	if fi.Size() > length {
+		if err := p.content.Truncate(length); err != nil {
+			return err
+		}
+	}
+	return p.content.Settle(0o644)
+}
+
+// encode returns the tree that the content has, and sets ReadCap when it is emitted.
+func (p *Part) encode(ctx context.Context, item *Item) Tree {
+	return func(emit func(eris.Block) error) error {
+		content := folder.WithContext(ctx, io.NewSectionReader(p.content, 0, item.Size))
+		rc, _, err := eris.Encode(content, eris.Recommended(item.Size), eris.Secret{}, emit)
+		if err != nil {
+			return err
+		}
+		item.Signed = item.Signed && rc == item.ReadCap
+		item.ReadCap = rc
+		return nil
+	}
+}
+
+// replace removes an item before another takes its place. The caller has
+// s.change.
+func (s *Store) replace(ctx context.Context, hash string) error {
+	s.mu.Lock()
+	e := s.items[hash]
+	s.mu.Unlock()
+	if e == nil {
+		return nil
+	}
+	return s.remove(ctx, e)
+}
+
+// publish gives the files their names, the record last. If that fails, the
+// content is the part's again.
+func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
+	s := p.s
+	w, err := s.index.NewWriter(item.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Abort()) }()
+	if err := tree(w.Add); err != nil {
+		return err
+	}
+	record, err := About{Item: *item, FileSize: item.Size}.encode()
+	if err != nil {
+		return err
+	}
+	e := &entry{path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
+	content, nar := filepath.Join(p.dir, contentFile), s.path(e.nar())
+	if err := w.Commit(ctx, item.ReadCap, item.Size, e.nar()); err != nil {
+		return err
+	}
+	err = durable.Rename(content, nar)
+	if err == nil {
+		err = durable.WriteFile(s.record(item.Path.Hash), 0o644, func(w io.Writer) error {
+			_, err := w.Write(record)
+			return err
+		})
+	}
+	if err != nil {
+		return errors.Join(err, p.takeBack(ctx, item, nar, content))
+	}
+	asked := time.Unix(0, 0)
+	if item.Asked {
+		e.asked, e.noted, asked = e.came, e.came, e.came
+	}
+	item.Used = e.came
+	if err := os.Chtimes(s.record(item.Path.Hash), asked, e.came); err != nil {
+		s.log.WarnContext(ctx, "time of a request not noted", slog.Any("error", err))
+	}
+	e.size = s.allocated(e)
+	s.add(e)
+	return nil
+}
+
+// takeBack undoes what publish has done.
+func (p *Part) takeBack(ctx context.Context, item *Item, nar, content string) error {
+	record := durable.Remove(p.s.record(item.Path.Hash))
+	back := durable.Rename(nar, content)
+	var errs []error
+	for _, err := range []error{record, back} {
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, p.s.index.Remove(ctx, item.Path.Hash))...)
+}

@@ -1,0 +1,372 @@
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/durable"
+	"ersatz/internal/folder"
+	"ersatz/storepath"
+)
+
+// Names in the state folder besides those of narindex. Others in it (texts,
+// sources.json, …) are not of this package.
+const (
+	narDir   = "nar"
+	infoDir  = "narinfo"
+	partsDir = "parts"
+	lockFile = "lock"
+)
+
+// DefaultQuota is 10 GiB.
+const DefaultQuota = 10 << 30
+
+// Options are what of a Store has a default.
+type Options struct {
+	// Quota bounds what the store takes on disk, in bytes. Default DefaultQuota.
+	Quota int64
+	// Log is where events go. Default none.
+	Log *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+func (o Options) defaults() Options {
+	if o.Quota <= 0 {
+		o.Quota = DefaultQuota
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Store is an open state folder. It is safe for concurrent use.
+type Store struct {
+	dir   string
+	quota int64
+	log   *slog.Logger
+	now   func() time.Time
+	lock  *os.File
+	index *narindex.Index
+
+	change   sync.Mutex // held while the files of items come and go
+	evicting sync.Mutex // held by who evicts
+
+	mu         sync.Mutex
+	items      map[string]*entry     // by hash part
+	nars       map[[32]byte][]*entry // by NarHash
+	parts      map[PartID]*Part      // that somebody has
+	idle       map[PartID]left       // that nobody has
+	itemBytes  int64                 // as allocated
+	partBytes  int64                 // as allocated, but for parts larger than the quota
+	indexBytes int64                 // when it was last looked at
+	retry      time.Time             // before it nothing can be evicted
+}
+
+// entry is what the store remembers of an item. Its own fields do not change
+// after it was made; the others are under Store.mu.
+type entry struct {
+	path    storepath.Path
+	narHash [32]byte
+	method  string
+	size    int64 // bytes of nar, tree file and record, as allocated
+	came    time.Time
+
+	asked   time.Time // zero: never
+	noted   time.Time // the time of a request that the record's file has
+	served  time.Time // when blocks of it were last read
+	readers int
+}
+
+// nar returns the name of an item's nar, relative to the folder.
+func narName(method, base string) string { return path.Join(narDir, method, base) }
+
+func (e *entry) nar() string { return narName(e.method, e.path.Base()) }
+
+// left is a part that nobody has.
+type left struct {
+	size int64
+	used time.Time
+}
+
+// Open opens the state folder dir, which it makes if there is none, and removes
+// what a crash has left of items that are not whole. The error matches
+// ErrLocked if another process has the folder. Close the Store.
+func Open(dir string, o Options) (*Store, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	lock, err := folder.Lock(filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	return openLocked(dir, o, lock)
+}
+
+// openLocked is Open by who has the lock, which it takes over.
+func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
+	o = o.defaults()
+	s := &Store{
+		dir: dir, quota: o.Quota, log: o.Log, now: o.Now, lock: lock,
+		items: map[string]*entry{}, nars: map[[32]byte][]*entry{},
+		parts: map[PartID]*Part{}, idle: map[PartID]left{},
+	}
+	if err := s.load(context.Background()); err != nil {
+		return nil, fmt.Errorf("state folder %s: %w", dir, errors.Join(err, s.Close()))
+	}
+	return s, nil
+}
+
+// Close closes the folder. Parts and files are closed before.
+func (s *Store) Close() error {
+	var errs []error
+	if s.index != nil {
+		errs = append(errs, s.index.Close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
+
+func (s *Store) record(hash string) string { return s.path(infoDir + "/" + hash) }
+
+// methods returns the compressions that nars are kept in.
+func methods() []string { return []string{"none", "gzip", "lzip", "zstd", "xz", "bzip2"} }
+
+// Get returns the item with a hash part. It does not count as a request. The
+// error matches ErrNone if it is not kept.
+func (s *Store) Get(hash string) (Item, error) {
+	s.mu.Lock()
+	e := s.items[hash]
+	s.mu.Unlock()
+	return s.item(e)
+}
+
+// ByNarHash returns an item with a nar, whatever its store path. The error
+// matches ErrNone.
+func (s *Store) ByNarHash(h [32]byte) (Item, error) {
+	s.mu.Lock()
+	var e *entry
+	if all := s.nars[h]; len(all) > 0 {
+		e = all[0]
+	}
+	s.mu.Unlock()
+	return s.item(e)
+}
+
+// item reads an entry's record.
+func (s *Store) item(e *entry) (Item, error) {
+	if e == nil {
+		return Item{}, ErrNone
+	}
+	i, err := readItem(s.record(e.path.Hash))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Item{}, ErrNone // evicted just now
+	}
+	if err != nil {
+		return Item{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.Asked, i.Used = !e.asked.IsZero(), e.used()
+	return i, nil
+}
+
+// readItem reads a record.
+func readItem(name string) (Item, error) {
+	text, err := folder.Read(name, maxRecord)
+	if err != nil {
+		return Item{}, fmt.Errorf("keep: %w", err)
+	}
+	a, err := parseRecord(text)
+	if err != nil {
+		return Item{}, fmt.Errorf("keep: %s: %w", name, err)
+	}
+	a.Item.Size = a.FileSize
+	return a.Item, nil
+}
+
+// used returns when an item was last asked for, or else when it came.
+func (e *entry) used() time.Time {
+	if e.asked.IsZero() {
+		return e.came
+	}
+	return e.asked
+}
+
+// File is the compressed nar of an item, open for reading. It is not evicted
+// before Close.
+type File struct {
+	*os.File
+	Item Item
+
+	s    *Store
+	e    *entry
+	once sync.Once
+}
+
+// Open opens the compressed nar of the item with a hash part, and notes that it
+// was asked for now. The error matches ErrNone.
+func (s *Store) Open(hash string) (*File, error) {
+	s.mu.Lock()
+	e := s.items[hash]
+	if e != nil {
+		e.readers++
+	}
+	s.mu.Unlock()
+	if e == nil {
+		return nil, ErrNone
+	}
+	i, err := s.item(e)
+	if err == nil {
+		var f *os.File
+		if f, err = os.Open(s.path(e.nar())); err == nil {
+			s.asked(e)
+			return &File{File: f, Item: i, s: s, e: e}, nil
+		}
+		err = fmt.Errorf("keep: %w", err)
+	}
+	s.unread(e)
+	return nil, err
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	err := f.File.Close()
+	f.once.Do(func() { f.s.unread(f.e) })
+	return err
+}
+
+func (s *Store) unread(e *entry) {
+	s.mu.Lock()
+	e.readers--
+	s.retry = time.Time{}
+	s.mu.Unlock()
+	s.trim()
+}
+
+// noteEvery is how old the time of the last request on disk may be.
+const noteEvery = time.Hour
+
+// asked notes that an item was asked for now: on disk it is the access time of
+// the record, 1970 for one that nobody has asked for yet.
+func (s *Store) asked(e *entry) {
+	now := s.now()
+	s.mu.Lock()
+	e.asked = now
+	due := now.Sub(e.noted) >= noteEvery
+	if due {
+		e.noted = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := folder.SetAccessTime(s.record(e.path.Hash), now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("time of a request not noted", slog.String("store_path", e.path.String()), slog.Any("error", err))
+	}
+}
+
+// add makes an entry part of what is kept.
+func (s *Store) add(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.items[e.path.Hash] = e
+	s.nars[e.narHash] = append(s.nars[e.narHash], e)
+	s.itemBytes += e.size
+	s.indexBytes = s.indexSize()
+}
+
+// forget takes an entry out of what is kept. It reports whether it was in.
+func (s *Store) forget(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.items[e.path.Hash] != e {
+		return false
+	}
+	delete(s.items, e.path.Hash)
+	rest := slices.DeleteFunc(s.nars[e.narHash], func(x *entry) bool { return x == e })
+	if s.nars[e.narHash] = rest; len(rest) == 0 {
+		delete(s.nars, e.narHash)
+	}
+	s.itemBytes -= e.size
+	return true
+}
+
+func (s *Store) indexSize() (n int64) {
+	for _, tail := range []string{"", "-wal", "-shm"} {
+		n += folder.Allocated(s.path(narindex.File + tail))
+	}
+	return n
+}
+
+// Remove removes an item, as when it turned out to be broken. Files that are
+// open stay readable. One that is not kept is no error.
+func (s *Store) Remove(ctx context.Context, hash string) error {
+	s.mu.Lock()
+	e := s.items[hash]
+	s.mu.Unlock()
+	if e == nil {
+		return nil
+	}
+	s.change.Lock()
+	defer s.change.Unlock()
+	return s.remove(ctx, e)
+}
+
+// remove removes an item in the order that leaves nothing that looks whole. The
+// caller has s.change.
+func (s *Store) remove(ctx context.Context, e *entry) error {
+	if !s.forget(e) {
+		return nil
+	}
+	// What cannot be removed now is removed by the next Open.
+	err := removeItem(ctx, s.dir, s.index, e.path.Hash, e.nar())
+	s.mu.Lock()
+	s.indexBytes = s.indexSize()
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("keep: removing %s: %w", e.path, err)
+	}
+	return nil
+}
+
+// removeItem removes the files of an item. What is not there is no error.
+func removeItem(ctx context.Context, dir string, x *narindex.Index, hash string, nars ...string) error {
+	for _, name := range append([]string{infoDir + "/" + hash}, nars...) {
+		err := durable.Remove(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if x == nil {
+		return nil
+	}
+	return x.Remove(ctx, hash)
+}
+
+// Usage returns what the store takes now.
+func (s *Store) Usage() Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.indexBytes = s.indexSize()
+	return Usage{
+		Items: len(s.items), ItemBytes: s.itemBytes,
+		Parts: len(s.parts) + len(s.idle), PartBytes: s.partBytes,
+		IndexBytes: s.indexBytes, Quota: s.quota,
+	}
+}
