@@ -29,7 +29,7 @@ func (a *app) substituteCommand() *cobra.Command {
 4, progress to standard error. The daemon names the servers in _NIX_OPTIONS.
 
 Settings are in /etc/ersatz/config, or in the environment: ERSATZ_ACL,
-ERSATZ_STATE, ERSATZ_IPFS, ERSATZ_LOG. None is needed.`,
+ERSATZ_STATE, ERSATZ_IPFS, ERSATZ_NODE, ERSATZ_LOG. None is needed.`,
 		Example: `  ersatz substitute --check
   sudo install packaging/ersatz-guix /usr/local/bin/ersatz-guix
   sudo install -D -m 644 packaging/guix-daemon-ersatz.conf \
@@ -59,7 +59,7 @@ func (a *app) substitute(ctx context.Context, query, check bool) error {
 	}
 	defer replies.Close()
 	s, err := substitute.New(substitute.ParseOptions(a.getenv("_NIX_OPTIONS")), a.stderr, substitute.Options{
-		ACL: c.ACL, States: c.States, IPFS: c.IPFS, Log: a.settingsLogger(c.Log),
+		ACL: c.ACL, States: c.States, IPFS: c.IPFS, Node: c.Node, Log: a.settingsLogger(c.Log),
 	})
 	if err != nil {
 		return err

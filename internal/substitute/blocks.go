@@ -12,7 +12,7 @@ import (
 
 // blockWay returns the way by blocks, if there is a signed URN and a source.
 func (in *installation) blockWay() (way, bool) {
-	if in.content.urn == "" {
+	if in.Content.URN == "" {
 		return way{}, false
 	}
 	sources := in.blockSources()
@@ -20,13 +20,13 @@ func (in *installation) blockWay() (way, bool) {
 		return way{}, false
 	}
 	return way{
-		uri: in.content.urn, compression: in.content.method,
+		uri: in.Content.URN, compression: in.Content.Method,
 		open: func(ctx context.Context) (io.ReadCloser, int64, error) {
 			mix := fetch.New(sources, fetch.Options{Stall: in.o.Stall, Log: in.log})
 			// Nothing is asked for that lies beyond what a nar of the signed
 			// size can have as compressed.
-			r := eris.NewReader(ctx, in.content.readCap, mix, eris.ReaderOptions{MaxLength: in.compressedLimit()})
-			return &blockReader{r, mix, in}, in.content.size, nil
+			r := eris.NewReader(ctx, in.Content.ReadCap, mix, eris.ReaderOptions{MaxLength: in.CompressedLimit()})
+			return &blockReader{r, mix, in}, in.Content.Size, nil
 		},
 	}, true
 }
@@ -35,9 +35,9 @@ func (in *installation) blockWay() (way, bool) {
 // A server that lied is not asked for blocks again.
 func (in *installation) blockSources() []fetch.Source {
 	var sources []fetch.Source
-	for _, sv := range in.content.servers {
-		if sv.blocks != nil && !in.liars[sv.blocks.Name] {
-			sources = append(sources, *sv.blocks)
+	for _, sv := range in.Content.Servers {
+		if source, ok := in.upstream.Blocks(sv); ok && !in.liars[source.Name] {
+			sources = append(sources, source)
 		}
 	}
 	if in.ipfs != nil {

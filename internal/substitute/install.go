@@ -7,14 +7,14 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
-	"ersatz/eris"
 	"ersatz/internal/compress"
+	"ersatz/internal/stream"
+	"ersatz/internal/upstream"
 	"ersatz/nar"
 	"ersatz/nixbase32"
 	"ersatz/storepath"
@@ -42,7 +42,7 @@ func (e *localError) Unwrap() error { return e.error }
 type way struct {
 	uri         string // for people
 	compression string
-	server      *server // nil for blocks
+	server      *upstream.Server // nil for blocks
 	// open begins to read the compressed nar and returns its size, -1 if
 	// unknown.
 	open func(ctx context.Context) (io.ReadCloser, int64, error)
@@ -51,7 +51,7 @@ type way struct {
 // installation is one item being installed.
 type installation struct {
 	*Substituter
-	*build
+	*upstream.Build
 	path  storepath.Path
 	root  *os.Root // where it goes
 	name  string   // its name there
@@ -74,8 +74,8 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 		return nar.Info{}, fmt.Errorf("%s: %w", dest, either(err, fs.ErrExist))
 	}
 	c := s.find(ctx, []storepath.Path{p})[0]
-	errs := c.refused
-	if len(c.builds) == 0 {
+	errs := c.Refused
+	if len(c.Builds) == 0 {
 		errs = append(errs, errors.New("no server has an authorized narinfo"))
 	}
 	in := &installation{
@@ -85,7 +85,7 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 	if err := nar.RemoveAll(root, in.temp); err != nil {
 		return nar.Info{}, fmt.Errorf("what an earlier run left: %w", err)
 	}
-	for _, in.build = range c.builds {
+	for _, in.Build = range c.Builds {
 		info, err := in.tryAll(ctx)
 		if err == nil {
 			return info, nil
@@ -112,10 +112,18 @@ func either(err, other error) error {
 	return other
 }
 
-// tryAll tries one way to a build after the other, and once more those in which the
-// transfer broke off: what a source has, it has.
+// tryAll tries the node, then one way to a build after the other, and once more
+// those in which the transfer broke off: what a source has, it has.
 func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 	var errs []error
+	info, err := in.tryNode(ctx)
+	if err == nil || fatal(ctx, err) {
+		return info, err
+	}
+	if !errors.Is(err, errNoNode) {
+		errs = append(errs, err)
+		in.log.Warn("node does not give a substitute", slog.String("store_path", in.path.String()), slog.Any("error", err))
+	}
 	ways := in.ways()
 	for round := 1; len(ways) > 0 && round <= 2; round++ {
 		var again []way
@@ -130,10 +138,10 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 			if fatal(ctx, err) {
 				return nar.Info{}, errors.Join(errs...)
 			}
-			if brokeOff(err) {
+			if upstream.BrokeOff(err) {
 				again = append(again, w)
 			}
-			if waited(err) {
+			if upstream.Waited(err) {
 				ways = behind(ways, w.server)
 			}
 			in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
@@ -149,7 +157,7 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 
 // behind puts the ways to a server behind all others: one that has been waited
 // for in vain may offer a nar in many forms.
-func behind(ways []way, sv *server) []way {
+func behind(ways []way, sv *upstream.Server) []way {
 	var others, its []way
 	for _, w := range ways {
 		if w.server == sv {
@@ -161,22 +169,13 @@ func behind(ways []way, sv *server) []way {
 	return append(others, its...)
 }
 
-// brokeOff reports whether a connection ended too soon. A source that is slow,
-// lies or has nothing is not one that it helps to ask again.
-func brokeOff(err error) bool {
-	if waited(err) || errors.Is(err, eris.ErrCorrupt) || errors.Is(err, eris.ErrTooLong) {
-		return false
-	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
-}
-
 // ways returns the ways in the order in which they are tried.
 func (in *installation) ways() []way {
 	var ways []way
-	for _, o := range in.nars {
+	for _, o := range in.Nars {
 		ways = append(ways, in.narWay(o))
 	}
-	if b, ok := in.blockWay(); ok && in.blocksFirst() {
+	if b, ok := in.blockWay(); ok && in.BlocksFirst() {
 		ways = append([]way{b}, ways...)
 	} else if ok {
 		ways = append(ways, b)
@@ -193,10 +192,14 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 		return nar.Info{}, err
 	}
 	defer body.Close()
-	if limit := in.compressedLimit(); size > limit {
-		return nar.Info{}, fmt.Errorf("%d bytes are too many for a nar of %d", size, in.signed.NarSize)
+	if limit := in.CompressedLimit(); size > limit {
+		return nar.Info{}, fmt.Errorf("%d bytes are too many for a nar of %d", size, in.Signed.NarSize)
 	}
-	in.trace.start(w.uri, size)
+	uri := w.uri
+	if n, ok := body.(sourced); ok {
+		uri = n.uri
+	}
+	in.trace.start(uri, size)
 	info, err := in.restore(cancel, body, w.compression)
 	if err != nil {
 		return nar.Info{}, err
@@ -215,31 +218,31 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 // the body is not being read any more, for which it may have to cancel. An error
 // that is not the stream's is a *localError.
 func (in *installation) restore(cancel func(), body io.Reader, compression string) (nar.Info, error) {
-	src := &faults{r: &limited{r: body, left: in.compressedLimit(), add: in.trace.add}}
+	src := &stream.Faults{R: &stream.Limited{R: body, Left: in.CompressedLimit(), Add: in.trace.add}}
 	d, err := compress.NewReader(src, compression)
 	if err != nil {
-		return nar.Info{}, either(src.err, err)
+		return nar.Info{}, either(src.Err, err)
 	}
 	defer d.Close()
 	o := nar.RestoreOptions{Dedup: in.dedupFor()}
-	stream := io.Reader(d)
-	if in.signed.HasNarSize {
-		o.MaxSize = int64(in.signed.NarSize) // plausible
+	unread := io.Reader(d)
+	if in.Signed.HasNarSize {
+		o.MaxSize = int64(in.Signed.NarSize) // plausible
 		// One byte more is what Restore looks for at the end.
-		stream = io.LimitReader(d, o.MaxSize+1)
+		unread = io.LimitReader(d, o.MaxSize+1)
 	}
-	decoded := readAhead(stream)
-	defer decoded.close()
+	decoded := stream.ReadAhead(unread)
+	defer decoded.Close()
 	defer cancel()
-	plain := &faults{r: decoded}
+	plain := &stream.Faults{R: decoded}
 	info, err := nar.Restore(plain, in.root, in.temp, o)
 	var syntax *nar.SyntaxError
 	switch {
 	case err == nil:
 		return info, nil
-	case plain.err != nil && src.err != nil && !errors.Is(err, src.err):
-		return nar.Info{}, src.err // decoders name the symptom only
-	case plain.err != nil || errors.As(err, &syntax):
+	case plain.Err != nil && src.Err != nil && !errors.Is(err, src.Err):
+		return nar.Info{}, src.Err // decoders name the symptom only
+	case plain.Err != nil || errors.As(err, &syntax):
 		return nar.Info{}, err
 	}
 	return nar.Info{}, &localError{err}
@@ -247,11 +250,11 @@ func (in *installation) restore(cancel func(), body io.Reader, compression strin
 
 // check compares what was restored with what was signed.
 func (in *installation) check(info nar.Info) error {
-	if info.Hash != in.signed.NarHash {
-		return &hashError{in.signed.NarHash, info.Hash}
+	if info.Hash != in.Signed.NarHash {
+		return &hashError{in.Signed.NarHash, info.Hash}
 	}
-	if in.signed.HasNarSize && uint64(info.Size) != in.signed.NarSize {
-		return fmt.Errorf("nar has %d bytes, not the signed %d", info.Size, in.signed.NarSize)
+	if in.Signed.HasNarSize && uint64(info.Size) != in.Signed.NarSize {
+		return fmt.Errorf("nar has %d bytes, not the signed %d", info.Size, in.Signed.NarSize)
 	}
 	return nil
 }
@@ -276,16 +279,6 @@ func (in *installation) rename() error {
 		return fmt.Errorf("rename to %s: %w", in.name, err)
 	}
 	return nil
-}
-
-// compressedLimit bounds the compressed nar, in bytes: no method makes what it
-// cannot compress larger than that.
-func (in *installation) compressedLimit() int64 {
-	size := int64(in.signed.NarSize)
-	if !in.signed.HasNarSize || size > math.MaxInt64/2 {
-		return math.MaxInt64
-	}
-	return size + size/16 + 64<<10
 }
 
 // dedupFor returns where files of the item are shared, nil if they are not:

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"ersatz/internal/upstream"
 	"ersatz/nixbase32"
 	"ersatz/storepath"
 )
@@ -58,8 +59,8 @@ func parseRequest(line string) (request, error) {
 func (r request) String() string { return strings.Join(append([]string{r.verb}, r.paths...), " ") }
 
 // serve reads requests until the input ends and hands each to answer, which
-// returns the reply.
-func serve(ctx context.Context, in io.Reader, replies io.Writer, answer func(context.Context, request) (string, error)) error {
+// returns the reply and, unless it is nil, what is to be done after that.
+func serve(ctx context.Context, in io.Reader, replies io.Writer, answer func(context.Context, request) (string, func(), error)) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	lines.Split(wholeLines)
@@ -68,12 +69,15 @@ func serve(ctx context.Context, in io.Reader, replies io.Writer, answer func(con
 		if err != nil {
 			return err
 		}
-		reply, err := answer(ctx, r)
+		reply, after, err := answer(ctx, r)
 		if err != nil {
 			return err
 		}
 		if _, err := io.WriteString(replies, reply); err != nil {
 			return fmt.Errorf("reply: %w", err)
+		}
+		if after != nil {
+			after()
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
@@ -100,22 +104,26 @@ func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
 // matches ErrProtocol for a malformed one; else it is that of a pipe, or
 // ctx's. Nothing that a server does is an error.
 func (s *Substituter) Query(ctx context.Context, requests io.Reader, replies io.Writer) error {
-	return serve(ctx, requests, replies, func(ctx context.Context, r request) (string, error) {
-		if r.verb == "substitute" {
-			return "", fmt.Errorf("%w: substitute among queries", ErrProtocol)
+	return serve(ctx, requests, replies, func(ctx context.Context, r request) (string, func(), error) {
+		switch r.verb {
+		case "substitute":
+			return "", nil, fmt.Errorf("%w: substitute among queries", ErrProtocol)
+		case "info":
+			choices := s.find(ctx, s.parsePaths(r.paths))
+			return describeAll(choices, true), func() { s.tellAhead(choices) }, nil
 		}
-		return s.query(ctx, r.paths, r.verb == "info"), nil
+		return describeAll(s.find(ctx, s.parsePaths(r.paths)), false), nil, nil
 	})
 }
 
-// query returns the reply to "have" or, with info, to "info".
-func (s *Substituter) query(ctx context.Context, names []string, info bool) string {
+// describeAll returns the reply to "have" or, with info, to "info".
+func describeAll(choices []upstream.Choice, info bool) string {
 	var b strings.Builder
-	for _, c := range s.find(ctx, s.parsePaths(names)) {
-		if len(c.builds) == 0 {
+	for _, c := range choices {
+		if len(c.Builds) == 0 {
 			continue
 		}
-		p, signed := c.path, c.builds[0].signed
+		p, signed := c.Path, c.Builds[0].Signed
 		fmt.Fprintf(&b, "%s\n", p)
 		if !info {
 			continue
@@ -128,7 +136,7 @@ func (s *Substituter) query(ctx context.Context, names []string, info bool) stri
 		for _, ref := range signed.References {
 			fmt.Fprintf(&b, "%s/%s\n", p.Dir, ref)
 		}
-		fmt.Fprintf(&b, "%d\n%d\n", c.builds[0].downloadSize(), signed.NarSize)
+		fmt.Fprintf(&b, "%d\n%d\n", c.Builds[0].DownloadSize(), signed.NarSize)
 	}
 	b.WriteByte('\n')
 	return b.String()
@@ -155,11 +163,11 @@ func (s *Substituter) parsePaths(names []string) []storepath.Path {
 // Substitute answers "substitute" requests until the input ends. Its errors
 // are those of Query.
 func (s *Substituter) Substitute(ctx context.Context, requests io.Reader, replies io.Writer) error {
-	return serve(ctx, requests, replies, func(ctx context.Context, r request) (string, error) {
+	return serve(ctx, requests, replies, func(ctx context.Context, r request) (string, func(), error) {
 		if r.verb != "substitute" {
-			return "", fmt.Errorf("%w: %s among substitutions", ErrProtocol, r.verb)
+			return "", nil, fmt.Errorf("%w: %s among substitutions", ErrProtocol, r.verb)
 		}
-		return s.substitute(ctx, r.paths[0], r.paths[1]), ctx.Err()
+		return s.substitute(ctx, r.paths[0], r.paths[1]), nil, ctx.Err()
 	})
 }
 

@@ -8,24 +8,23 @@
 package substitute
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"ersatz/guixsig"
+	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/ipfs"
+	"ersatz/internal/upstream"
 	"ersatz/nar"
 )
-
-// DefaultStall is how long a source may send nothing useful.
-const DefaultStall = 10 * time.Second
 
 // maxACL bounds the ACL, in bytes.
 const maxACL = 1 << 20
@@ -41,10 +40,15 @@ type Options struct {
 	States []string
 	// IPFS is the address of a Kubo RPC. Default: none.
 	IPFS string
+	// Node is the Unix socket of a node, which is asked first. Default: none.
+	Node string
+	// NodeWait is how long a node that was lost is waited for. Default 5 s.
+	NodeWait time.Duration
 	// Discovered is the file of the servers that guix-daemon's discovery found.
 	// Default /var/guix/discover/publish.
 	Discovered string
-	// Stall is how long a source may send nothing useful. Default DefaultStall.
+	// Stall is how long a source may send nothing useful. Default
+	// upstream.DefaultStall.
 	Stall time.Duration
 	// Log takes what an operator acts on. Default: nothing is logged.
 	Log *slog.Logger
@@ -60,13 +64,16 @@ type Substituter struct {
 	log      *slog.Logger
 	messages io.Writer // what people see
 	client   *http.Client
-	servers  []*server
-	cache    *cache // nil if nothing is cached
+	upstream *upstream.Client
+	servers  []*upstream.Server
 	ipfs     *ipfs.Client
 	dedup    map[string]*nar.Dedup // by store folder
 	liars    map[string]bool       // sources that gave bytes that were not the block
-	swept    func()                // ends the sweep of the cache
 	told     string                // what was last said of the ACL
+
+	node    *nodeapi.Client // nil if none is there
+	telling chan struct{}   // a slot for who tells the node what may be asked for
+	work    sync.WaitGroup  // of that
 }
 
 // New returns a Substituter. messages is the daemon's log pipe, where progress
@@ -80,7 +87,10 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 		o.Discovered = "/var/guix/discover/publish"
 	}
 	if o.Stall <= 0 {
-		o.Stall = DefaultStall
+		o.Stall = upstream.DefaultStall
+	}
+	if o.NodeWait <= 0 {
+		o.NodeWait = 5 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -91,6 +101,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
 		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{},
+		node: openNode(o), telling: make(chan struct{}, 1),
 	}
 	if o.IPFS != "" {
 		c, err := ipfs.New(o.IPFS, nil)
@@ -100,27 +111,25 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 		s.ipfs = c
 	}
 	s.servers = s.openServers()
-	s.cache = openCache(o.States, o.Now, s.log)
-	s.swept = s.sweepCache()
-	return s, nil
-}
-
-// sweepCache begins to sweep the cache and returns what ends that.
-func (s *Substituter) sweepCache() (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
-	work.Go(func() { s.cache.sweep(ctx) })
-	return func() {
-		cancel()
-		work.Wait()
+	var caches []string
+	for _, state := range o.States {
+		caches = append(caches, filepath.Join(state, "narinfo"))
 	}
+	s.upstream = upstream.New(s.client, caches, upstream.Options{
+		Stall: o.Stall, Log: s.log, Now: o.Now,
+		Progress: func(pending []upstream.Pending) func(int) { return newLookupProgress(s.messages, pending).done },
+	})
+	return s, nil
 }
 
 // Close ends what runs in the background and closes all connections.
 func (s *Substituter) Close() error {
-	s.swept()
+	s.work.Wait()
+	if s.node != nil {
+		s.node.Close()
+	}
+	errs := []error{s.upstream.Close()}
 	s.client.CloseIdleConnections()
-	var errs []error
 	for _, d := range s.dedup {
 		errs = append(errs, d.Close())
 	}

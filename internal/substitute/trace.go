@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"ersatz/internal/upstream"
 )
 
 // How often progress is written, as in Guix.
@@ -17,14 +19,14 @@ const progressEvery = 200 * time.Millisecond
 type lookupProgress struct {
 	mu      sync.Mutex
 	w       io.Writer
-	lookups []*lookup
+	pending []upstream.Pending
 	answers []int
 	current int // whose line is drawn
 	drawn   time.Time
 }
 
-func newLookupProgress(w io.Writer, lookups []*lookup) *lookupProgress {
-	p := &lookupProgress{w: w, lookups: lookups, answers: make([]int, len(lookups))}
+func newLookupProgress(w io.Writer, pending []upstream.Pending) *lookupProgress {
+	p := &lookupProgress{w: w, pending: pending, answers: make([]int, len(pending))}
 	p.advance()
 	return p
 }
@@ -37,7 +39,7 @@ func (p *lookupProgress) done(i int) {
 	if i != p.current {
 		return
 	}
-	if p.answers[i] < len(p.lookups[i].missing) {
+	if p.answers[i] < p.pending[i].Count {
 		if time.Since(p.drawn) >= progressEvery {
 			p.draw()
 		}
@@ -49,8 +51,8 @@ func (p *lookupProgress) done(i int) {
 // advance ends the lines of servers that have answered all, and starts that of
 // the next which has not.
 func (p *lookupProgress) advance() {
-	for ; p.current < len(p.lookups); p.current++ {
-		total := len(p.lookups[p.current].missing)
+	for ; p.current < len(p.pending); p.current++ {
+		total := p.pending[p.current].Count
 		if total == 0 {
 			continue
 		}
@@ -64,9 +66,9 @@ func (p *lookupProgress) advance() {
 
 func (p *lookupProgress) draw() {
 	p.drawn = time.Now()
-	l := p.lookups[p.current]
-	percent := 100 * float64(p.answers[p.current]) / float64(len(l.missing))
-	fmt.Fprintf(p.w, "\r\x1b[Klooking for substitutes on '%s'... %5.1f%%", l.server, percent)
+	l := p.pending[p.current]
+	percent := 100 * float64(p.answers[p.current]) / float64(l.Count)
+	fmt.Fprintf(p.w, "\r\x1b[Klooking for substitutes on '%s'... %5.1f%%", l.Server, percent)
 }
 
 // trace writes what the client draws of a download (Guix 1.5.0,

@@ -1,4 +1,4 @@
-package substitute
+package upstream
 
 import (
 	"log/slog"
@@ -13,7 +13,7 @@ func TestSweep(t *testing.T) {
 	now := time.Now()
 	state := t.TempDir()
 	c := openCache([]string{state}, func() time.Time { return now }, slog.New(slog.DiscardHandler))
-	sv, err := parseServer("http://a.example")
+	sv, err := ParseServer("http://a.example")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestSweep(t *testing.T) {
 	}
 	list := func() []string {
 		t.Helper()
-		files, err := filepath.Glob(filepath.Join(state, "narinfo/*/*"))
+		files, err := filepath.Glob(filepath.Join(state, "*/*"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,9 +34,9 @@ func TestSweep(t *testing.T) {
 		}
 		return files
 	}
-	c.put(sv, "found", []byte("text"), foundTTL)
-	c.put(sv, "absent", nil, absentTTL)
-	c.put(sv, "never", []byte("text"), 0)
+	c.put(sv, "found", []byte("text"), now.Add(foundTTL))
+	c.put(sv, "absent", nil, now.Add(absentTTL))
+	c.put(sv, "never", []byte("text"), time.Time{})
 	write("torn")
 	c.sweep(t.Context())
 	if got := list(); !slices.Equal(got, []string{"absent", "found"}) {
@@ -67,12 +67,12 @@ func TestSweep(t *testing.T) {
 // TestServersApart: what one server says is not taken for another's answer.
 func TestServersApart(t *testing.T) {
 	c := openCache([]string{t.TempDir()}, time.Now, slog.New(slog.DiscardHandler))
-	a, errA := parseServer("http://a.example/")
-	b, errB := parseServer("http://a.example/b")
+	a, errA := ParseServer("http://a.example/")
+	b, errB := ParseServer("http://a.example/b")
 	if errA != nil || errB != nil {
 		t.Fatal(errA, errB)
 	}
-	c.put(a, "hash", []byte("of a"), time.Hour)
+	c.put(a, "hash", []byte("of a"), time.Now().Add(time.Hour))
 	if e, ok := c.get(a, "hash"); !ok || string(e.text) != "of a" {
 		t.Errorf("a says %q, %v", e.text, ok)
 	}

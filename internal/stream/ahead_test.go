@@ -1,7 +1,8 @@
-package substitute
+package stream
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -24,15 +25,15 @@ func TestAhead(t *testing.T) {
 		"empty":           {bytes.NewReader(nil), nil, nil},
 		"broken":          {io.MultiReader(bytes.NewReader(content[:aheadSize+1]), iotest.ErrReader(broken)), content[:aheadSize+1], broken},
 	} {
-		a := readAhead(c.r)
+		a := ReadAhead(c.r)
 		got, err := io.ReadAll(a)
 		if !bytes.Equal(got, c.want) || !errors.Is(err, c.err) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		if _, again := a.Read(make([]byte, 1)); !errors.Is(again, either(c.err, io.EOF)) {
+		if _, again := a.Read(make([]byte, 1)); !errors.Is(again, cmp.Or(c.err, io.EOF)) {
 			t.Errorf("%s: then %v", name, again)
 		}
-		a.close()
+		closeAhead(t, a)
 	}
 }
 
@@ -47,11 +48,11 @@ func (e *endless) Read(p []byte) (int, error) {
 // TestAheadIsBounded leaves a stream in the middle.
 func TestAheadIsBounded(t *testing.T) {
 	var e endless
-	a := readAhead(&e)
+	a := ReadAhead(&e)
 	if _, err := io.CopyN(io.Discard, a, 3*aheadSize); err != nil {
 		t.Fatal(err)
 	}
-	a.close()
+	closeAhead(t, a)
 	if e.n > (3+aheadMax)*aheadSize {
 		t.Errorf("%d bytes were read for %d", e.n, 3*aheadSize)
 	}
@@ -59,24 +60,20 @@ func TestAheadIsBounded(t *testing.T) {
 
 // TestAheadPanic: a decoder's bug is the stream's error.
 func TestAheadPanic(t *testing.T) {
-	a := readAhead(readerFunc(func([]byte) (int, error) { panic("index out of range") }))
+	a := ReadAhead(readerFunc(func([]byte) (int, error) { panic("index out of range") }))
 	if _, err := a.Read(make([]byte, 1)); err == nil {
 		t.Error("no error")
 	}
-	a.close()
+	closeAhead(t, a)
+}
+
+func closeAhead(t *testing.T, a *Ahead) {
+	t.Helper()
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// TestTextsAreBounded: what a server may answer to one request.
-func TestTextsAreBounded(t *testing.T) {
-	l := lookup{most: 10}
-	if err := l.count(make([]byte, 10)); err != nil {
-		t.Error(err)
-	}
-	if err := l.count(make([]byte, 1)); err == nil || !l.kill(err) || l.kill(err) || l.dead.Load() == nil {
-		t.Errorf("error %v", err)
-	}
-}

@@ -1,4 +1,4 @@
-package substitute
+package stream
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ const (
 	aheadMax  = 8         // pieces
 )
 
-// ahead reads a stream in a goroutine of its own, a few pieces ahead of who
+// Ahead reads a stream in a goroutine of its own, a few pieces ahead of who
 // reads it, so that decompressing goes on while files are written and hashed.
-type ahead struct {
+type Ahead struct {
 	full chan piece    // in order; closed after the last
 	free chan []byte   // memory of pieces; bounds how many there are
 	stop chan struct{} // closed when nobody reads any more
@@ -31,9 +31,9 @@ type piece struct {
 	err error
 }
 
-// readAhead begins to read r. close ends that.
-func readAhead(r io.Reader) *ahead {
-	a := &ahead{full: make(chan piece, aheadMax), free: make(chan []byte, aheadMax), stop: make(chan struct{})}
+// ReadAhead begins to read r, at most 1 MiB ahead. Close ends that.
+func ReadAhead(r io.Reader) *Ahead {
+	a := &Ahead{full: make(chan piece, aheadMax), free: make(chan []byte, aheadMax), stop: make(chan struct{})}
 	for range aheadMax {
 		a.free <- nil
 	}
@@ -41,7 +41,7 @@ func readAhead(r io.Reader) *ahead {
 	return a
 }
 
-func (a *ahead) run(r io.Reader) {
+func (a *Ahead) run(r io.Reader) {
 	defer close(a.full)
 	for {
 		var p piece
@@ -78,7 +78,7 @@ func readSafely(r io.Reader, b []byte) (n int, err error) {
 }
 
 // Read implements io.Reader. Its error is r's own.
-func (a *ahead) Read(b []byte) (int, error) {
+func (a *Ahead) Read(b []byte) (int, error) {
 	for len(a.cur) == 0 {
 		if a.last != nil {
 			return 0, a.last
@@ -95,9 +95,10 @@ func (a *ahead) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// close returns when r is not being read any more. A Read of r that is under
-// way must be made to end by other means.
-func (a *ahead) close() {
+// Close returns when r is not being read any more. A Read of r that is under
+// way must be made to end by other means. The error is nil.
+func (a *Ahead) Close() error {
 	close(a.stop)
 	a.work.Wait()
+	return nil
 }

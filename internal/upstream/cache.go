@@ -1,4 +1,4 @@
-package substitute
+package upstream
 
 import (
 	"bytes"
@@ -80,11 +80,10 @@ type cache struct {
 	log *slog.Logger
 }
 
-// openCache returns a cache under the first of the folders that can be
-// written, nil if none can.
-func openCache(states []string, now func() time.Time, log *slog.Logger) *cache {
-	for _, state := range states {
-		dir := filepath.Join(state, "narinfo")
+// openCache returns a cache in the first of the folders that can be written,
+// nil if none can.
+func openCache(dirs []string, now func() time.Time, log *slog.Logger) *cache {
+	for _, dir := range dirs {
 		err := os.MkdirAll(dir, 0o755)
 		if err == nil {
 			err = unix.Access(dir, unix.W_OK|unix.X_OK)
@@ -92,18 +91,18 @@ func openCache(states []string, now func() time.Time, log *slog.Logger) *cache {
 		if err == nil {
 			return &cache{dir, now, log}
 		}
-		log.Debug("state folder is not used", slog.String("state", state), slog.Any("error", err))
+		log.Debug("narinfos are not cached here", slog.String("folder", dir), slog.Any("error", err))
 	}
 	return nil
 }
 
-func (c *cache) file(sv *server, hash string) string {
+func (c *cache) file(sv *Server, hash string) string {
 	sum := sha256.Sum256([]byte(sv.String()))
 	return filepath.Join(c.dir, hex.EncodeToString(sum[:16]), hash)
 }
 
 // get returns what is known of an item at a server, and whether anything is.
-func (c *cache) get(sv *server, hash string) (entry, bool) {
+func (c *cache) get(sv *Server, hash string) (entry, bool) {
 	if c == nil {
 		return entry{}, false
 	}
@@ -125,13 +124,13 @@ func readEntry(name string) (entry, error) {
 	return parseEntry(file)
 }
 
-// put keeps an answer for ttl. Nothing is synced: a torn entry is none.
-func (c *cache) put(sv *server, hash string, text []byte, ttl time.Duration) {
-	if c == nil || ttl <= 0 {
+// put keeps an answer until it expires. Nothing is synced: a torn entry is none.
+func (c *cache) put(sv *Server, hash string, text []byte, expires time.Time) {
+	if c == nil || expires.IsZero() {
 		return
 	}
 	name := c.file(sv, hash)
-	e := entry{c.now().Add(min(ttl, maxTTL)).Unix(), text}
+	e := entry{expires.Unix(), text}
 	if err := replace(name, e.bytes()); err != nil {
 		c.log.Debug("narinfo is not cached", slog.String("file", name), slog.Any("error", err))
 	}
@@ -160,12 +159,23 @@ func replace(name string, data []byte) error {
 	return nil
 }
 
+// run sweeps the cache at once and then every day, until the context ends.
+func (c *cache) run(ctx context.Context) {
+	daily := time.NewTicker(sweepEvery)
+	defer daily.Stop()
+	for {
+		c.sweep(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-daily.C:
+		}
+	}
+}
+
 // sweep removes expired and damaged entries, at most once a day: the mark is
 // the modification time of a file.
 func (c *cache) sweep(ctx context.Context) {
-	if c == nil {
-		return
-	}
 	mark := filepath.Join(c.dir, "last-sweep")
 	if fi, err := os.Stat(mark); err == nil && c.now().Sub(fi.ModTime()).Abs() < sweepEvery {
 		return
