@@ -1,0 +1,164 @@
+// Package node is the HTTP side of `ersatz node`: substitutes for this
+// machine's stock clients, what is shared for other machines, and the Unix
+// socket of ersatz substitute. docs/node.md describes all three.
+//
+// It decides who gets what and in which words. Which way the bytes come, and
+// that they are right, is the business of who implements Transfers.
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"ersatz/internal/keep"
+	"ersatz/internal/nodeapi"
+	"ersatz/internal/transport/n2r"
+	"ersatz/internal/transport/peer"
+	"ersatz/internal/upstream"
+)
+
+// How long clients may keep what they are told.
+const (
+	keptTTL      = time.Hour   // a narinfo of what is kept
+	soon         = time.Minute // that an item cannot be had now
+	negativeMost = time.Hour   // that nobody has it
+)
+
+// Kept is what a node keeps. It is safe for concurrent use.
+type Kept interface {
+	// Get returns the item with a hash part. The error matches keep.ErrNone.
+	Get(hash string) (keep.Item, error)
+	// Usage returns what is kept in all.
+	Usage() keep.Usage
+	// Blocks returns the blocks of the items and parts that allow lets out; nil
+	// means all.
+	Blocks(allow func(keep.Item) bool) Blocks
+}
+
+// Blocks are the blocks of what is kept, or of a part of it.
+type Blocks interface {
+	n2r.Blocks
+	// Have returns what there is of a nar.
+	Have(narHash [32]byte) (keep.Held, bool)
+}
+
+// Keep makes a Kept of a Store.
+func Keep(s *keep.Store) Kept { return kept{s} }
+
+type kept struct{ *keep.Store }
+
+func (k kept) Blocks(allow func(keep.Item) bool) Blocks { return k.Store.Blocks(allow) }
+
+// Client asks upstreams: *upstream.Client. It is safe for concurrent use.
+type Client interface {
+	AskHash(ctx context.Context, servers []*upstream.Server, hash string) []upstream.Answer
+	Open(ctx context.Context, sv *upstream.Server, ref string) (*upstream.Body, error)
+}
+
+// Options are what may be left out.
+type Options struct {
+	// Keys returns those whose narinfos count for clients of the loopback
+	// server. It is asked anew each time. Default: all narinfos count, signed
+	// or not, since the client judges.
+	Keys func() (Keys, error)
+
+	// Share says who else is served, and ShareKeys what: items that one of
+	// these keys has signed. Default: nobody, nothing.
+	Share     Share
+	ShareKeys Keys
+
+	// UploadLimit bounds what other machines get together, in bytes per
+	// second. Default: no limit.
+	UploadLimit int64
+
+	// Peers returns what GET /v1/peers answers. Default: nothing.
+	Peers func() []nodeapi.Peer
+
+	// Log is told what an operator acts on, and of requests at level debug.
+	// Default: nothing.
+	Log *slog.Logger
+
+	// Now returns the time. Default time.Now.
+	Now func() time.Time
+}
+
+// Node answers requests. Its handlers are safe for concurrent use.
+type Node struct {
+	store     Kept
+	transfers Transfers
+	client    Client
+	upstreams *upstreams
+	o         Options
+	log       *slog.Logger
+	upload    *rate.Limiter // of other machines; nil: none
+	all       blockHandlers // for this machine
+	shared    blockHandlers // for others
+	sets      *sets
+	reading   chan struct{} // a slot for each request of the socket that is being read
+	started   time.Time
+}
+
+// New returns a node that asks the servers for what is not kept. It asks them
+// for their store folders, for 5 seconds at most, and keeps the answers in the
+// folder dir. The error matches ErrConflict if two upstreams cannot be served
+// together.
+func New(ctx context.Context, dir string, store Kept, transfers Transfers, client Client, servers []*upstream.Server, o Options) (*Node, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Peers == nil {
+		o.Peers = func() []nodeapi.Peer { return nil }
+	}
+	n := &Node{
+		store: store, transfers: transfers, client: client, o: o, log: o.Log,
+		upload: newLimiter(o.UploadLimit), started: o.Now(), reading: make(chan struct{}, maxBodies),
+	}
+	n.sets = newSets(transfers.Ahead)
+	n.all = newBlockHandlers(store.Blocks(nil))
+	n.shared = newBlockHandlers(store.Blocks(o.ShareKeys.shares))
+	var err error
+	if n.upstreams, err = newUpstreams(filepath.Join(dir, "upstreams.json"), servers, client, n.log); err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	if err := n.upstreams.learn(ctx); err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	return n, nil
+}
+
+// blockHandlers answer those who ask for blocks.
+type blockHandlers struct{ blocks, have http.Handler }
+
+func newBlockHandlers(b Blocks) blockHandlers {
+	return blockHandlers{n2r.Handler(b), peer.Handler(func(_ context.Context, narHash [32]byte) *peer.Held {
+		held, ok := b.Have(narHash)
+		if !ok {
+			return nil
+		}
+		return (*peer.Held)(&held)
+	})}
+}
+
+// Run does what is to be done beside requests until ctx ends.
+func (n *Node) Run(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error {
+		n.upstreams.run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		n.sets.run(ctx)
+		return nil
+	})
+	return group.Wait()
+}

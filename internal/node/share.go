@@ -1,0 +1,78 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"ersatz/internal/keep"
+	"ersatz/narinfo"
+)
+
+// Share says with whom a node shares what it keeps.
+type Share int
+
+// The profiles of docs/node.md, "Sharing".
+const (
+	ShareNone Share = iota // this machine alone
+	ShareLAN               // private and link-local addresses
+	ShareAll               // everyone
+)
+
+// ParseShare reads none, lan or all.
+func ParseShare(s string) (Share, error) {
+	for _, share := range []Share{ShareNone, ShareLAN, ShareAll} {
+		if s == share.String() {
+			return share, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is none of none, lan and all", s)
+}
+
+// String returns what ParseShare reads.
+func (s Share) String() string { return [...]string{"none", "lan", "all"}[s] }
+
+// serves reports whether a profile serves a client at an address.
+func (s Share) serves(client netip.Addr) bool {
+	switch s {
+	case ShareLAN:
+		return client.IsPrivate() || client.IsLinkLocalUnicast() // IsPrivate: unique-local too
+	case ShareAll:
+		return client.IsValid()
+	}
+	return false
+}
+
+// client returns the address of who makes a request, and whether it is this
+// machine: loopback, or the very address that the connection came to.
+func client(r *http.Request) (addr netip.Addr, local bool) {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addr = remote.Addr().Unmap().WithZone("")
+	if addr.IsLoopback() {
+		return addr, true
+	}
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		own, err := netip.ParseAddrPort(a.String())
+		return addr, err == nil && own.Addr().Unmap().WithZone("") == addr
+	}
+	return addr, false
+}
+
+// shares reports whether an item is one that others may have: its narinfo is
+// signed by a key of the share list.
+func (k Keys) shares(item keep.Item) bool {
+	n, err := narinfo.Parse(item.Narinfo)
+	if err != nil {
+		return false
+	}
+	s, err := k.Verify(n)
+	return err == nil && s.StorePath == item.Path && s.NarHash == item.NarHash
+}
+
+// splitPath returns the components of a path.
+func splitPath(p string) []string { return strings.Split(strings.Trim(p, "/"), "/") }

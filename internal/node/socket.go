@@ -1,0 +1,164 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"ersatz/internal/nodeapi"
+	"ersatz/internal/upstream"
+	"ersatz/narinfo"
+	"ersatz/storepath"
+)
+
+// maxBodies bounds the requests of the socket that are read at once.
+const maxBodies = 8
+
+// Socket returns the handler of the Unix socket. Nars are given to those who
+// may change the store anyway: root, the owner of its folder, and the node's
+// own user. What they say of an item is kept and served to others.
+func (n *Node) Socket() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+nodeapi.NarPath, n.socketNar)
+	mux.HandleFunc("POST "+nodeapi.AheadPath, n.socketAhead)
+	mux.HandleFunc("GET "+nodeapi.PeersPath, n.socketPeers)
+	mux.HandleFunc("GET "+nodeapi.StatusPath, n.socketStatus)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		timeBody(w, r)
+		mux.ServeHTTP(newOutlet(w, r, nil), r)
+	})
+}
+
+func (n *Node) socketNar(w http.ResponseWriter, r *http.Request) {
+	var req nodeapi.NarRequest
+	if !n.readJSON(w, r, nodeapi.MaxNarBody, &req) {
+		return
+	}
+	p, err := storepath.Parse(req.Path)
+	if err != nil {
+		plain(w, r, http.StatusBadRequest, err.Error())
+		return
+	}
+	if !mayFill(r, p.Dir) {
+		plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+		return
+	}
+	if len(req.Narinfos) > nodeapi.MaxNarinfos {
+		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxNarinfos))
+		return
+	}
+	x, err := chooseGiven(p, req.Narinfos)
+	if err != nil {
+		plain(w, r, http.StatusBadRequest, err.Error())
+		return
+	}
+	nar, err := n.transfers.Get(r.Context(), x.want(kindOf(p.Dir)))
+	switch {
+	case errors.Is(err, ErrNone):
+		plain(w, r, http.StatusNotFound, err.Error())
+		return
+	case err != nil:
+		plain(w, r, http.StatusBadGateway, err.Error())
+		return
+	}
+	defer nar.Close()
+	w.Header().Set(nodeapi.SourceHeader, headerText(nar.Source()))
+	sendHead(w, x.size)
+	n.sendNar(w, r, nar, x.size, p)
+}
+
+// socketAhead takes what may be asked for soon.
+func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
+	var req nodeapi.AheadRequest
+	if !n.readJSON(w, r, nodeapi.MaxAheadBody, &req) {
+		return
+	}
+	if len(req.Narinfos) > nodeapi.MaxAhead {
+		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxAhead))
+		return
+	}
+	given := map[storepath.Path][]nodeapi.Narinfo{}
+	var order []storepath.Path
+	for _, g := range req.Narinfos {
+		parsed, err := narinfo.Parse([]byte(g.Text))
+		if err != nil {
+			plain(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+		p, err := storepath.Parse(parsed.StorePath)
+		if err != nil || !mayFill(r, p.Dir) {
+			plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+			return
+		}
+		if len(given[p]) == 0 {
+			order = append(order, p)
+		}
+		if given[p] = append(given[p], g); len(given[p]) > nodeapi.MaxNarinfos {
+			plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos of an item", nodeapi.MaxNarinfos))
+			return
+		}
+	}
+	var wants []Want
+	for _, p := range order {
+		x, err := chooseGiven(p, given[p])
+		if err != nil {
+			plain(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+		wants = append(wants, x.want(kindOf(p.Dir)))
+	}
+	n.transfers.Ahead(wants)
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// chooseGiven takes the narinfos of a client as those that count.
+func chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
+	answers := make([]upstream.Answer, len(given))
+	for i, g := range given {
+		sv, err := upstream.ParseServer(g.Server)
+		if err != nil {
+			return found{}, err
+		}
+		if sv.IsFolder() {
+			return found{}, fmt.Errorf("server %s: only http and https are asked for others", sv)
+		}
+		answers[i] = upstream.Answer{Server: sv, Text: []byte(g.Text)}
+	}
+	return choose(p, answers, anything)
+}
+
+// readJSON reads a request, or answers that it is none. It waits while many are
+// being read.
+func (n *Node) readJSON(w http.ResponseWriter, r *http.Request, most int64, to any) bool {
+	select {
+	case n.reading <- struct{}{}:
+		defer func() { <-n.reading }()
+	case <-r.Context().Done():
+		return false
+	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d bytes", most))
+	case err != nil:
+		plain(w, r, http.StatusBadRequest, "JSON: "+err.Error())
+	}
+	return err == nil
+}
+
+// headerText makes a text fit for a header.
+func headerText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, clip(s))
+}

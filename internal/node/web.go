@@ -1,0 +1,250 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"ersatz/internal/transport/n2r"
+	"ersatz/internal/transport/peer"
+	"ersatz/storepath"
+)
+
+const (
+	narinfoType = "application/x-nix-narinfo;charset=utf-8"
+	narType     = "application/x-nix-archive"
+
+	maxPath  = 4096             // bytes of a request's path
+	bodyTime = 30 * time.Second // for a request's body
+
+	// nixPath is where Nix upstreams answer.
+	nixPath = "nix"
+
+	// cachePriority comes before that of cache.nixos.org, 40: Nix asks the
+	// smaller one first.
+	cachePriority = 10
+)
+
+// Web returns the handler of the sockets that other programs and machines
+// reach: substitutes for this machine, and what is shared for others.
+func (n *Node) Web() http.Handler { return http.HandlerFunc(n.web) }
+
+func (n *Node) web(w http.ResponseWriter, r *http.Request) {
+	addr, local := client(r)
+	n.log.DebugContext(r.Context(), "request", slog.String("method", clip(r.Method)),
+		slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+	if !local && !n.o.Share.serves(addr) {
+		plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
+		return
+	}
+	timeBody(w, r)
+	limit, handlers := n.upload, n.shared
+	if local {
+		limit, handlers = nil, n.all
+	}
+	w = newOutlet(w, r, limit)
+	switch r.URL.Path {
+	case n2r.BlockPath, n2r.BatchPath:
+		handlers.blocks.ServeHTTP(w, r)
+		return
+	case peer.HavePath:
+		handlers.have.ServeHTTP(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+clip(r.Method))
+		return
+	}
+	parts, status := split(r.URL)
+	if status != http.StatusOK {
+		plain(w, r, status, http.StatusText(status))
+		return
+	}
+	n.route(w, r, parts, local)
+}
+
+// timeBody bounds how long a request's body may take, and not its answer. The
+// connection's next request sets the deadline anew.
+func timeBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Now().Add(bodyTime)) // fails in tests alone
+	r.Body = timedBody{r.Body, control}
+}
+
+// timedBody takes its deadline away when it has ended.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// route answers GET and HEAD of a path.
+func (n *Node) route(w http.ResponseWriter, r *http.Request, parts []string, local bool) {
+	if len(parts) == 1 && parts[0] == "healthz" && local {
+		plain(w, r, http.StatusOK, "ok\n")
+		return
+	}
+	kind := Guix
+	f := n.upstreams.root()
+	if len(parts) > 0 && parts[0] == nixPath {
+		kind, parts = Nix, parts[1:]
+		f = n.upstreams.face(Nix)
+	}
+	if f == nil {
+		c := call{n, w, r, &face{kind: kind}, local}
+		c.refuse("", soon, fmt.Errorf("%w: which store it has is not known yet", errNoAnswer))
+		return
+	}
+	c := call{n, w, r, f, local}
+	switch {
+	case len(parts) == 1 && parts[0] == infoFile:
+		c.info()
+	case len(parts) == 1 && strings.HasSuffix(parts[0], ".narinfo"):
+		c.narinfo(strings.TrimSuffix(parts[0], ".narinfo"))
+	case len(parts) == 2 && parts[0]+"/" == narPath:
+		c.nar(parts[1])
+	default:
+		notFound(w, r, 0)
+	}
+}
+
+// call is one request to a face.
+type call struct {
+	*Node
+	w     http.ResponseWriter
+	r     *http.Request
+	face  *face
+	local bool
+}
+
+// info answers nix-cache-info.
+func (c call) info() {
+	text := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: %d\n", c.face.storeDir, cachePriority)
+	send(c.w, c.r, http.StatusOK, "text/plain;charset=utf-8", []byte(text))
+}
+
+// narinfo answers HASH.narinfo.
+func (c call) narinfo(hash string) {
+	if !storepath.ValidHash(hash) {
+		notFound(c.w, c.r, 0)
+		return
+	}
+	x, ttl, err := c.find(hash)
+	if err != nil {
+		c.refuse(hash, ttl, err)
+		return
+	}
+	maxAge(c.w, ttl)
+	send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
+	if c.local && !x.whole {
+		c.sets.add(x.want(c.face.kind))
+	}
+}
+
+// find looks an item up: for this machine everywhere, for others among what is
+// kept and shared.
+func (c call) find(hash string) (found, time.Duration, error) {
+	if c.local {
+		return c.lookup(c.r.Context(), c.face, hash)
+	}
+	x, err := c.kept("", hash, c.o.ShareKeys.Verify)
+	if err != nil {
+		return found{}, soon, err
+	}
+	return x.withoutServers(), keptTTL, nil
+}
+
+// refuse says that an item cannot be had: in Guix's words for a short time, in
+// Nix's by a status that it does not remember, unless it is known that nobody
+// has the item.
+func (c call) refuse(hash string, ttl time.Duration, err error) {
+	ctx := c.r.Context()
+	if ctx.Err() != nil {
+		return // nobody is there any more
+	}
+	if errors.Is(err, errAbsent) || !c.local {
+		notFound(c.w, c.r, ttl)
+		return
+	}
+	c.log.InfoContext(ctx, "item cannot be had", slog.String("hash", hash), slog.Any("error", err))
+	if errors.Is(err, errWithheld) || c.face.kind == Guix {
+		notFound(c.w, c.r, soon)
+		return
+	}
+	c.w.Header().Set("Retry-After", strconv.Itoa(int(soon/time.Second)))
+	plain(c.w, c.r, http.StatusServiceUnavailable, "No upstream gives it at the moment")
+}
+
+// split returns the decoded components of a path; empty ones do not count. The
+// status is not 200 for a path that names nothing anywhere.
+func split(u *url.URL) (parts []string, status int) {
+	path := u.EscapedPath()
+	if len(path) > maxPath {
+		return nil, http.StatusRequestURITooLong
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" {
+			continue
+		}
+		part, err := url.PathUnescape(part)
+		if err != nil || part == "." || part == ".." || strings.ContainsAny(part, "/\x00") {
+			return nil, http.StatusBadRequest
+		}
+		parts = append(parts, part)
+	}
+	return parts, http.StatusOK
+}
+
+// notFound says that there is nothing, and for how long that may be believed.
+func notFound(w http.ResponseWriter, r *http.Request, ttl time.Duration) {
+	maxAge(w, ttl)
+	plain(w, r, http.StatusNotFound, "Resource not found: "+r.URL.EscapedPath())
+}
+
+// maxAge says for how long the answer may be kept; 0 says nothing.
+func maxAge(w http.ResponseWriter, d time.Duration) {
+	if d > 0 {
+		w.Header().Set("Cache-Control", "max-age="+strconv.FormatInt(int64(d/time.Second), 10))
+	}
+}
+
+// plain answers with a text.
+func plain(w http.ResponseWriter, r *http.Request, status int, text string) {
+	send(w, r, status, "text/plain;charset=utf-8", []byte(text))
+}
+
+// send answers with a body that is at hand.
+func send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		w.Write(body) // an error is the client's going away
+	}
+}
+
+// clip bounds what a log line or an answer repeats of a request.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}
