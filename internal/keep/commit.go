@@ -175,15 +175,18 @@ func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
 	return nil
 }
 
-// takeBack undoes what publish has done.
+// takeBack undoes what publish has done, the record first: where that stays,
+// the item is whole and stays too.
 func (p *Part) takeBack(ctx context.Context, item *Item, nar, content string) error {
-	record := durable.Remove(p.s.record(item.Path.Hash))
-	back := durable.Rename(nar, content)
-	var errs []error
-	for _, err := range []error{record, back} {
-		if !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	steps := []func() error{
+		func() error { return durable.Remove(p.s.record(item.Path.Hash)) },
+		func() error { return durable.Rename(nar, content) },
+		func() error { return p.s.index.Remove(ctx, item.Path.Hash) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	return errors.Join(append(errs, p.s.index.Remove(ctx, item.Path.Hash))...)
+	return nil
 }

@@ -179,6 +179,9 @@ func (s *Store) loadParts(ctx context.Context) error {
 		if err := durable.SweepTemp(dir, s.now().AddDate(100, 0, 0)); err != nil {
 			return err
 		}
+		if !folder.Exists(filepath.Join(dir, aboutFile)) {
+			return removePart(dir) // it was being made or removed
+		}
 		l := leftIn(dir)
 		s.idle[id] = l
 		s.partBytes += l.size
