@@ -3,9 +3,10 @@
 # make check    every test; as root it installs what they need
 # make test     the quick tests, under the race detector
 # make bench    ersatz beside stock Guix; writes docs/benchmarks.md
+# make bench-net  the same over bad links; writes docs/benchmarks-net.md
 # make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench soak check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench bench-net soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time.
@@ -37,6 +38,9 @@ fuzz:
 
 bench:
 	go run ./internal/bench/cmd
+
+bench-net:
+	go run ./internal/bench/cmd net
 
 soak:
 	ERSATZ_LONG=1 go test -count=1 -timeout 1h ./eris

@@ -17,7 +17,7 @@ func bakeBy(ctx context.Context, server *server, i item) (usage, uint64, error) 
 		return usage{}, 0, err
 	}
 	begin := time.Now()
-	n, err := bake(ctx, server, i.Path)
+	n, err := bake(ctx, server.client, server.URL, i.Path)
 	if err != nil {
 		return usage{}, 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +150,12 @@ func statFields(name string) ([]string, error) {
 
 // peak returns the greatest resident memory that a process has had so far.
 func peak(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return peakAt(fmt.Sprintf("/proc/%d/status", pid))
+}
+
+// peakAt is peak for a file proc_pid_status(5).
+func peakAt(status string) (int64, error) {
+	text, err := os.ReadFile(status)
 	if err != nil {
 		return 0, err
 	}
@@ -159,7 +165,7 @@ func peak(pid int) (int64, error) {
 			return n << 10, err
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmHWM", pid)
+	return 0, fmt.Errorf("%s has no VmHWM", status)
 }
 
 // ticks is how many clock ticks /proc counts per second (proc_pid_stat(5)); it
@@ -188,7 +194,8 @@ func cpu(pid int) (time.Duration, error) {
 type server struct {
 	addr string
 	*realguix.Server
-	pid int // as the host has it
+	pid    int // as the host has it
+	client *http.Client
 }
 
 // serve starts a server in a machine and waits until it listens.
@@ -212,5 +219,5 @@ func serve(ctx context.Context, m *realguix.Machine, program string, args ...str
 		s.Stop()
 		return nil, err
 	}
-	return &server{addr, s, pid}, nil
+	return &server{addr, s, pid, newClient()}, nil
 }

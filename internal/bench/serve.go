@@ -70,7 +70,7 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 			defer server.Stop()
 			servers = append(servers, server)
 			if row.baked {
-				if err := bakeAll(ctx, server, paths); err != nil {
+				if err := bakeAll(ctx, server.client, server.URL, paths); err != nil {
 					return nil, err
 				}
 			}

@@ -181,16 +181,14 @@ func (s *site) addBig(ctx context.Context) (item, error) {
 }
 
 // bakeAll has a server bake items side by side.
-func bakeAll(ctx context.Context, server *server, paths []storepath.Path) error {
-	client := &http.Client{}
-	defer client.CloseIdleConnections()
+func bakeAll(ctx context.Context, client *http.Client, url string, paths []storepath.Path) error {
 	for _, p := range paths {
-		if _, err := fetch(ctx, client, server.URL+"/"+p.Hash+".narinfo"); err != nil {
+		if _, err := fetch(ctx, client, url+"/"+p.Hash+".narinfo"); err != nil {
 			return err
 		}
 	}
 	for _, p := range paths {
-		if _, err := bake(ctx, server, p); err != nil {
+		if _, err := bake(ctx, client, url, p); err != nil {
 			return err
 		}
 	}
@@ -198,13 +196,11 @@ func bakeAll(ctx context.Context, server *server, paths []storepath.Path) error 
 }
 
 // bake waits until a server has baked an item, and returns its narinfo.
-func bake(ctx context.Context, server *server, p storepath.Path) (*narinfo.Narinfo, error) {
+func bake(ctx context.Context, client *http.Client, url string, p storepath.Path) (*narinfo.Narinfo, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	client := &http.Client{}
-	defer client.CloseIdleConnections()
 	for {
-		text, err := fetch(ctx, client, server.URL+"/"+p.Hash+".narinfo")
+		text, err := fetch(ctx, client, url+"/"+p.Hash+".narinfo")
 		if err != nil {
 			return nil, err
 		}

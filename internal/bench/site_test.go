@@ -108,7 +108,7 @@ func TestSiteTiny(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Stop()
-	if err := bakeAll(ctx, server, paths); err != nil {
+	if err := bakeAll(ctx, server.client, server.URL, paths); err != nil {
 		t.Fatal(err)
 	}
 	request := "info " + paths[0].String() + " " + paths[1].String() + " \n"

@@ -50,12 +50,12 @@ func (s *site) substitutes(ctx context.Context) ([]Table, error) {
 	}
 	defer blocks.Stop()
 	s.o.Log.InfoContext(ctx, "baking at zstd:19")
-	if err := bakeAll(ctx, blocks, []storepath.Path{many.Path, big.Path}); err != nil {
+	if err := bakeAll(ctx, blocks.client, blocks.URL, []storepath.Path{many.Path, big.Path}); err != nil {
 		return nil, err
 	}
 	zstd, none := map[string][]byte{}, map[string][]byte{}
 	for _, i := range items {
-		n, err := bake(ctx, blocks, i.Path)
+		n, err := bake(ctx, blocks.client, blocks.URL, i.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +167,7 @@ func (s *site) queries(ctx context.Context) ([]Table, error) {
 		return nil, err
 	}
 	defer server.Stop()
-	if err := bakeAll(ctx, server, paths); err != nil {
+	if err := bakeAll(ctx, server.client, server.URL, paths); err != nil {
 		return nil, err
 	}
 	var request strings.Builder

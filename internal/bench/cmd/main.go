@@ -1,6 +1,8 @@
 // Command bench measures ersatz beside stock Guix and writes
-// docs/benchmarks.md. It runs as root, in the folder of the sources; BENCH
-// names one group of rows, which is printed instead.
+// docs/benchmarks.md, or, as "bench net", docs/benchmarks-net.md. It runs as
+// root, in the folder of the sources; BENCH names one group of rows, or one
+// scenario, which is printed instead. With BENCH_SHORT nothing takes long, and
+// what is said of times on bad links means nothing.
 package main
 
 import (
@@ -17,11 +19,13 @@ import (
 	"ersatz/internal/bench"
 )
 
-const document = "docs/benchmarks.md"
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Getenv("BENCH"))
+	measure := run
+	if len(os.Args) > 1 && os.Args[1] == "net" {
+		measure = runNet
+	}
+	err := measure(ctx, os.Getenv("BENCH"))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -39,10 +43,7 @@ func run(ctx context.Context, group string) error {
 	if o.Kubo, err = part(ctx, "scripts/kubo.sh"); err != nil {
 		log.WarnContext(ctx, "rows with an IPFS daemon are left out", slog.Any("error", err))
 	}
-	if _, err := output(ctx, "make", "-s", "build"); err != nil {
-		return err
-	}
-	if o.Ersatz, err = filepath.Abs("bin/ersatz"); err != nil {
+	if o.Ersatz, err = build(ctx); err != nil {
 		return err
 	}
 	if o.Disk, err = os.MkdirTemp("bin", "bench-"); err != nil {
@@ -56,11 +57,44 @@ func run(ctx context.Context, group string) error {
 	if err != nil {
 		return err
 	}
-	if group != "" {
+	return publish("docs/benchmarks.md", text, group != "")
+}
+
+// runNet measures over bad links.
+func runNet(ctx context.Context, scenario string) error {
+	o := bench.NetOptions{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Short: os.Getenv("BENCH_SHORT") != ""}
+	var err error
+	if o.Root, err = part(ctx, "scripts/guix-root.sh"); err != nil {
+		return err
+	}
+	if o.Ersatz, err = build(ctx); err != nil {
+		return err
+	}
+	if o.Wrapper, err = filepath.Abs("packaging/ersatz-guix"); err != nil {
+		return err
+	}
+	text, err := bench.RunNet(ctx, scenario, o)
+	if err != nil {
+		return err
+	}
+	return publish("docs/benchmarks-net.md", text, scenario != "" || o.Short)
+}
+
+// publish writes a document, or prints what is only a part of it.
+func publish(document, text string, part bool) error {
+	if part {
 		_, err := os.Stdout.WriteString(text)
 		return err
 	}
 	return os.WriteFile(document, []byte(text), 0o644)
+}
+
+// build makes the program and returns where it is.
+func build(ctx context.Context) (string, error) {
+	if _, err := output(ctx, "make", "-s", "build"); err != nil {
+		return "", err
+	}
+	return filepath.Abs("bin/ersatz")
 }
 
 // part runs a script that prints where a real part is.
