@@ -4,18 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path"
 	"slices"
 
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
-	"ersatz/nar"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -33,7 +31,7 @@ func (c *Cache) Adoptable(ctx context.Context, hash string) (storepath.Path, boo
 	if !storepath.ValidHash(hash) {
 		return storepath.Path{}, false
 	}
-	text, err := readSmall(c.path(path.Join(oldHashes, hash)), 4<<10)
+	text, err := folder.Read(c.path(path.Join(oldHashes, hash)), 4<<10)
 	if err != nil {
 		return storepath.Path{}, false
 	}
@@ -48,25 +46,11 @@ func (c *Cache) Adoptable(ctx context.Context, hash string) (storepath.Path, boo
 	return p, true
 }
 
-// readSmall reads a file of at most max bytes.
-func readSmall(name string, max int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(text)) > max {
-		err = fmt.Errorf("%s: larger than %d bytes", name, max)
-	}
-	return text, err
-}
-
 // oldInfo returns what a signed narinfo of the old cache says of an item.
 func (c *Cache) oldInfo(p storepath.Path) (storedb.Info, error) {
 	errs := []error{fmt.Errorf("%s: %w", p, storedb.ErrNotFound)}
 	for _, method := range methodNames() {
-		text, err := readSmall(c.path(path.Join(method, p.Base()+suffix)), narinfo.MaxSize)
+		text, err := folder.Read(c.path(path.Join(method, p.Base()+suffix)), narinfo.MaxSize)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -158,7 +142,7 @@ func (c *Cache) adopt(ctx context.Context, info storedb.Info) (done bool, err er
 	}
 	defer func() { err = errors.Join(err, blocks.Abort()) }()
 	enc := encoder{emit: blocks.Add}
-	if err := copyFile(ctx, &enc, c.path(c.Nar(methods[named(methods)], info.Path.Base()))); err != nil {
+	if err := folder.Copy(ctx, &enc, c.path(c.Nar(methods[named(methods)], info.Path.Base()))); err != nil {
 		return false, err
 	}
 	rc, err := enc.finish()
@@ -174,7 +158,7 @@ func (c *Cache) adopt(ctx context.Context, info storedb.Info) (done bool, err er
 // link links an old nar to its new name and checks what it holds; a bad one
 // does not keep the name. It returns the size of the file.
 func (c *Cache) link(ctx context.Context, info storedb.Info, from, to, method string) (size int64, err error) {
-	if exists(to) {
+	if folder.Exists(to) {
 		if err := durable.Remove(to); err != nil {
 			return 0, err
 		}
@@ -182,7 +166,7 @@ func (c *Cache) link(ctx context.Context, info storedb.Info, from, to, method st
 	if err := durable.Link(from, to); err != nil {
 		return 0, err
 	}
-	got, size, err := checkNar(ctx, to, method, info.NarSize)
+	got, size, err := folder.HashNar(ctx, to, method, info.NarSize)
 	if err == nil && (got.Hash != info.NarHash || uint64(got.Size) != info.NarSize) {
 		err = fmt.Errorf("holds a nar with %s, not %s", narinfo.FormatHash(got.Hash), narinfo.FormatHash(info.NarHash))
 	}
@@ -190,53 +174,4 @@ func (c *Cache) link(ctx context.Context, info storedb.Info, from, to, method st
 		return 0, errors.Join(err, durable.Remove(to))
 	}
 	return size, nil
-}
-
-// checkNar decompresses a file, at most one byte more than narSize, and returns
-// the hash and size of the nar in it, and the size of the file.
-func checkNar(ctx context.Context, name, method string, narSize uint64) (info nar.Info, size int64, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return info, 0, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return info, 0, err
-	}
-	r, err := compress.NewReader(&contextReader{ctx, f}, method)
-	if err != nil {
-		return info, 0, err
-	}
-	limit := int64(min(narSize, math.MaxInt64-1)) + 1
-	h := nar.NewHasher()
-	_, err = io.Copy(h, io.LimitReader(r, limit))
-	if err = errors.Join(err, r.Close()); err != nil {
-		return info, 0, err
-	}
-	return h.Info(), fi.Size(), nil
-}
-
-// copyFile writes a file's content to w.
-func copyFile(ctx context.Context, w io.Writer, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.CopyBuffer(w, &contextReader{ctx, f}, make([]byte, 256<<10))
-	return err
-}
-
-// contextReader ends with the context's error.
-type contextReader struct {
-	ctx context.Context // of the one call that reads
-	r   io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

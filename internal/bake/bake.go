@@ -17,11 +17,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/storepath"
@@ -36,7 +35,7 @@ var (
 	ErrFailed = errors.New("bake: item is broken")
 
 	// ErrLocked means that another process has the cache folder.
-	ErrLocked = errors.New("bake: another process uses the cache folder")
+	ErrLocked = folder.ErrLocked
 )
 
 // Options are what of a cache has a default.
@@ -147,7 +146,7 @@ func (c *Cache) open() (err error) {
 			return err
 		}
 	}
-	if c.lock, err = lock(c.path(lockFile)); err != nil {
+	if c.lock, err = folder.Lock(c.path(lockFile)); err != nil {
 		return err
 	}
 	// Nobody writes here now, so that every temporary file is a leftover, even
@@ -181,30 +180,13 @@ func (c *Cache) writeKeys() error {
 			if err := write(name, text); err != nil {
 				return err
 			}
-		case exists(name):
+		case folder.Exists(name):
 			if err := durable.Remove(name); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// lock takes the lock that a file stands for until the file is closed, be it
-// by the end of the process.
-func lock(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = ErrLocked
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
-	}
-	return f, nil
 }
 
 // write writes a small file, unless it has that content already.
@@ -249,12 +231,7 @@ func (c *Cache) Status() Status {
 func (c *Cache) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
 
 // has reports whether the item with a hash part is baked.
-func (c *Cache) has(hash string) bool { return exists(c.path(c.Narinfo(hash))) }
-
-func exists(name string) bool {
-	_, err := os.Lstat(name)
-	return !errors.Is(err, fs.ErrNotExist)
-}
+func (c *Cache) has(hash string) bool { return folder.Exists(c.path(c.Narinfo(hash))) }
 
 // touchEvery is how old the time of the last request may be, or half the TTL if
 // that is less.
@@ -268,24 +245,12 @@ func (c *Cache) Touch(hash string) {
 	}
 	name := c.path(c.Narinfo(hash))
 	now := c.o.Now()
-	last, err := accessTime(name)
+	last, err := folder.AccessTime(name)
 	if err != nil || now.Sub(last) < min(touchEvery, c.o.TTL/2) {
 		return
 	}
-	atime, err := unix.TimeToTimespec(now)
-	if err == nil {
-		times := []unix.Timespec{atime, {Nsec: unix.UTIME_OMIT}}
-		err = unix.UtimesNanoAt(unix.AT_FDCWD, name, times, unix.AT_SYMLINK_NOFOLLOW)
-	}
+	err = folder.SetAccessTime(name, now)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Warn("time of a request not noted", slog.String("file", name), slog.Any("error", err))
 	}
-}
-
-func accessTime(name string) (time.Time, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(name, &st); err != nil {
-		return time.Time{}, &fs.PathError{Op: "lstat", Path: name, Err: err}
-	}
-	return time.Unix(st.Atim.Unix()), nil
 }

@@ -18,6 +18,7 @@ import (
 	"ersatz/eris"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/storepath"
 )
 
@@ -437,7 +438,7 @@ func TestTouch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first, err := accessTime(name)
+		first, err := folder.AccessTime(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -451,7 +452,7 @@ func TestTouch(t *testing.T) {
 		} {
 			s.now = tt.now
 			c.Touch(info.Path.Hash)
-			if got, err := accessTime(name); err != nil || !got.Equal(tt.want) {
+			if got, err := folder.AccessTime(name); err != nil || !got.Equal(tt.want) {
 				t.Errorf("access time %v, want %v; %v", got, tt.want, err)
 			}
 		}
@@ -462,7 +463,7 @@ func TestTouch(t *testing.T) {
 		c.o.TTL = time.Minute
 		s.now = s.now.Add(c.o.TTL)
 		c.Touch(info.Path.Hash)
-		if got, err := accessTime(name); err != nil || !got.Equal(s.now) {
+		if got, err := folder.AccessTime(name); err != nil || !got.Equal(s.now) {
 			t.Errorf("access time %v, want %v; %v", got, s.now, err)
 		}
 		c.Touch("../../etc/passwd")

@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 	"ersatz/narinfo"
 	"ersatz/storepath"
@@ -66,45 +63,13 @@ func (c *Cache) Expire(ctx context.Context) error {
 
 // narinfos is list for the hash parts of the narinfos in the folder dir.
 func narinfos(dir string, visit func(hash string) error) error {
-	return list(dir, func(name string) error {
+	return folder.List(dir, func(name string) error {
 		hash, ok := strings.CutSuffix(name, suffix)
 		if !ok || !storepath.ValidHash(hash) {
 			return nil
 		}
 		return visit(hash)
 	})
-}
-
-// maxErrors bounds the errors that are kept where work goes on after one.
-const maxErrors = 16
-
-// list calls visit with the name of each file in a folder, a few names in
-// memory. It goes on after an error and returns the first few. A folder that
-// does not exist is empty.
-func list(dir string, visit func(name string) error) error {
-	d, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	var errs []error
-	for {
-		names, err := d.Readdirnames(1024)
-		for _, name := range names {
-			if err := visit(name); err != nil && len(errs) < maxErrors {
-				errs = append(errs, err)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return errors.Join(errs...)
-		}
-		if err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-	}
 }
 
 // claimed runs fn unless somebody is at work on the item.
@@ -120,7 +85,7 @@ func (c *Cache) expireOld(ctx context.Context, hash string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	last, err := accessTime(c.path(c.Narinfo(hash)))
+	last, err := folder.AccessTime(c.path(c.Narinfo(hash)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -133,7 +98,7 @@ func (c *Cache) expireOld(ctx context.Context, hash string) error {
 	}
 	return c.claimed(hash, func() error {
 		// The store took its time: somebody may have asked meanwhile.
-		if now, err := accessTime(c.path(c.Narinfo(hash))); err != nil || now.After(last) {
+		if now, err := folder.AccessTime(c.path(c.Narinfo(hash))); err != nil || now.After(last) {
 			return err
 		}
 		base, err := c.base(ctx, hash)
@@ -156,7 +121,7 @@ func (c *Cache) base(ctx context.Context, hash string) (string, error) {
 		return i.Base, err
 	}
 	name := c.path(c.Narinfo(hash))
-	text, err := readSmall(name, narinfo.MaxSize)
+	text, err := folder.Read(name, narinfo.MaxSize)
 	if err != nil {
 		return "", err
 	}
@@ -189,7 +154,7 @@ func (c *Cache) expireLeft(ctx context.Context) error {
 			}
 			return c.remove(ctx, i.Hash, i.Base)
 		})
-		if err != nil && len(errs) < maxErrors {
+		if err != nil && len(errs) < folder.MaxErrors {
 			errs = append(errs, err)
 		}
 	}
@@ -202,7 +167,7 @@ func (c *Cache) remove(ctx context.Context, hash, base string) error {
 		names = append(names, c.Nar(compress.Method{Name: m}, base))
 	}
 	for _, name := range names {
-		if !exists(c.path(name)) {
+		if !folder.Exists(c.path(name)) {
 			continue
 		}
 		if err := durable.Remove(c.path(name)); err != nil {
@@ -228,13 +193,13 @@ func strays(dir string, l Layout, before time.Time, visit func(name, hash string
 	var errs []error
 	for _, method := range methodNames() {
 		sub := l.narDir(method)
-		errs = append(errs, list(filepath.Join(dir, sub), func(base string) error {
+		errs = append(errs, folder.List(filepath.Join(dir, sub), func(base string) error {
 			p, err := storepath.ParseBase("/", base)
-			if err != nil || exists(filepath.Join(dir, l.Narinfo(p.Hash))) {
+			if err != nil || folder.Exists(filepath.Join(dir, l.Narinfo(p.Hash))) {
 				return nil
 			}
 			name := path.Join(sub, base)
-			last, regular := changed(filepath.Join(dir, name))
+			last, regular := folder.Changed(filepath.Join(dir, name))
 			if !regular || !last.Before(before) {
 				return nil
 			}
@@ -242,13 +207,4 @@ func strays(dir string, l Layout, before time.Time, visit func(name, hash string
 		}))
 	}
 	return errors.Join(errs...)
-}
-
-// changed returns when a file got its content, name or mode.
-func changed(name string) (last time.Time, regular bool) {
-	var st unix.Stat_t
-	if unix.Lstat(name, &st) != nil {
-		return last, false
-	}
-	return time.Unix(st.Ctim.Unix()), st.Mode&unix.S_IFMT == unix.S_IFREG
 }

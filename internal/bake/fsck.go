@@ -15,15 +15,12 @@ import (
 
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/storepath"
 )
 
 // Fault is something that is wrong in a cache folder.
-type Fault struct {
-	File     string `json:"file"` // relative to the folder
-	Text     string `json:"fault"`
-	Repaired bool   `json:"repaired"`
-}
+type Fault = folder.Fault
 
 // FsckOptions are what of Fsck has a default.
 type FsckOptions struct {
@@ -37,10 +34,6 @@ type FsckOptions struct {
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
-
-// youngFor is how long a file that belongs to nothing may still be in the
-// making by a process that runs.
-const youngFor = time.Hour
 
 // Fsck reads all of a cache folder and reports each fault: narinfos against
 // their syntax, keys and names; nars against FileSize, NarHash and NarSize; the
@@ -98,14 +91,14 @@ func (c *checker) run(ctx context.Context) (err error) {
 		return err
 	}
 	// Else each entry would seem broken, and be removed.
-	if total > 0 && !exists(c.path(c.narPath())) {
+	if total > 0 && !folder.Exists(c.path(c.narPath())) {
 		return fmt.Errorf("there are narinfos and no folder %s: are nars at another path?", c.narPath())
 	}
-	if c.before, err = c.settled(); err != nil {
+	if c.before, err = folder.Settled(c.path(lockFile), c.o.Now()); err != nil {
 		return err
 	}
-	if exists(c.path(narindex.File)) || c.o.Repair {
-		made := !exists(c.path(narindex.File))
+	if folder.Exists(c.path(narindex.File)) || c.o.Repair {
+		made := !folder.Exists(c.path(narindex.File))
 		if c.index, err = narindex.Open(c.dir); err != nil {
 			return err
 		}
@@ -152,25 +145,6 @@ func (c *checker) giveIndex() error {
 	return nil
 }
 
-// settled returns the time before which files that belong to nothing have been
-// left by somebody: now if no process has the folder.
-func (c *checker) settled() (time.Time, error) {
-	now := c.o.Now()
-	f, err := os.Open(c.path(lockFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return now, nil
-	}
-	if err != nil {
-		return now, err
-	}
-	defer f.Close() // gives the lock back
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return now.Add(-youngFor), nil
-	}
-	return now, err
-}
-
 // leftItems looks for items of the index without a narinfo. Those that are in
 // IPFS stay: the server takes them out of it.
 func (c *checker) leftItems(ctx context.Context) error {
@@ -184,7 +158,7 @@ func (c *checker) leftItems(ctx context.Context) error {
 		}
 		after = i.Hash
 		tree := path.Join(narindex.TreeDir, i.Base)
-		if c.young(tree) || exists(c.path(c.Narinfo(i.Hash))) || i.Manifest != "" {
+		if c.young(tree) || folder.Exists(c.path(c.Narinfo(i.Hash))) || i.Manifest != "" {
 			continue
 		}
 		err = c.fault(narindex.File, i.Base+" is indexed and has no narinfo", func() error {
@@ -199,7 +173,7 @@ func (c *checker) leftItems(ctx context.Context) error {
 
 // young reports whether a file may be in the making.
 func (c *checker) young(name string) bool {
-	last, regular := changed(c.path(name))
+	last, regular := folder.Changed(c.path(name))
 	return regular && !last.Before(c.before)
 }
 
@@ -238,7 +212,7 @@ func (c *checker) strayFiles(ctx context.Context) error {
 		return c.fault(name, "nar without a narinfo", remove(name))
 	})}
 	for _, dir := range c.dirs() {
-		errs = append(errs, list(c.path(dir), func(base string) error {
+		errs = append(errs, folder.List(c.path(dir), func(base string) error {
 			name := path.Join(dir, base)
 			if !strings.HasPrefix(base, durable.TempPrefix) || c.young(name) {
 				return nil
@@ -246,7 +220,7 @@ func (c *checker) strayFiles(ctx context.Context) error {
 			return c.fault(name, "temporary file of a process that has ended", remove(name))
 		}))
 	}
-	errs = append(errs, list(c.path(narindex.TreeDir), func(base string) error {
+	errs = append(errs, folder.List(c.path(narindex.TreeDir), func(base string) error {
 		name := path.Join(narindex.TreeDir, base)
 		p, err := storepath.ParseBase("/", base)
 		if err != nil || c.index == nil || c.young(name) {

@@ -14,6 +14,7 @@ import (
 
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 )
 
@@ -182,7 +183,7 @@ func TestFsckBeside(t *testing.T) {
 		if err := os.WriteFile(c.path("nar/zstd/"+strings.Repeat("2", 32)+"-x"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		now := func() time.Time { return s.now.Add(youngFor / 2) }
+		now := func() time.Time { return s.now.Add(folder.YoungFor / 2) }
 		if faults := s.fsck(FsckOptions{Now: now, Repair: true}); faults != "" {
 			t.Errorf("fsck:\n%s", faults)
 		}
@@ -190,7 +191,7 @@ func TestFsckBeside(t *testing.T) {
 		if !strings.Contains(later, "temporary file") || !strings.Contains(later, "without a narinfo") {
 			t.Errorf("later:\n%s", later)
 		}
-		if got, err := accessTime(narinfo); err != nil || !got.Equal(asked) {
+		if got, err := folder.AccessTime(narinfo); err != nil || !got.Equal(asked) {
 			t.Errorf("access time %v, want %v; %v", got, asked, err)
 		}
 		if err := w.Abort(); err != nil {

@@ -5,17 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"ersatz/eris"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
+	"ersatz/internal/folder"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -66,7 +64,7 @@ func (c *checker) item(ctx context.Context, hash string) error {
 // error means that ctx has ended or that the index cannot be read.
 func (c *checker) check(ctx context.Context, hash string) (e entry, err error) {
 	name := c.Narinfo(hash)
-	if e.text, err = readQuietly(c.path(name), narinfo.MaxSize); errors.Is(err, fs.ErrNotExist) {
+	if e.text, err = folder.Read(c.path(name), narinfo.MaxSize); errors.Is(err, fs.ErrNotExist) {
 		return e, nil
 	}
 	var nars []narinfo.Nar
@@ -87,24 +85,6 @@ func (c *checker) check(ctx context.Context, hash string) (e entry, err error) {
 		return e, ctx.Err()
 	}
 	return e, c.checkBlocks(ctx, &e)
-}
-
-// readQuietly reads a file without changing its access time, if it may: that
-// is when a client last asked for it.
-func readQuietly(name string, max int64) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOATIME, 0)
-	if errors.Is(err, fs.ErrPermission) {
-		f, err = os.Open(name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(text)) > max {
-		err = fmt.Errorf("larger than %d bytes", max)
-	}
-	return text, err
 }
 
 // parse checks the narinfo and returns the nars that it names.
@@ -149,7 +129,7 @@ func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
 
 // checkFile checks a nar as it is stored.
 func (c *checker) checkFile(ctx context.Context, name string, n narinfo.Nar, signed narinfo.Signed) error {
-	got, size, err := checkNar(ctx, c.path(name), n.Compression, signed.NarSize)
+	got, size, err := folder.HashNar(ctx, c.path(name), n.Compression, signed.NarSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("the nar is missing")
@@ -169,8 +149,10 @@ func (c *checker) checkFile(ctx context.Context, name string, n narinfo.Nar, sig
 func (c *checker) checkBlocks(ctx context.Context, e *entry) error {
 	found := error(nil)
 	if c.index != nil {
+		p := e.signed.StorePath
+		want := narindex.Item{Hash: p.Hash, Base: p.Base(), Nar: e.named}
 		var err error
-		if found, err = c.indexed(ctx, e); found == nil || err != nil {
+		if found, err = c.index.Check(ctx, want, e.cap); found == nil || err != nil {
 			return err
 		}
 	}
@@ -187,44 +169,13 @@ func (c *checker) checkBlocks(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// indexed returns what is wrong with the tree file and the rows of an item.
-func (c *checker) indexed(ctx context.Context, e *entry) (found, err error) {
-	hash := e.signed.StorePath.Hash
-	i, err := c.index.Item(ctx, hash)
-	if errors.Is(err, narindex.ErrNoItem) {
-		return err, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if i.Nar != e.named || i.Base != e.signed.StorePath.Base() {
-		return fmt.Errorf("blocks are made from %s, not %s", i.Nar, e.named), nil
-	}
-	content, err := c.index.Open(ctx, hash)
-	if err != nil {
-		return err, ctx.Err()
-	}
-	found = content.Verify(ctx)
-	if found == nil && content.ReadCap() != e.cap {
-		found = errors.New("the tree file is another one's")
-	}
-	if err := errors.Join(content.Close(), ctx.Err()); err != nil || found != nil {
-		return found, err
-	}
-	missing, err := c.index.MissingRows(ctx, hash)
-	if err == nil && missing > 0 {
-		found = fmt.Errorf("%d rows are missing", missing)
-	}
-	return found, err
-}
-
 // encodeFile encodes a file as the baker does; w takes the blocks, or is nil.
 func encodeFile(ctx context.Context, name string, w *narindex.Writer) (eris.ReadCap, error) {
 	enc := encoder{}
 	if w != nil {
 		enc.emit = w.Add
 	}
-	if err := copyFile(ctx, &enc, name); err != nil {
+	if err := folder.Copy(ctx, &enc, name); err != nil {
 		return eris.ReadCap{}, err
 	}
 	return enc.finish()
@@ -276,7 +227,7 @@ func (c *checker) drop(ctx context.Context, hash string) error {
 	names := []string{c.Narinfo(hash)}
 	for _, method := range methodNames() {
 		dir := c.narDir(method)
-		err := list(c.path(dir), func(base string) error {
+		err := folder.List(c.path(dir), func(base string) error {
 			if p, err := storepath.ParseBase("/", base); err == nil && p.Hash == hash {
 				names = append(names, dir+"/"+base)
 			}
@@ -287,7 +238,7 @@ func (c *checker) drop(ctx context.Context, hash string) error {
 		}
 	}
 	for _, name := range names {
-		if !exists(c.path(name)) {
+		if !folder.Exists(c.path(name)) {
 			continue
 		}
 		if err := durable.Remove(c.path(name)); err != nil {

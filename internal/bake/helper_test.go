@@ -20,6 +20,7 @@ import (
 	"ersatz/guixsig"
 	"ersatz/internal/block"
 	"ersatz/internal/compress"
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 	"ersatz/nar"
 	"ersatz/narinfo"
@@ -261,7 +262,7 @@ func (s *site) fsck(o FsckOptions) string {
 	var b strings.Builder
 	if o.Now == nil {
 		// Files of this test were made a moment ago.
-		o.Now = func() time.Time { return s.now.Add(2 * youngFor) }
+		o.Now = func() time.Time { return s.now.Add(2 * folder.YoungFor) }
 	}
 	err := Fsck(s.t.Context(), s.cache, s.signer().Keys(), o, func(f Fault) { fmt.Fprintln(&b, f.File+": "+f.Text, f.Repaired) })
 	if err != nil {
@@ -298,7 +299,7 @@ func (s *site) check(c *Cache, info storedb.Info) {
 	}
 	for _, one := range n.Nars {
 		m := compress.Method{Name: one.Compression}
-		got, size, err := checkNar(s.t.Context(), c.path(c.Nar(m, info.Path.Base())), m.Name, info.NarSize)
+		got, size, err := folder.HashNar(s.t.Context(), c.path(c.Nar(m, info.Path.Base())), m.Name, info.NarSize)
 		if err != nil || got.Hash != info.NarHash || uint64(size) != one.FileSize {
 			s.t.Errorf("%s: %s of %d bytes, %v", one.URL, narinfo.FormatHash(got.Hash), size, err)
 		}

@@ -130,7 +130,7 @@ func TestNixOnly(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(s.cache, NixKeyFile)); err != nil || string(got) != s.nix.Public().String()+"\n" {
 			t.Errorf("key %q, %v", got, err)
 		}
-		if exists(filepath.Join(s.cache, KeyFile)) {
+		if folder.Exists(filepath.Join(s.cache, KeyFile)) {
 			t.Error("there is a key of Guix")
 		}
 		if got := s.fsck(FsckOptions{}); got != "" {
@@ -159,7 +159,7 @@ func TestNixOnly(t *testing.T) {
 		// With a key of Guix instead, the file of that of Nix goes.
 		s.key, s.nix = guix, nil
 		s.close(s.open(Options{}))
-		if exists(filepath.Join(s.cache, NixKeyFile)) || !exists(filepath.Join(s.cache, KeyFile)) {
+		if folder.Exists(filepath.Join(s.cache, NixKeyFile)) || !folder.Exists(filepath.Join(s.cache, KeyFile)) {
 			t.Errorf("keys of another time: %v", s.names())
 		}
 		if got := s.fsck(FsckOptions{}); strings.Count(got, "no Signature") != 2 {
@@ -202,7 +202,7 @@ func TestSignLater(t *testing.T) {
 			if _, err := s.signer().Keys().verify(n); err != nil {
 				t.Error(err)
 			}
-			if got, err := accessTime(name); err != nil || got.UnixNano() != unix.TimespecToNsec(asked) {
+			if got, err := folder.AccessTime(name); err != nil || got.UnixNano() != unix.TimespecToNsec(asked) {
 				t.Errorf("asked for at %v, %v", got, err)
 			}
 			for _, other := range []string{old.Path.Hash, forged.Path.Hash} {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 	"ersatz/storepath"
 )
@@ -87,7 +88,7 @@ func (c *Cache) bakeClosure(ctx context.Context, roots []storepath.Path) (left b
 			valid = append(valid, p)
 		case !errors.Is(err, storedb.ErrNotFound):
 			return false, fmt.Errorf("baking ahead: %w", err)
-		case len(errs) < maxErrors:
+		case len(errs) < folder.MaxErrors:
 			errs = append(errs, fmt.Errorf("baking ahead: %w", err))
 		}
 	}

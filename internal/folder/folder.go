@@ -22,7 +22,7 @@ type Fault struct {
 }
 
 // ErrLocked means that another process has the folder.
-var ErrLocked = errors.New("another process has the folder")
+var ErrLocked = errors.New("another process uses the folder")
 
 // Lock takes the lock that the file name stands for until the file is closed,
 // be it by the end of the process. The error matches ErrLocked if another one
@@ -42,9 +42,9 @@ func Lock(name string) (*os.File, error) {
 	return f, nil
 }
 
-// youngFor is how long a file that belongs to nothing may still be in the
+// YoungFor is how long a file that belongs to nothing may still be in the
 // making by a process that runs.
-const youngFor = time.Hour
+const YoungFor = time.Hour
 
 // Settled returns the time before which files that belong to nothing have been
 // left by somebody: now if no process has the lock, else an hour earlier.
@@ -59,13 +59,13 @@ func Settled(lock string, now time.Time) (time.Time, error) {
 	defer f.Close() // gives the lock back
 	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return now.Add(-youngFor), nil
+		return now.Add(-YoungFor), nil
 	}
 	return now, err
 }
 
-// maxErrors bounds the errors that are kept where work goes on after one.
-const maxErrors = 16
+// MaxErrors bounds the errors that are kept where work goes on after one.
+const MaxErrors = 16
 
 // List calls visit with the name of each file in a folder, a few names in
 // memory. It goes on after an error and returns the first few. A folder that
@@ -83,7 +83,7 @@ func List(dir string, visit func(name string) error) error {
 	for {
 		names, err := d.Readdirnames(1024)
 		for _, name := range names {
-			if err := visit(name); err != nil && len(errs) < maxErrors {
+			if err := visit(name); err != nil && len(errs) < MaxErrors {
 				errs = append(errs, err)
 			}
 		}

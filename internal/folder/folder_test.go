@@ -72,7 +72,7 @@ func TestList(t *testing.T) {
 	if len(seen) != 30 {
 		t.Errorf("%d names", len(seen))
 	}
-	if n := strings.Count(err.Error(), "fault"); n != maxErrors {
+	if n := strings.Count(err.Error(), "fault"); n != MaxErrors {
 		t.Errorf("%d errors", n)
 	}
 }
