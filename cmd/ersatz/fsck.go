@@ -18,6 +18,8 @@ import (
 
 	"ersatz/guixsig"
 	"ersatz/internal/bake"
+	"ersatz/internal/folder"
+	"ersatz/internal/keep"
 	"ersatz/nixsig"
 )
 
@@ -32,7 +34,7 @@ func (a *app) fsckCommand() *cobra.Command {
 	var f fsckFlags
 	cmd := &cobra.Command{
 		Use:   "fsck [--repair] [--json] DIR",
-		Short: "Check all that is in the cache folder of publish",
+		Short: "Check all that is in the folder of publish or of a node",
 		Long: `Read everything in the cache folder of "ersatz publish": signatures of narinfos,
 nars against sizes and hashes, ERIS trees and the index of blocks against the
 nars, files that belong to nothing. Each fault is a line. The exit status is 4
@@ -41,11 +43,16 @@ if there was any, also if it was repaired.
 With --repair, what is broken is removed, so that it is baked again, and trees
 and index rows are made anew. publish may go on meanwhile.
 
-A narinfo must be signed by the key in --public-key, by default that in DIR, or
+The state folder of "ersatz node" is known by what is in it. It is checked in
+the same way, but for signatures: a node keeps what its clients judge. The node
+may go on meanwhile, but not with --repair.
+
+In the folder of publish, a narinfo must be signed by the key in --public-key, by default that in DIR, or
 by one in --acl; and for Nix by that in --nix-public-key, by default that in DIR.
 Of the defaults, one may be missing.`,
 		Example: `  ersatz fsck /var/cache/ersatz
-  ersatz fsck --repair --json --public-key /etc/guix/signing-key.pub /var/cache/ersatz`,
+  ersatz fsck --repair --json --public-key /etc/guix/signing-key.pub /var/cache/ersatz
+  ersatz fsck /var/lib/ersatz`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: dirArgs,
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {
@@ -72,33 +79,64 @@ func (a *app) fsck(ctx context.Context, f fsckFlags, dir string) error {
 	if _, err := os.ReadDir(dir); err != nil {
 		return err
 	}
+	r := faultReport{w: a.stdout, json: f.json, bar: a.countBar("checking")}
+	if keep.IsState(dir) {
+		if f.acl != "" || f.publicKey != "" || f.nixPublicKey != "" {
+			return usageError(fmt.Errorf("%s is the state folder of a node, where no key is asked for", dir))
+		}
+		err := keep.Fsck(ctx, dir, keep.CheckOptions{Repair: f.repair, Progress: r.bar.set}, r.report)
+		return r.end(dir, nodeRuns(err))
+	}
 	keys, err := f.keys(dir)
 	if err != nil {
 		return err
 	}
-	bar := a.countBar("checking")
-	faults, repaired := 0, 0
-	var printErr error
-	report := func(x bake.Fault) {
-		faults++
-		if x.Repaired {
-			repaired++
-		}
-		bar.clear()
-		if err := f.print(a.stdout, x); err != nil && printErr == nil {
-			printErr = err
-		}
+	o := bake.FsckOptions{NarPath: strings.Trim(f.narPath, "/"), Repair: f.repair, Progress: r.bar.set}
+	return r.end(dir, bake.Fsck(ctx, dir, keys, o, r.report))
+}
+
+// faultReport prints faults and counts them.
+type faultReport struct {
+	w                io.Writer
+	json             bool
+	bar              countBar
+	faults, repaired int
+	err              error // the first of printing
+}
+
+func (r *faultReport) report(x folder.Fault) {
+	r.faults++
+	if x.Repaired {
+		r.repaired++
 	}
-	o := bake.FsckOptions{NarPath: strings.Trim(f.narPath, "/"), Repair: f.repair, Progress: bar.set}
-	err = bake.Fsck(ctx, dir, keys, o, report)
-	bar.clear()
+	r.bar.clear()
+	if err := r.print(x); err != nil && r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *faultReport) print(x folder.Fault) error {
+	if r.json {
+		return json.NewEncoder(r.w).Encode(x)
+	}
+	tail := ""
+	if x.Repaired {
+		tail = " (repaired)"
+	}
+	_, err := fmt.Fprintf(r.w, "%s: %s%s\n", x.File, x.Text, tail)
+	return err
+}
+
+// end returns what the command ends with: err, or that there were faults.
+func (r *faultReport) end(dir string, err error) error {
+	r.bar.clear()
 	switch {
 	case err != nil:
 		return err
-	case printErr != nil:
-		return printErr
-	case faults > 0:
-		return fmt.Errorf("%s: %w: %d faults, %d repaired", dir, errDamage, faults, repaired)
+	case r.err != nil:
+		return r.err
+	case r.faults > 0:
+		return fmt.Errorf("%s: %w: %d faults, %d repaired", dir, errDamage, r.faults, r.repaired)
 	}
 	return nil
 }
@@ -147,18 +185,6 @@ func guixKey(name string) (guixsig.ACL, error) {
 		return guixsig.ACL{}, usageError(fmt.Errorf("%s: %w", name, err))
 	}
 	return guixsig.ACL{}.Add(key), nil
-}
-
-func (f fsckFlags) print(w io.Writer, x bake.Fault) error {
-	if f.json {
-		return json.NewEncoder(w).Encode(x)
-	}
-	tail := ""
-	if x.Repaired {
-		tail = " (repaired)"
-	}
-	_, err := fmt.Fprintf(w, "%s: %s%s\n", x.File, x.Text, tail)
-	return err
 }
 
 // countBar shows on a terminal how many of a number of things are done.

@@ -33,6 +33,9 @@ func TestScript(t *testing.T) {
 			"get":      get,
 			"forget":   forget,
 			"urn":      urn,
+
+			"mkstate":   mkstate,
+			"holdstate": holdstate,
 		},
 	})
 }
