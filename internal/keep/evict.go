@@ -126,7 +126,7 @@ func (s *Store) evictPart(ctx context.Context, id PartID) error {
 }
 
 // dropStale removes the parts that nobody has used since a time.
-func (s *Store) dropStale(ctx context.Context, since time.Time) (n int, err error) {
+func (s *Store) dropStale(ctx context.Context, since time.Time) error {
 	var stale []PartID
 	s.mu.Lock()
 	for id, l := range s.idle {
@@ -139,5 +139,5 @@ func (s *Store) dropStale(ctx context.Context, since time.Time) (n int, err erro
 	for _, id := range stale {
 		errs = append(errs, s.evictPart(ctx, id))
 	}
-	return len(stale), errors.Join(errs...)
+	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,17 +60,16 @@ func GC(ctx context.Context, dir string, o GCOptions, report func(folder.Fault))
 	if err != nil {
 		return f, errors.Join(fmt.Errorf("gc: %w", err), lock.Close())
 	}
-	quota := o.Quota
-	if quota <= 0 {
-		quota = 1 << 62
-	}
-	s, err := openLocked(dir, Options{Quota: quota, Now: o.Now}, lock)
+	s, err := openLocked(dir, Options{Quota: math.MaxInt64, Now: o.Now}, lock)
 	if err != nil {
 		return f, fmt.Errorf("gc: %w", err)
 	}
 	items, parts := s.counts()
-	_, err = s.dropStale(ctx, o.Now().Add(-staleAfter))
-	s.trim()
+	err = s.dropStale(ctx, o.Now().Add(-staleAfter))
+	if o.Quota > 0 {
+		s.quota = o.Quota
+		s.trim()
+	}
 	itemsLeft, partsLeft := s.counts()
 	f.Items, f.Parts = items-itemsLeft, parts-partsLeft
 	f.Left = s.Usage().Total()

@@ -245,6 +245,23 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// A smaller quota holds from the start.
+func TestSmallerQuota(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	s := open(t, dir, Options{Now: c.now})
+	for i := range byte(3) {
+		put(t, s, makeThing(t, i, 500_000))
+		c.add(time.Minute)
+	}
+	closing(t, s)
+	s = open(t, dir, Options{Now: c.now, Quota: 800_000})
+	defer closing(t, s)
+	if u := s.Usage(); u.Items != 1 || u.Total() > u.Quota {
+		t.Errorf("%+v", u)
+	}
+	kept(t, s, makeThing(t, 2, 500_000))
+}
+
 // An item that is larger than the quota is served through and not kept, and
 // drives nothing else out.
 func TestTooLarge(t *testing.T) {
