@@ -27,6 +27,7 @@ func (n *Node) Socket() http.Handler {
 	mux.HandleFunc("GET "+nodeapi.PeersPath, n.socketPeers)
 	mux.HandleFunc("GET "+nodeapi.StatusPath, n.socketStatus)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.logRequest(r)
 		timeBody(w, r)
 		mux.ServeHTTP(newOutlet(w, r, nil), r)
 	})

@@ -37,8 +37,7 @@ func (n *Node) Web() http.Handler { return http.HandlerFunc(n.web) }
 
 func (n *Node) web(w http.ResponseWriter, r *http.Request) {
 	addr, local := client(r)
-	n.log.DebugContext(r.Context(), "request", slog.String("method", clip(r.Method)),
-		slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+	n.logRequest(r)
 	if !local && !n.o.Share.serves(addr) {
 		plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
 		return
@@ -93,6 +92,11 @@ func (b timedBody) Read(p []byte) (int, error) {
 		b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
+}
+
+func (n *Node) logRequest(r *http.Request) {
+	n.log.DebugContext(r.Context(), "request", slog.String("method", clip(r.Method)),
+		slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
 }
 
 // route answers GET and HEAD of a path.

@@ -199,8 +199,13 @@ func (w *world) baked(s *realguix.Server, item string) string {
 // one key.
 func (w *world) copyTo(s *realguix.Server, public string) (*realnix.Machine, error) {
 	w.t.Helper()
+	return w.copyFrom(s.URL, public)
+}
+
+func (w *world) copyFrom(url, public string) (*realnix.Machine, error) {
+	w.t.Helper()
 	m := w.machine()
-	_, err := m.Run(w.ctx, "nix", "copy", "--from", s.URL, "--option", "trusted-public-keys", public, w.item)
+	_, err := m.Run(w.ctx, "nix", "copy", "--from", url, "--option", "trusted-public-keys", public, w.item)
 	return m, err
 }
 

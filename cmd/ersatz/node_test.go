@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ersatz/internal/nodeapi"
+)
+
+// TestNodeActivation passes a node both its sockets as systemd does, in either
+// order, and wants it to make none.
+func TestNodeActivation(t *testing.T) {
+	ersatz, err := exec.LookPath("ersatz") // as testscript.Main has set it up
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, unixFirst := range []bool{true, false} {
+		dir := t.TempDir()
+		socket := filepath.Join(dir, "passed.sock")
+		web, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer web.Close()
+		local, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer local.Close()
+		var files []*os.File
+		for _, l := range []interface{ File() (*os.File, error) }{local.(*net.UnixListener), web.(*net.TCPListener)} {
+			f, err := l.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			files = append(files, f)
+		}
+		if !unixFirst {
+			slices.Reverse(files)
+		}
+		// The shell knows the process's number before ersatz runs.
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" "$@"`, ersatz,
+			"node", "--listen=127.0.0.1:1", "--socket="+filepath.Join(dir, "own.sock"), "--state="+filepath.Join(dir, "state"))
+		cmd.ExtraFiles = files
+		cmd.Stderr = t.Output()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.Get("http://" + web.Addr().String() + "/healthz") // the socket has a queue
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Errorf("%v, %v", res, err)
+		} else {
+			res.Body.Close()
+		}
+		c := nodeapi.New(socket, 0)
+		if s, err := c.Status(t.Context()); err != nil || s.Share != "none" {
+			t.Errorf("%+v, %v", s, err)
+		}
+		c.Close()
+		if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "own.sock")); err == nil {
+			t.Error("a socket was made beside the one that was passed")
+		}
+		if _, err := os.Lstat(socket); err != nil {
+			t.Errorf("the socket that was passed is gone: %v", err)
+		}
+	}
+}
+
+func TestNodePlan(t *testing.T) {
+	f := nodeFlags{
+		quota: "1GB", uploadLimit: "2MiB/s", share: "lan", policy: policyMixed, upstreams: []string{"http://a", "https://b/x/"},
+		shareLists: []string{filepath.Join(t.TempDir(), "acl")}, peers: []string{"http://192.168.1.2:8181"},
+	}
+	if err := os.WriteFile(f.shareLists[0], []byte("(acl)"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := f.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.quota != 1e9 || p.node.UploadLimit != 2<<20 || p.node.Share.String() != "lan" || len(p.servers) != 2 || p.node.Keys != nil {
+		t.Errorf("%+v", p)
+	}
+	f.acl = f.shareLists[0]
+	if p, err = f.plan(); err != nil || p.node.Keys == nil {
+		t.Errorf("with an ACL: %+v, %v", p, err)
+	}
+	// It is read anew.
+	if err := os.WriteFile(f.acl, []byte("(acl"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.node.Keys(); err == nil || !strings.Contains(err.Error(), f.acl) {
+		t.Errorf("a broken ACL: %v", err)
+	}
+}

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+
+	"ersatz/guixsig"
+	"ersatz/internal/durable"
+	"ersatz/internal/node"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/internal/transport/peer"
+	"ersatz/internal/upstream"
+	"ersatz/nixsig"
+)
+
+// The policies of docs/node.md, "When to use what".
+const (
+	policyMixed = "mixed"
+	policyP2P   = "p2p-only"
+	policyHTTP  = "http-only"
+)
+
+// noSocket is the path of the socket that is not opened.
+const noSocket = "none"
+
+// nodeFlags are the settings of node as they are written.
+type nodeFlags struct {
+	listen, upstreams, nixKeys, shareLists, peers []string
+	socket, state, acl, policy, share             string
+	quota, uploadLimit, ipfs                      string
+}
+
+// nodePlan is what the flags mean.
+type nodePlan struct {
+	node    node.Options
+	servers []*upstream.Server
+	quota   int64
+	peers   []string
+	ipfs    *ipfs.Client
+}
+
+// plan reads the flags and reports all that is wrong with them.
+func (f nodeFlags) plan() (nodePlan, error) {
+	var p nodePlan
+	var errs []error
+	note := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+		}
+	}
+	var err error
+	seen := map[string]bool{}
+	for _, text := range f.upstreams {
+		sv, err := upstream.ParseServer(text)
+		if err == nil && seen[sv.String()] {
+			err = fmt.Errorf("%s is given twice", sv)
+		}
+		if err != nil {
+			note("upstream", err)
+			continue
+		}
+		seen[sv.String()] = true
+		p.servers = append(p.servers, sv)
+	}
+	for _, text := range f.peers {
+		_, err := peer.New(text, nil)
+		note("peer", err)
+		p.peers = append(p.peers, text)
+	}
+	if f.ipfs != "" {
+		p.ipfs, err = ipfs.New(f.ipfs, nil)
+		note("ipfs", err)
+	}
+	p.quota, err = parseSize(f.quota)
+	if err == nil && p.quota == 0 {
+		err = errors.New("nothing could be kept")
+	}
+	note("quota", err)
+	if f.uploadLimit != "" {
+		p.node.UploadLimit, err = parseSize(strings.TrimSuffix(f.uploadLimit, "/s"))
+		if err == nil && p.node.UploadLimit == 0 {
+			err = errors.New("nothing could be shared; --share=none says so")
+		}
+		note("upload-limit", err)
+	}
+	p.node.Share, err = node.ParseShare(f.share)
+	note("share", err)
+	if f.acl != "" || len(f.nixKeys) > 0 {
+		_, err = f.keys()
+		errs = append(errs, err)
+		p.node.Keys = f.keys
+	}
+	for _, name := range f.shareLists {
+		k, err := readKeys(name)
+		note("share-list", err)
+		p.node.ShareKeys = p.node.ShareKeys.Add(k)
+	}
+	if !slices.Contains([]string{policyMixed, policyP2P, policyHTTP}, f.policy) {
+		note("policy", fmt.Errorf("%q is none of %s, %s and %s", f.policy, policyMixed, policyP2P, policyHTTP))
+	}
+	errs = append(errs, f.contradictions(p.node.Share)...)
+	return p, usageError(errors.Join(errs...))
+}
+
+// contradictions returns what flags say against each other.
+func (f nodeFlags) contradictions(share node.Share) (errs []error) {
+	if share == node.ShareNone {
+		if len(f.shareLists) > 0 {
+			errs = append(errs, errors.New("--share-list needs --share=lan or --share=all"))
+		}
+		if f.uploadLimit != "" {
+			errs = append(errs, errors.New("--upload-limit needs --share=lan or --share=all"))
+		}
+	} else if len(f.shareLists) == 0 {
+		errs = append(errs, fmt.Errorf("--share=%s needs a --share-list: there is no default one", share))
+	}
+	if f.policy == policyHTTP && len(f.peers) > 0 {
+		errs = append(errs, errors.New("--peer contradicts --policy=http-only"))
+	}
+	if f.policy == policyHTTP && f.ipfs != "" {
+		errs = append(errs, errors.New("--ipfs contradicts --policy=http-only"))
+	}
+	return errs
+}
+
+// keys reads the keys whose narinfos count, anew each time, so that a change of
+// the files holds at once. Without a flag there are none.
+func (f nodeFlags) keys() (node.Keys, error) {
+	var all node.Keys
+	var errs []error
+	if f.acl != "" {
+		text, err := readFile(f.acl)
+		if err == nil {
+			all.Guix, err = guixsig.ParseACL(text)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--acl: %s: %w", f.acl, err))
+		}
+	}
+	for _, value := range f.nixKeys {
+		key, err := nixsig.ParsePublicKey(value)
+		if err == nil {
+			all.Nix = append(all.Nix, key)
+			continue
+		}
+		k, fileErr := readKeys(value)
+		switch {
+		case errors.Is(fileErr, fs.ErrNotExist):
+			errs = append(errs, fmt.Errorf("--nix-trusted-key: neither a file nor a key: %w", err))
+		case fileErr != nil:
+			errs = append(errs, fmt.Errorf("--nix-trusted-key: %w", fileErr))
+		case len(k.Nix) == 0:
+			errs = append(errs, fmt.Errorf("--nix-trusted-key: %s has no key of Nix", value))
+		}
+		all.Nix = append(all.Nix, k.Nix...)
+	}
+	return all, errors.Join(errs...)
+}
+
+// readKeys reads a list of keys.
+func readKeys(name string) (node.Keys, error) {
+	text, err := readFile(name)
+	if err != nil {
+		return node.Keys{}, err
+	}
+	k, err := node.ParseKeys(text)
+	if err != nil {
+		return k, fmt.Errorf("%s: %w", name, err)
+	}
+	return k, nil
+}
+
+// sockets are what a node listens on.
+type sockets struct {
+	web  []net.Listener
+	unix []net.Listener
+	own  string // file of a Unix socket that this process has made
+}
+
+// open returns the sockets that systemd has passed, and those of the flags for
+// each kind of which it has passed none.
+func (f nodeFlags) open() (s sockets, err error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return s, fmt.Errorf("socket activation: %w", err)
+	}
+	for _, l := range passed {
+		switch l.(type) {
+		case nil: // no stream socket
+		case *net.UnixListener:
+			s.unix = append(s.unix, l)
+		default:
+			s.web = append(s.web, l)
+		}
+	}
+	if len(s.web) == 0 {
+		for _, address := range f.listen {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return s, errors.Join(fmt.Errorf("listening on %s: %w", address, local(err)), s.close())
+			}
+			s.web = append(s.web, l)
+		}
+	}
+	if len(s.unix) == 0 && f.socket != noSocket {
+		l, err := listenUnix(f.socket)
+		if err != nil {
+			return s, errors.Join(err, s.close())
+		}
+		s.unix, s.own = append(s.unix, l), f.socket
+	}
+	return s, nil
+}
+
+// local takes the *net.OpError away, which means that another machine does not
+// answer.
+func local(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// listenUnix makes a Unix socket that all users can reach. One that a killed
+// process has left is replaced, one that somebody listens on is not.
+func listenUnix(name string) (net.Listener, error) {
+	if err := durable.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	l, err := net.Listen("unix", name)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		c, dialErr := net.Dial("unix", name)
+		if dialErr == nil {
+			return nil, errors.Join(fmt.Errorf("socket %s: another process listens on it", name), c.Close())
+		}
+		// A file that is no socket refuses too.
+		if fi, statErr := os.Lstat(name); statErr == nil && fi.Mode().Type() == fs.ModeSocket && errors.Is(dialErr, syscall.ECONNREFUSED) {
+			if err := os.Remove(name); err != nil {
+				return nil, fmt.Errorf("socket: %w", err)
+			}
+			l, err = net.Listen("unix", name)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", name, local(err))
+	}
+	if err := os.Chmod(name, 0o666); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// reachable reports whether another machine can reach a socket.
+func (s sockets) reachable() bool {
+	return slices.ContainsFunc(s.web, func(l net.Listener) bool {
+		a, err := netip.ParseAddrPort(l.Addr().String())
+		return err == nil && !a.Addr().Unmap().IsLoopback()
+	})
+}
+
+// close closes what was never served; closing again does no harm.
+func (s sockets) close() error {
+	var errs []error
+	for _, l := range slices.Concat(s.web, s.unix) {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
