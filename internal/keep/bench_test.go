@@ -1,0 +1,76 @@
+package keep
+
+import (
+	"testing"
+
+	"ersatz/eris"
+)
+
+// BenchmarkFill is a part filled by a Filler from memory and committed, per
+// byte of the compressed nar.
+func BenchmarkFill(b *testing.B) {
+	x := makeThing(b, 0, 64<<20)
+	s := open(b, b.TempDir(), Options{})
+	defer closing(b, s)
+	b.SetBytes(int64(len(x.file)))
+	b.ReportAllocs()
+	for b.Loop() {
+		p := part(b, s, x)
+		f := eris.NewFiller(x.ReadCap, p, eris.FillOptions{})
+		n, err := f.Run(b.Context(), &from{x: x})
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.Finish(n)
+		if _, err := p.Commit(b.Context(), x.Item, f.Tree); err != nil {
+			b.Fatal(err)
+		}
+		closing(b, p)
+	}
+}
+
+// BenchmarkTakeUp is finding again what a killed process had stored, per byte.
+func BenchmarkTakeUp(b *testing.B) {
+	x := makeThing(b, 0, 64<<20)
+	s := open(b, b.TempDir(), Options{})
+	defer closing(b, s)
+	p := part(b, s, x)
+	fill(b, p, x)
+	closing(b, p)
+	b.SetBytes(int64(len(x.file)))
+	for b.Loop() {
+		p := part(b, s, x)
+		src := &from{x: x, asked: map[eris.Ref]int{}}
+		if _, err := eris.NewFiller(x.ReadCap, p, eris.FillOptions{}).Run(b.Context(), src); err != nil || len(src.asked) > 0 {
+			b.Fatal(len(src.asked), err)
+		}
+		closing(b, p)
+	}
+}
+
+// BenchmarkServePart is blocks of a part in batches, per byte.
+func BenchmarkServePart(b *testing.B) {
+	x := makeThing(b, 0, 16<<20)
+	s := open(b, b.TempDir(), Options{})
+	defer closing(b, s)
+	p := part(b, s, x)
+	defer closing(b, p)
+	fill(b, p, x)
+	refs := make([]eris.Ref, 0, 512)
+	for _, n := range x.nodes[:min(len(x.nodes), 512)] {
+		refs = append(refs, n.Ref)
+	}
+	blocks := s.Blocks(nil)
+	b.SetBytes(int64(len(refs)) * int64(eris.Size32KiB))
+	for b.Loop() {
+		err := blocks.Batch(b.Context(), refs, func(_ int, block []byte) error {
+			if block == nil {
+				b.Fatal("a block is missing")
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
