@@ -119,12 +119,14 @@ func TestHostileNode(t *testing.T) {
 		handler func(w http.ResponseWriter, r *http.Request, try int)
 		asked   int // for two items
 	}{
-		"another nar":    {func(w http.ResponseWriter, _ *http.Request, try int) { give(w, wrong(narOf(try)), len(narOf(try))) }, 1},
-		"another size":   {func(w http.ResponseWriter, _ *http.Request, try int) { give(w, narOf(try)[1:], len(narOf(try))-1) }, 2},
-		"a bomb":         {func(w http.ResponseWriter, _ *http.Request, _ int) { give(w, make([]byte, 1<<20), 1<<20) }, 2},
-		"no length":      {func(w http.ResponseWriter, _ *http.Request, try int) { w.(http.Flusher).Flush(); w.Write(narOf(try)) }, 2},
-		"nobody has it":  {func(w http.ResponseWriter, r *http.Request, _ int) { http.NotFound(w, r) }, 2},
-		"all failed":     {func(w http.ResponseWriter, _ *http.Request, _ int) { http.Error(w, "\x1b[31mfailed", http.StatusBadGateway) }, 2},
+		"another nar":   {func(w http.ResponseWriter, _ *http.Request, try int) { give(w, wrong(narOf(try)), len(narOf(try))) }, 1},
+		"another size":  {func(w http.ResponseWriter, _ *http.Request, try int) { give(w, narOf(try)[1:], len(narOf(try))-1) }, 2},
+		"a bomb":        {func(w http.ResponseWriter, _ *http.Request, _ int) { give(w, make([]byte, 1<<20), 1<<20) }, 2},
+		"no length":     {func(w http.ResponseWriter, _ *http.Request, try int) { w.(http.Flusher).Flush(); w.Write(narOf(try)) }, 2},
+		"nobody has it": {func(w http.ResponseWriter, r *http.Request, _ int) { http.NotFound(w, r) }, 2},
+		"all failed": {func(w http.ResponseWriter, _ *http.Request, _ int) {
+			http.Error(w, "\x1b[31mfailed", http.StatusBadGateway)
+		}, 2},
 		"stalls at once": {func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, 1},
 		"stalls later": {func(w http.ResponseWriter, r *http.Request, try int) {
 			w.Header().Set("Content-Length", strconv.Itoa(len(narOf(try))))

@@ -69,7 +69,9 @@ func New(o Options) *http.Client {
 	proxy, dial := http.ProxyFromEnvironment, dialer.DialContext
 	if o.Socket != "" {
 		proxy = nil
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", o.Socket) }
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", o.Socket)
+		}
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
