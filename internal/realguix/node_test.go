@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"ersatz/narinfo"
 )
 
 const nodeSocket = "/run/ersatz/node.sock"
@@ -107,4 +109,30 @@ func TestNodeForErsatz(t *testing.T) {
 			w.wantInstalled(i.many, owner)
 		})
 	}
+}
+
+// TestNodeOldNarinfo: a narinfo of old has its URLs above the signature, which
+// covers them, so they stay. The node does not have them, and the stock client
+// goes on to the node's own.
+func TestNodeOldNarinfo(t *testing.T) {
+	w, i := withErsatz(t), makeItems(t)
+	w.daemon(DaemonOptions{})
+	w.check(w.Import(w.ctx, w.key, i.all()...))
+	upstream := w.addr()
+	w.serve(upstream, "ersatz", "--cache=/var/cache/ersatz", "--compression=gzip:1", "--compression=zstd:3")
+	w.baked(upstream, i.big)
+	p := newProxy(t, "http://"+upstream, editNarinfo(func(text string) string {
+		body, rest, _ := strings.Cut(text, "Signature: ")
+		_, locations, _ := strings.Cut(rest, "\n")
+		signed, err := narinfo.SignGuix([]byte(body+locations), w.key, "old.example.org")
+		if err != nil {
+			t.Error(err)
+		}
+		return string(signed)
+	}))
+	addr := w.addr()
+	w.node(addr, "--socket=none", "--upstream="+p.URL)
+	w.remove(i.big)
+	w.wantFrom(w.build(i.big, "http://"+addr), "http://"+addr+"/nar/"+i.big.Path.Base())
+	w.wantInstalled(i.big, 0)
 }
