@@ -184,26 +184,38 @@ func (r *round) pick(s *source) (*job, []int) {
 		n := min(int64(n), r.room/int64(j.size))
 		return j.take(max(0, int(n)), from, back, func(i int) bool { return may(j, i) })
 	}
-	switch {
-	case r.m.spread && !s.Near:
-		if j, index := r.scatter(may, func(j *job, from int) []int { return take(j, from, false) }); len(index) > 0 {
+	if s.Has == nil || s.dry != r.m.news || r.now.Sub(s.looked) >= recheck {
+		if j, index := r.choose(fast, s, may, take); len(index) > 0 {
 			return j, index
 		}
-	case !fast:
-		for _, j := range slices.Backward(r.m.jobs) {
-			if index := take(j, 0, true); len(index) > 0 {
-				return j, index
-			}
+		if !lacked && r.room >= int64(eris.Size32KiB) {
+			s.dry, s.looked = r.m.news, r.now
 		}
 	}
 	for _, j := range r.m.jobs {
-		if fast && (s.Near || !r.m.spread) {
+		if index := r.overtake(s, j); len(index) > 0 {
+			return j, index
+		}
+	}
+	return nil, nil
+}
+
+// choose takes what no call asks for.
+func (r *round) choose(fast bool, s *source, may func(j *job, i int) bool, take func(j *job, from int, back bool) []int) (*job, []int) {
+	switch {
+	case r.m.spread && !s.Near:
+		return r.scatter(may, func(j *job, from int) []int { return take(j, from, false) })
+	case fast:
+		for _, j := range r.m.jobs {
 			if index := take(j, 0, false); len(index) > 0 {
 				return j, index
 			}
 		}
-		if index := r.overtake(s, j); len(index) > 0 {
-			return j, index
+	default:
+		for _, j := range slices.Backward(r.m.jobs) {
+			if index := take(j, 0, true); len(index) > 0 {
+				return j, index
+			}
 		}
 	}
 	return nil, nil

@@ -117,6 +117,7 @@ type Mix struct {
 	live    uint64    // bits of those that are not dropped
 	part    uint64    // bits of those that hold a part
 	grown   time.Time // when one of these last did
+	news    int       // counts what may give a source with nothing to do something: more is wanted, or there
 	jobs    []*job    // calls of Fetch that run; the first has precedence
 	place   place     // where a far source takes blocks next, with spread
 	took    eris.Ref  // the last block that came from one
@@ -147,12 +148,13 @@ func New(sources []Source, o Options) *Mix {
 }
 
 // Changed says that a source with Has holds more than before. Without being
-// told, the Mix finds out when it asks for more, or after a second, but takes
-// the source for one that has stopped growing.
+// told, the Mix finds out after a second, and takes the source for one that has
+// stopped growing.
 func (m *Mix) Changed() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.grown = time.Now()
+	m.news++
 	m.move()
 	m.assign(m.grown)
 }
@@ -211,6 +213,7 @@ func (m *Mix) enter(j *job) {
 	} else {
 		m.jobs = append(m.jobs, j)
 	}
+	m.news++
 	if m.live == 0 {
 		j.fail(m.reasons())
 	}

@@ -86,7 +86,11 @@ func (m *Mix) ended(ctx context.Context, c *call, err error) {
 	s.idle = now
 	answered := err == nil && !c.ended.Load()
 	for _, i := range c.index {
-		if c.j.release(c, i) && answered {
+		if !c.j.release(c, i) {
+			continue
+		}
+		m.news++
+		if answered {
 			c.j.wants[i].lacks |= s.bit
 		}
 	}
@@ -125,6 +129,7 @@ func (m *Mix) drop(ctx context.Context, s *source, ref eris.Ref, err error, now 
 			c.j.release(c, i)
 		}
 	}
+	m.news++
 	for _, j := range m.jobs {
 		if m.live == 0 {
 			j.fail(m.reasons())

@@ -37,6 +37,9 @@ type source struct {
 	failed   time.Time     // when the last forgiven failure was
 	earned   int           // blocks since then
 
+	dry    int       // Mix.news when it had nothing that is wanted
+	looked time.Time // when that was found
+
 	size  int           // blocks that its next call may ask for
 	first time.Duration // usual time to a call's first answer, 0 if not measured
 	lag   time.Duration // longest that it gave nothing when it was overtaken, since then

@@ -26,13 +26,33 @@ const (
 type node struct {
 	line *fake // it gives over
 
+	all *tally // of the swarm
+
 	mu    sync.Mutex
 	has   map[eris.Ref]bool
 	known []map[eris.Ref]bool // of the others, as of the last time it looked
-	came  int
 }
 
-// member is a node's part of a swarm: Has and Fetcher of a source of another.
+// tally is what all nodes of a swarm have together.
+type tally struct {
+	mu  sync.Mutex
+	has map[eris.Ref]bool
+}
+
+func newTally() *tally { return &tally{has: map[eris.Ref]bool{}} }
+
+func (l *tally) add(ref eris.Ref) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.has[ref] = true
+}
+
+func (l *tally) whole() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.has) == swarmBlocks
+}
+
 func (n *node) holds(ref eris.Ref) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -93,6 +113,7 @@ func (n *node) fetch(ctx context.Context, m *fetch.Mix) error {
 					n.mu.Lock()
 					defer n.mu.Unlock()
 					n.has[refs[i]] = true
+					n.all.add(refs[i])
 					return nil
 				}))
 			}
@@ -108,10 +129,10 @@ func (n *node) fetch(ctx context.Context, m *fetch.Mix) error {
 
 // swarm runs size nodes that fetch the same from each other and one origin.
 // It returns how many blocks the origin gave and how long it took.
-func swarm(t *testing.T, size int, origin *fake, late time.Duration) (given int, took time.Duration) {
+func swarm(t *testing.T, size int, origin *fake, together *tally, late time.Duration) (given int, took time.Duration) {
 	all := make([]*node, size)
 	for i := range all {
-		n := &node{line: newFake(ms, ms/10), has: map[eris.Ref]bool{}, known: make([]map[eris.Ref]bool, size)}
+		n := &node{line: newFake(ms, ms/10), all: together, has: map[eris.Ref]bool{}, known: make([]map[eris.Ref]bool, size)}
 		n.line.lacks = func(r eris.Ref) bool { return !n.holds(r) }
 		all[i] = n
 	}
@@ -151,7 +172,7 @@ func TestSwarm(t *testing.T) {
 	for _, late := range []time.Duration{0, 100 * ms, 3 * time.Second} {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				given, took := swarm(t, 4, newFake(20*ms, swarmPace), late)
+				given, took := swarm(t, 4, newFake(20*ms, swarmPace), newTally(), late)
 				alone := swarmBlocks * swarmPace
 				t.Logf("the origin gave %.2f copies; %v, alone %v", float64(given)/swarmBlocks, took, alone)
 				if given > swarmBlocks*5/4 || took > alone*5/4+3*late {
@@ -165,21 +186,9 @@ func TestSwarm(t *testing.T) {
 // TestSwarmWithoutOrigin has the origin die when the swarm together has all.
 func TestSwarmWithoutOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		gave := map[int]bool{}
-		origin := newFake(20*ms, swarmPace)
-		origin.lacks = func(r eris.Ref) bool {
-			mu.Lock()
-			defer mu.Unlock()
-			gave[number(r)] = true
-			return false
-		}
-		origin.fault = func(int, int) error {
-			mu.Lock()
-			defer mu.Unlock()
-			return when(len(gave) == swarmBlocks, errBroken)
-		}
-		_, took := swarm(t, 4, origin, 0)
+		origin, together := newFake(20*ms, swarmPace), newTally()
+		origin.fault = func(int, int) error { return when(together.whole(), errBroken) }
+		_, took := swarm(t, 4, origin, together, 0)
 		if alone := swarmBlocks * swarmPace; took > alone*3/2 {
 			t.Errorf("%v, alone %v", took, alone)
 		}
