@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -79,14 +80,18 @@ func TestFaults(t *testing.T) {
 			if testing.Short() {
 				step = 5
 			}
+			first := t.TempDir()
+			if sc.name != "open" {
+				s := open(t, first, Options{})
+				put(t, s, other)
+				sc.before(s)
+				closing(t, s)
+			}
 			for _, after := range []bool{false, true} {
 				for n := 1; ; n += step {
-					dir := t.TempDir()
-					if sc.name != "open" {
-						s := open(t, dir, Options{})
-						put(t, s, other)
-						sc.before(s)
-						closing(t, s)
+					dir := filepath.Join(t.TempDir(), "state")
+					if err := os.CopyFS(dir, os.DirFS(first)); err != nil {
+						t.Fatal(err)
 					}
 					var count atomic.Int64
 					restore := durable.SetFaultForTest(func(op, path string) error {

@@ -1,0 +1,86 @@
+package keep
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"ersatz/internal/folder"
+)
+
+// File is the compressed nar of an item, open for reading. It is not evicted
+// before Close.
+type File struct {
+	*os.File
+	Item Item
+
+	s    *Store
+	e    *entry
+	once sync.Once
+}
+
+// Open opens the compressed nar of the item with a hash part, and notes that it
+// was asked for now. The error matches ErrNone.
+func (s *Store) Open(hash string) (*File, error) {
+	s.mu.Lock()
+	e := s.items[hash]
+	if e != nil {
+		e.readers++
+	}
+	s.mu.Unlock()
+	if e == nil {
+		return nil, ErrNone
+	}
+	i, err := s.item(e)
+	if err == nil {
+		var f *os.File
+		if f, err = os.Open(s.path(e.nar())); err == nil {
+			s.asked(e)
+			return &File{File: f, Item: i, s: s, e: e}, nil
+		}
+		err = fmt.Errorf("keep: %w", err)
+	}
+	s.unread(e)
+	return nil, err
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	err := f.File.Close()
+	f.once.Do(func() { f.s.unread(f.e) })
+	return err
+}
+
+func (s *Store) unread(e *entry) {
+	s.mu.Lock()
+	e.readers--
+	s.retry = time.Time{}
+	s.mu.Unlock()
+	s.trim()
+}
+
+// noteEvery is how old the time of the last request on disk may be.
+const noteEvery = time.Hour
+
+// asked notes that an item was asked for now: on disk it is the access time of
+// the record, 1970 for one that nobody has asked for yet.
+func (s *Store) asked(e *entry) {
+	now := s.now()
+	s.mu.Lock()
+	e.asked = now
+	due := now.Sub(e.noted) >= noteEvery
+	if due {
+		e.noted = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := folder.SetAccessTime(s.record(e.path.Hash), now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("time of a request not noted", slog.String("store_path", e.path.String()), slog.Any("error", err))
+	}
+}
