@@ -44,6 +44,9 @@ With --share, other machines get the items that a key of a --share-list has
 signed, and nothing else. A share list is a Guix ACL, or public keys of Nix, one
 a line.
 
+So far nars are passed on whole from upstreams and are not kept: --policy, --peer
+and --ipfs are checked and have no effect yet (docs/node.md, "Not there yet").
+
 SIZE may have a unit, such as 10G, 10GiB or 10GB; RATE is such a SIZE per second.
 Sockets that systemd passes are used instead of --listen (TCP) and --socket
 (Unix). Run it as a user of its own: it needs no privileges. SIGINT and SIGTERM
