@@ -21,11 +21,15 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	measure := run
-	if len(os.Args) > 1 && os.Args[1] == "net" {
-		measure = runNet
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 0:
+		err = run(ctx, os.Getenv("BENCH"))
+	case len(args) == 1 && args[0] == "net":
+		err = runNet(ctx, os.Getenv("BENCH"))
+	default:
+		err = fmt.Errorf("%q: there is only \"net\"", args)
 	}
-	err := measure(ctx, os.Getenv("BENCH"))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
