@@ -103,7 +103,7 @@ func machine(ctx context.Context, o Options) (string, error) {
 	}
 	row("ersatz", strings.TrimSpace(string(out)))
 	row("beside it", stockVersion(o.Root))
-	row("stores", "in memory (tmpfs) unless a row says otherwise; servers and clients on one machine, over loopback")
+	row("stores", "in memory (tmpfs) unless a row says otherwise; servers and clients on one machine")
 	return b.String(), nil
 }
 
