@@ -18,9 +18,9 @@ import (
 	"ersatz/internal/discover"
 	"ersatz/internal/keep"
 	"ersatz/internal/node"
-	"ersatz/internal/publish"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
+	"ersatz/internal/web"
 )
 
 // textsDir is where a node's state folder has the cache of narinfos.
@@ -135,12 +135,12 @@ func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.Run(ctx) })
-	group.Go(func() error { return publish.Serve(ctx, s.web, n.Web(), log) })
+	group.Go(func() error { return web.Serve(ctx, s.web, n.Web(), log) })
 	var local []net.Listener
 	for _, l := range s.unix {
 		local = append(local, node.Credentials(l))
 	}
-	group.Go(func() error { return publish.Serve(ctx, local, n.Socket(), log) })
+	group.Go(func() error { return web.Serve(ctx, local, n.Socket(), log) })
 	if plan.node.Share != node.ShareNone {
 		for _, l := range s.web {
 			if a, err := netip.ParseAddrPort(l.Addr().String()); err == nil && !a.Addr().IsLoopback() {

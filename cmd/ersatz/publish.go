@@ -20,6 +20,7 @@ import (
 	"ersatz/internal/discover"
 	"ersatz/internal/publish"
 	"ersatz/internal/storedb"
+	"ersatz/internal/web"
 	"ersatz/storepath"
 )
 
@@ -189,7 +190,7 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 			return nil
 		})
 	}
-	group.Go(func() error { return publish.Serve(ctx, listeners, server, log) })
+	group.Go(func() error { return web.Serve(ctx, listeners, server, log) })
 	if plan.advertise != nil {
 		group.Go(func() error { return discover.Announce(ctx, *plan.advertise, discover.Options{Log: log}) })
 	}

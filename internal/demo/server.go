@@ -19,6 +19,7 @@ import (
 	"ersatz/internal/compress"
 	"ersatz/internal/publish"
 	"ersatz/internal/transport/n2r"
+	"ersatz/internal/web"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -62,7 +63,7 @@ func startServer(ctx context.Context, host, dir string, st *store, key *guixsig.
 		var baked error
 		var baking sync.WaitGroup
 		baking.Go(func() { baked = cache.Run(ctx) })
-		served := publish.Serve(ctx, []net.Listener{l}, s.faulty(h), slog.New(slog.DiscardHandler))
+		served := web.Serve(ctx, []net.Listener{l}, s.faulty(h), slog.New(slog.DiscardHandler))
 		cancel()
 		baking.Wait()
 		s.ended = errors.Join(served, baked, h.Close(), cache.Close())

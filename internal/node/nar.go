@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"ersatz/internal/web"
 	"ersatz/storepath"
 )
 
@@ -13,7 +14,7 @@ import (
 func (c call) nar(base string) {
 	p, err := storepath.ParseBase("/", base)
 	if err != nil {
-		notFound(c.w, c.r, 0)
+		web.NotFound(c.w, c.r, 0)
 		return
 	}
 	x, ttl, err := c.find(p.Hash)

@@ -6,17 +6,14 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"ersatz/internal/web"
 )
 
-const (
-	// piece is how much is sent under one deadline, and how much may go out at
-	// once under a limit, in bytes.
-	piece = 64 << 10
-
-	// stall bounds how long a piece may take. It allows 4 kbit/s; whoever reads
-	// more slowly is cut off.
-	stall = 2 * time.Minute
-)
+// piece is how much is sent under one deadline, and how much may go out at
+// once under a limit, in bytes: whoever reads more slowly than 4 kbit/s is cut
+// off.
+const piece = 64 << 10
 
 // newLimiter returns a limit of bytes per second; 0 means none.
 func newLimiter(bytes int64) *rate.Limiter {
@@ -52,7 +49,7 @@ func (o *outlet) Write(b []byte) (n int, err error) {
 			}
 		}
 		// A connection that knows no deadlines is one of a test.
-		o.control.SetWriteDeadline(time.Now().Add(stall))
+		o.control.SetWriteDeadline(time.Now().Add(web.Stall))
 		m, err := o.ResponseWriter.Write(part)
 		n += m
 		b = b[m:]

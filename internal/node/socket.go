@@ -10,6 +10,7 @@ import (
 
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/upstream"
+	"ersatz/internal/web"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -40,29 +41,29 @@ func (n *Node) socketNar(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := storepath.Parse(req.Path)
 	if err != nil {
-		plain(w, r, http.StatusBadRequest, err.Error())
+		web.Plain(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	if !mayFill(r, p.Dir) {
-		plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+		web.Plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
 		return
 	}
 	if len(req.Narinfos) > nodeapi.MaxNarinfos {
-		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxNarinfos))
+		web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxNarinfos))
 		return
 	}
 	x, err := chooseGiven(p, req.Narinfos)
 	if err != nil {
-		plain(w, r, http.StatusBadRequest, err.Error())
+		web.Plain(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	nar, err := n.transfers.Get(r.Context(), x.want(kindOf(p.Dir)))
 	switch {
 	case errors.Is(err, ErrNone):
-		plain(w, r, http.StatusNotFound, err.Error())
+		web.Plain(w, r, http.StatusNotFound, err.Error())
 		return
 	case err != nil:
-		plain(w, r, http.StatusBadGateway, err.Error())
+		web.Plain(w, r, http.StatusBadGateway, err.Error())
 		return
 	}
 	defer nar.Close()
@@ -78,7 +79,7 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(req.Narinfos) > nodeapi.MaxAhead {
-		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxAhead))
+		web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxAhead))
 		return
 	}
 	given := map[storepath.Path][]nodeapi.Narinfo{}
@@ -86,19 +87,19 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 	for _, g := range req.Narinfos {
 		parsed, err := narinfo.Parse([]byte(g.Text))
 		if err != nil {
-			plain(w, r, http.StatusBadRequest, err.Error())
+			web.Plain(w, r, http.StatusBadRequest, err.Error())
 			return
 		}
 		p, err := storepath.Parse(parsed.StorePath)
 		if err != nil || !mayFill(r, p.Dir) {
-			plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+			web.Plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
 			return
 		}
 		if len(given[p]) == 0 {
 			order = append(order, p)
 		}
 		if given[p] = append(given[p], g); len(given[p]) > nodeapi.MaxNarinfos {
-			plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos of an item", nodeapi.MaxNarinfos))
+			web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos of an item", nodeapi.MaxNarinfos))
 			return
 		}
 	}
@@ -106,7 +107,7 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 	for _, p := range order {
 		x, err := chooseGiven(p, given[p])
 		if err != nil {
-			plain(w, r, http.StatusBadRequest, err.Error())
+			web.Plain(w, r, http.StatusBadRequest, err.Error())
 			return
 		}
 		wants = append(wants, x.want(kindOf(p.Dir)))
@@ -147,9 +148,9 @@ func (n *Node) readJSON(w http.ResponseWriter, r *http.Request, most int64, to a
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d bytes", most))
+		web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d bytes", most))
 	case err != nil:
-		plain(w, r, http.StatusBadRequest, "JSON: "+err.Error())
+		web.Plain(w, r, http.StatusBadRequest, "JSON: "+err.Error())
 	}
 	return err == nil
 }
@@ -161,5 +162,5 @@ func headerText(s string) string {
 			return '?'
 		}
 		return r
-	}, clip(s))
+	}, web.Clip(s))
 }

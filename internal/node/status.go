@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"ersatz/internal/nodeapi"
+	"ersatz/internal/web"
 )
 
 func (n *Node) socketStatus(w http.ResponseWriter, r *http.Request) {
@@ -26,8 +27,8 @@ func (n *Node) socketPeers(w http.ResponseWriter, r *http.Request) {
 func sendJSON(w http.ResponseWriter, r *http.Request, v any) {
 	text, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
-		plain(w, r, http.StatusInternalServerError, err.Error())
+		web.Plain(w, r, http.StatusInternalServerError, err.Error())
 		return
 	}
-	send(w, r, http.StatusOK, "application/json", append(text, '\n'))
+	web.Send(w, r, http.StatusOK, "application/json", append(text, '\n'))
 }

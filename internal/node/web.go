@@ -6,13 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
+	"ersatz/internal/web"
 	"ersatz/storepath"
 )
 
@@ -20,7 +20,6 @@ const (
 	narinfoType = "application/x-nix-narinfo;charset=utf-8"
 	narType     = "application/x-nix-archive"
 
-	maxPath  = 4096             // bytes of a request's path
 	bodyTime = 30 * time.Second // for a request's body
 
 	// nixPath is where Nix upstreams answer.
@@ -39,7 +38,7 @@ func (n *Node) web(w http.ResponseWriter, r *http.Request) {
 	addr, local := client(r)
 	n.logRequest(r)
 	if !local && !n.o.Share.serves(addr) {
-		plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
+		web.Plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
 		return
 	}
 	timeBody(w, r)
@@ -58,12 +57,12 @@ func (n *Node) web(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+clip(r.Method))
+		web.Plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+web.Clip(r.Method))
 		return
 	}
-	parts, status := split(r.URL)
+	parts, status := web.Split(r.URL)
 	if status != http.StatusOK {
-		plain(w, r, status, http.StatusText(status))
+		web.Plain(w, r, status, http.StatusText(status))
 		return
 	}
 	n.route(w, r, parts, local)
@@ -95,14 +94,14 @@ func (b timedBody) Read(p []byte) (int, error) {
 }
 
 func (n *Node) logRequest(r *http.Request) {
-	n.log.DebugContext(r.Context(), "request", slog.String("method", clip(r.Method)),
-		slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+	n.log.DebugContext(r.Context(), "request", slog.String("method", web.Clip(r.Method)),
+		slog.String("path", web.Clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
 }
 
 // route answers GET and HEAD of a path.
 func (n *Node) route(w http.ResponseWriter, r *http.Request, parts []string, local bool) {
 	if len(parts) == 1 && parts[0] == "healthz" && local {
-		plain(w, r, http.StatusOK, "ok\n")
+		web.Plain(w, r, http.StatusOK, "ok\n")
 		return
 	}
 	kind := Guix
@@ -125,7 +124,7 @@ func (n *Node) route(w http.ResponseWriter, r *http.Request, parts []string, loc
 	case len(parts) == 2 && parts[0]+"/" == narPath:
 		c.nar(parts[1])
 	default:
-		notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 	}
 }
 
@@ -141,13 +140,13 @@ type call struct {
 // info answers nix-cache-info.
 func (c call) info() {
 	text := fmt.Sprintf("StoreDir: %s\nWantMassQuery: 1\nPriority: %d\n", c.face.storeDir, cachePriority)
-	send(c.w, c.r, http.StatusOK, "text/plain;charset=utf-8", []byte(text))
+	web.Send(c.w, c.r, http.StatusOK, "text/plain;charset=utf-8", []byte(text))
 }
 
 // narinfo answers HASH.narinfo.
 func (c call) narinfo(hash string) {
 	if !storepath.ValidHash(hash) {
-		notFound(c.w, c.r, 0)
+		web.NotFound(c.w, c.r, 0)
 		return
 	}
 	x, ttl, err := c.find(hash)
@@ -155,8 +154,8 @@ func (c call) narinfo(hash string) {
 		c.refuse(hash, ttl, err)
 		return
 	}
-	maxAge(c.w, ttl)
-	send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
+	web.MaxAge(c.w, ttl)
+	web.Send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
 	if c.local && !x.whole {
 		c.sets.add(x.want(c.face.kind))
 	}
@@ -184,71 +183,14 @@ func (c call) refuse(hash string, ttl time.Duration, err error) {
 		return // nobody is there any more
 	}
 	if errors.Is(err, errAbsent) || !c.local {
-		notFound(c.w, c.r, ttl)
+		web.NotFound(c.w, c.r, ttl)
 		return
 	}
 	c.log.InfoContext(ctx, "item cannot be had", slog.String("hash", hash), slog.Any("error", err))
 	if errors.Is(err, errWithheld) || c.face.kind == Guix {
-		notFound(c.w, c.r, soon)
+		web.NotFound(c.w, c.r, soon)
 		return
 	}
 	c.w.Header().Set("Retry-After", strconv.Itoa(int(soon/time.Second)))
-	plain(c.w, c.r, http.StatusServiceUnavailable, "No upstream gives it at the moment")
-}
-
-// split returns the decoded components of a path; empty ones do not count. The
-// status is not 200 for a path that names nothing anywhere.
-func split(u *url.URL) (parts []string, status int) {
-	path := u.EscapedPath()
-	if len(path) > maxPath {
-		return nil, http.StatusRequestURITooLong
-	}
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "" {
-			continue
-		}
-		part, err := url.PathUnescape(part)
-		if err != nil || part == "." || part == ".." || strings.ContainsAny(part, "/\x00") {
-			return nil, http.StatusBadRequest
-		}
-		parts = append(parts, part)
-	}
-	return parts, http.StatusOK
-}
-
-// notFound says that there is nothing, and for how long that may be believed.
-func notFound(w http.ResponseWriter, r *http.Request, ttl time.Duration) {
-	maxAge(w, ttl)
-	plain(w, r, http.StatusNotFound, "Resource not found: "+r.URL.EscapedPath())
-}
-
-// maxAge says for how long the answer may be kept; 0 says nothing.
-func maxAge(w http.ResponseWriter, d time.Duration) {
-	if d > 0 {
-		w.Header().Set("Cache-Control", "max-age="+strconv.FormatInt(int64(d/time.Second), 10))
-	}
-}
-
-// plain answers with a text.
-func plain(w http.ResponseWriter, r *http.Request, status int, text string) {
-	send(w, r, status, "text/plain;charset=utf-8", []byte(text))
-}
-
-// send answers with a body that is at hand.
-func send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		w.Write(body) // an error is the client's going away
-	}
-}
-
-// clip bounds what a log line or an answer repeats of a request.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
+	web.Plain(c.w, c.r, http.StatusServiceUnavailable, "No upstream gives it at the moment")
 }

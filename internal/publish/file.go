@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"ersatz/internal/storedb"
+	"ersatz/internal/web"
 	"ersatz/nixbase32"
 	"ersatz/storepath"
 )
@@ -25,16 +26,16 @@ const binary = "application/octet-stream;charset=ISO-8859-1"
 func (s *Server) file(w http.ResponseWriter, r *http.Request, name, text string) {
 	hash, err := nixbase32.Decode(text)
 	if err != nil || len(hash) != 32 || !storepath.ValidName(name) {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
 	p, err := storepath.FixedOutput(s.store.StoreDir(), name, false, "sha256", hash)
 	if err != nil {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
 	if _, err := s.store.Info(r.Context(), p); errors.Is(err, storedb.ErrNotFound) {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	} else if err != nil {
 		s.unavailable(w, r, "asking the store database for a file", err)
@@ -43,7 +44,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, name, text string)
 	f, _, err := openRegular(p.String())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 	case err != nil:
 		s.unavailable(w, r, "opening a file", err)
 	default:
@@ -59,7 +60,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, name, text string)
 func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 	p, err := storepath.ParseBase(s.store.StoreDir(), name)
 	if err != nil {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
 	if !strings.HasSuffix(name, ".drv") {
@@ -69,7 +70,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 			return
 		}
 		if p, err = storepath.ParseBase(p.Dir, path.Base(info.Deriver)); err != nil {
-			s.notFound(w, r, 0)
+			web.NotFound(w, r, 0)
 			return
 		}
 	}
@@ -102,7 +103,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request, name string) {
 		serveContent(w, r, io.NewSectionReader(f, 0, fi.Size()))
 		return
 	}
-	s.notFound(w, r, 0)
+	web.NotFound(w, r, 0)
 }
 
 // logForm is a way in which a log can lie there and be sent.

@@ -14,6 +14,7 @@ import (
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
+	"ersatz/internal/web"
 	"ersatz/nar"
 	"ersatz/storepath"
 )
@@ -22,7 +23,7 @@ import (
 func (s *Server) nar(w http.ResponseWriter, r *http.Request, method, base string) {
 	p, err := storepath.ParseBase(s.store.StoreDir(), base)
 	if err != nil {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
 	m := s.method(method)
@@ -38,7 +39,7 @@ func (s *Server) nar(w http.ResponseWriter, r *http.Request, method, base string
 	info, err := s.store.Info(r.Context(), p)
 	switch {
 	case errors.Is(err, storedb.ErrNotFound), err == nil && s.root != nil && !s.bypass(info):
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 	case err != nil:
 		s.unavailable(w, r, "asking the store database for an item", err)
 	default:
@@ -80,7 +81,7 @@ func (s *Server) bakedNar(w http.ResponseWriter, r *http.Request, p storepath.Pa
 	s.opt.Cache.Baker.Touch(p.Hash)
 	w.Header().Set("Content-Type", binary)
 	w.Header().Set("ETag", etag(fi))
-	maxAge(w, s.opt.TTL)
+	web.MaxAge(w, s.opt.TTL)
 	serveContent(w, r, f)
 	return true, nil
 }
@@ -94,7 +95,7 @@ func (s *Server) liveNar(w http.ResponseWriter, r *http.Request, info storedb.In
 			defer func() { <-s.live }()
 		default:
 			w.Header().Set("Retry-After", "10")
-			plain(w, r, http.StatusServiceUnavailable, "Too many nars are being made")
+			web.Plain(w, r, http.StatusServiceUnavailable, "Too many nars are being made")
 			return
 		}
 	}
@@ -118,7 +119,7 @@ func (s *Server) liveNar(w http.ResponseWriter, r *http.Request, info storedb.In
 		panic(http.ErrAbortHandler) // cut it: it must not look complete
 	}
 	clear(h)
-	s.notFound(w, r, 0)
+	web.NotFound(w, r, 0)
 }
 
 // dump writes the compressed nar of an item. The last byte comes only if hash

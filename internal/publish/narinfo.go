@@ -17,6 +17,7 @@ import (
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
+	"ersatz/internal/web"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -40,7 +41,7 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 			h := w.Header()
 			h.Set("Content-Type", narinfoType)
 			h.Set("ETag", strconv.Quote(hex.EncodeToString(sum[:16])))
-			maxAge(w, s.opt.TTL)
+			web.MaxAge(w, s.opt.TTL)
 			serveContent(w, r, bytes.NewReader(text))
 			return
 		}
@@ -58,13 +59,13 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 				return
 			}
 		}
-		s.notFound(w, r, s.opt.NegativeTTL)
+		web.NotFound(w, r, s.opt.NegativeTTL)
 	case err != nil:
 		s.unavailable(w, r, "asking the store database for an item", err)
 	case s.root == nil:
 		s.liveNarinfo(w, r, info, s.opt.TTL)
 	case !s.bake(r.Context(), info.Path):
-		s.notFound(w, r, s.opt.NegativeTTL)
+		web.NotFound(w, r, s.opt.NegativeTTL)
 	case s.bypass(info):
 		s.liveNarinfo(w, r, info, soon)
 	default:
@@ -118,9 +119,9 @@ func (s *Server) bake(ctx context.Context, p storepath.Path) bool {
 
 // baking says that the item is there and its narinfo will be.
 func (s *Server) baking(w http.ResponseWriter, r *http.Request) {
-	maxAge(w, soon)
+	web.MaxAge(w, soon)
 	w.Header().Set("X-Baking", "1")
-	plain(w, r, http.StatusNotFound, "We're baking it: "+r.URL.EscapedPath())
+	web.Plain(w, r, http.StatusNotFound, "We're baking it: "+r.URL.EscapedPath())
 }
 
 // liveNarinfo answers with a narinfo signed now, without the sizes of files
@@ -140,8 +141,8 @@ func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info stored
 		s.unavailable(w, r, "signing a narinfo", err)
 		return
 	}
-	maxAge(w, ttl)
-	send(w, r, http.StatusOK, narinfoType, text)
+	web.MaxAge(w, ttl)
+	web.Send(w, r, http.StatusOK, narinfoType, text)
 }
 
 // serveContent sends content with Range, If-Range and If-None-Match; the

@@ -4,16 +4,13 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"ersatz/internal/web"
 )
 
-const (
-	// piece is how much is sent under one deadline, in bytes.
-	piece = 256 << 10
-
-	// stall bounds how long a piece may take. It allows 17 kbit/s; whoever
-	// reads more slowly is cut off.
-	stall = 2 * time.Minute
-)
+// piece is how much is sent under one deadline, in bytes: whoever reads
+// more slowly than 17 kbit/s is cut off.
+const piece = 256 << 10
 
 // paced is a ResponseWriter that moves the connection's write deadline on as
 // the client reads.
@@ -31,7 +28,7 @@ func (p *paced) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func (p *paced) extend() {
 	// A connection that knows no deadlines is one of a test.
-	p.control.SetWriteDeadline(time.Now().Add(stall))
+	p.control.SetWriteDeadline(time.Now().Add(web.Stall))
 }
 
 func (p *paced) Write(b []byte) (n int, err error) {

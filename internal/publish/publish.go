@@ -17,7 +17,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -171,11 +170,4 @@ func (s *Server) Close() error {
 		return nil
 	}
 	return s.root.Close()
-}
-
-// maxAge says for how long the answer may be kept; 0 says nothing.
-func maxAge(w http.ResponseWriter, d time.Duration) {
-	if d > 0 {
-		w.Header().Set("Cache-Control", "max-age="+strconv.FormatInt(int64(d/time.Second), 10))
-	}
 }

@@ -5,32 +5,25 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/bake"
 	"ersatz/internal/transport/n2r"
+	"ersatz/internal/web"
 	"ersatz/storepath"
 )
 
-const (
-	// maxPath bounds the path of a request in bytes: more than any URL that a
-	// narinfo of ours has.
-	maxPath = 4096
-
-	// bodyTime bounds how long a client may take to send a request's body.
-	bodyTime = 30 * time.Second
-)
+// bodyTime bounds how long a client may take to send a request's body.
+const bodyTime = 30 * time.Second
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if ctx := r.Context(); s.opt.Log.Enabled(ctx, slog.LevelDebug) {
-		s.opt.Log.DebugContext(ctx, "request", slog.String("method", clip(r.Method)),
-			slog.String("path", clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
+		s.opt.Log.DebugContext(ctx, "request", slog.String("method", web.Clip(r.Method)),
+			slog.String("path", web.Clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
 	}
 	w = newPaced(w)
 	if r.ContentLength != 0 {
@@ -47,12 +40,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+clip(r.Method))
+		web.Plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+web.Clip(r.Method))
 		return
 	}
-	parts, status := split(r.URL)
+	parts, status := web.Split(r.URL)
 	if status != http.StatusOK {
-		plain(w, r, status, http.StatusText(status))
+		web.Plain(w, r, status, http.StatusText(status))
 		return
 	}
 	s.route(w, r, parts)
@@ -106,7 +99,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 			}
 		}
 	}
-	s.notFound(w, r, 0)
+	web.NotFound(w, r, 0)
 }
 
 // readBody reads the body of a batch before its answer begins, so that the
@@ -130,39 +123,11 @@ type broken struct{ err error }
 
 func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
-// split returns the decoded components of a path. As in Guile's
-// split-and-decode-uri-path, empty ones do not count. The status is not 200
-// for a path that names nothing anywhere: with encoded slashes or NULs, "." or
-// "..", or more than maxPath bytes.
-func split(u *url.URL) (parts []string, status int) {
-	path := u.EscapedPath()
-	if len(path) > maxPath {
-		return nil, http.StatusRequestURITooLong
-	}
-	for part := range strings.SplitSeq(path, "/") {
-		if part == "" {
-			continue
-		}
-		part, err := url.PathUnescape(part)
-		if err != nil || part == "." || part == ".." || strings.ContainsAny(part, "/\x00") {
-			return nil, http.StatusBadRequest
-		}
-		parts = append(parts, part)
-	}
-	return parts, http.StatusOK
-}
-
 func cutPrefix(parts, prefix []string) (rest []string, ok bool) {
 	if len(parts) < len(prefix) || !slices.Equal(parts[:len(prefix)], prefix) {
 		return nil, false
 	}
 	return parts[len(prefix):], true
-}
-
-// notFound says that there is nothing, and for how long that may be believed.
-func (s *Server) notFound(w http.ResponseWriter, r *http.Request, ttl time.Duration) {
-	maxAge(w, ttl)
-	plain(w, r, http.StatusNotFound, "Resource not found: "+r.URL.EscapedPath())
 }
 
 // unavailable says that the fault is on this side; the client may ask again.
@@ -171,29 +136,5 @@ func (s *Server) unavailable(w http.ResponseWriter, r *http.Request, doing strin
 		s.opt.Log.ErrorContext(r.Context(), doing, slog.Any("error", err))
 	}
 	w.Header().Set("Retry-After", "30")
-	plain(w, r, http.StatusServiceUnavailable, "Try again later")
-}
-
-// plain answers with a line of text, without a newline, as Guix does.
-func plain(w http.ResponseWriter, r *http.Request, status int, text string) {
-	send(w, r, status, "text/plain;charset=utf-8", []byte(text))
-}
-
-// send answers with a body that is at hand.
-func send(w http.ResponseWriter, r *http.Request, status int, contentType string, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		w.Write(body) // an error is the client's going away
-	}
-}
-
-// clip bounds what a log line or an answer repeats of a request.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
+	web.Plain(w, r, http.StatusServiceUnavailable, "Try again later")
 }

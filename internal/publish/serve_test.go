@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ersatz/internal/publish"
+	"ersatz/internal/web"
 )
 
 // pipes is a listener of connections in memory, on which time can be fake.
@@ -62,7 +63,7 @@ func inBubble(t *testing.T, h http.Handler, f func(t *testing.T, p *pipes, stop 
 		p := newPipes()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- publish.Serve(ctx, []net.Listener{p}, h, discard()) }()
+		go func() { done <- web.Serve(ctx, []net.Listener{p}, h, discard()) }()
 		stopped := false
 		stop := func() {
 			if stopped {
@@ -219,7 +220,7 @@ func (s slowly) Read(p []byte) (int, error) {
 // TestListenerFails wants Serve to say so and to end.
 func TestListenerFails(t *testing.T) {
 	good := newPipes()
-	err := publish.Serve(t.Context(), []net.Listener{good, failing{good}}, http.NotFoundHandler(), discard())
+	err := web.Serve(t.Context(), []net.Listener{good, failing{good}}, http.NotFoundHandler(), discard())
 	if !errors.Is(err, errBroken) {
 		t.Errorf("%v", err)
 	}

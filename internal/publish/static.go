@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"ersatz/internal/bake"
+	"ersatz/internal/web"
 )
 
 // The home page is what Guix shows, with this program's name, and the keys
@@ -28,25 +29,25 @@ func (s *Server) home(w http.ResponseWriter, r *http.Request) {
 		keys += homeNixKey
 	}
 	page := strings.NewReplacer("TITLE", title, "KEYS", keys).Replace(homePage)
-	send(w, r, http.StatusOK, "text/html;charset=UTF-8", []byte(page))
+	web.Send(w, r, http.StatusOK, "text/html;charset=UTF-8", []byte(page))
 }
 
 func (s *Server) cacheInfo(w http.ResponseWriter, r *http.Request) {
-	send(w, r, http.StatusOK, "text/plain;charset=utf-8", s.signer.CacheInfo(s.store.StoreDir()))
+	web.Send(w, r, http.StatusOK, "text/plain;charset=utf-8", s.signer.CacheInfo(s.store.StoreDir()))
 }
 
 func (s *Server) signingKey(w http.ResponseWriter, r *http.Request) {
 	if s.signer.Guix == nil {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
-	send(w, r, http.StatusOK, "text/plain;charset=UTF-8", s.signer.Guix.Public().Text())
+	web.Send(w, r, http.StatusOK, "text/plain;charset=UTF-8", s.signer.Guix.Public().Text())
 }
 
 func (s *Server) nixKey(w http.ResponseWriter, r *http.Request) {
 	if s.signer.Nix == nil {
-		s.notFound(w, r, 0)
+		web.NotFound(w, r, 0)
 		return
 	}
-	send(w, r, http.StatusOK, "text/plain;charset=UTF-8", []byte(s.signer.Nix.Public().String()+"\n"))
+	web.Send(w, r, http.StatusOK, "text/plain;charset=UTF-8", []byte(s.signer.Nix.Public().String()+"\n"))
 }

@@ -1,4 +1,6 @@
-package publish
+// Package web is what the HTTP servers of ersatz, publish and node, have in
+// common: the listening, with its limits, and the small answers.
+package web
 
 import (
 	"context"
@@ -20,6 +22,10 @@ const (
 	graceTime  = 5 * time.Second  // for what is being answered when the server ends
 )
 
+// Stall bounds how long a client may take to read a piece of an answer: a
+// handler that sends much moves the connection's write deadline on by it.
+const Stall = 2 * time.Minute
+
 // Serve answers on the listeners until ctx ends, then stops accepting, lets
 // short answers finish for 5 seconds and cuts the others. It closes the
 // listeners and returns when nothing is being answered any more: nil, or what
@@ -29,7 +35,7 @@ func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTime,
-		WriteTimeout:      stall, // moved on as the client reads
+		WriteTimeout:      Stall, // moved on as the client reads
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
