@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -49,7 +48,7 @@ func Fsck(ctx context.Context, dir string, keys Keys, o FsckOptions, report func
 	if err := l.validate(); err != nil {
 		return fmt.Errorf("fsck: %w", err)
 	}
-	c := &checker{Layout: l, dir: dir, keys: keys, o: o, report: report}
+	c := &checker{Layout: l, Check: folder.Check{Dir: dir, Repair: o.Repair, Report: report}, keys: keys, o: o}
 	if err := c.run(ctx); err != nil {
 		return fmt.Errorf("fsck %s: %w", dir, err)
 	}
@@ -58,48 +57,30 @@ func Fsck(ctx context.Context, dir string, keys Keys, o FsckOptions, report func
 
 type checker struct {
 	Layout
-	dir    string
-	keys   Keys
-	o      FsckOptions
-	report func(Fault)
-	index  *narindex.Index // nil if there is none
-	before time.Time       // files that changed later are in the making
-}
-
-func (c *checker) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
-
-// fault reports a fault, after repair if that is wanted and not nil.
-func (c *checker) fault(file, text string, repair func() error) error {
-	f := Fault{File: file, Text: text}
-	if c.o.Repair && repair != nil {
-		if err := repair(); err != nil {
-			c.report(f)
-			return fmt.Errorf("repairing %s: %w", file, err)
-		}
-		f.Repaired = true
-	}
-	c.report(f)
-	return nil
+	folder.Check
+	keys  Keys
+	o     FsckOptions
+	index *narindex.Index // nil if there is none
 }
 
 func (c *checker) run(ctx context.Context) (err error) {
 	total := 0
-	if _, err := os.Stat(c.dir); err != nil {
+	if _, err := os.Stat(c.Dir); err != nil {
 		return err
 	}
-	if err := narinfos(c.dir, func(string) error { total++; return nil }); err != nil {
+	if err := narinfos(c.Dir, func(string) error { total++; return nil }); err != nil {
 		return err
 	}
 	// Else each entry would seem broken, and be removed.
-	if total > 0 && !folder.Exists(c.path(c.narPath())) {
+	if total > 0 && !folder.Exists(c.Path(c.narPath())) {
 		return fmt.Errorf("there are narinfos and no folder %s: are nars at another path?", c.narPath())
 	}
-	if c.before, err = folder.Settled(c.path(lockFile), c.o.Now()); err != nil {
+	if c.Before, err = folder.Settled(c.Path(lockFile), c.o.Now()); err != nil {
 		return err
 	}
-	if folder.Exists(c.path(narindex.File)) || c.o.Repair {
-		made := !folder.Exists(c.path(narindex.File))
-		if c.index, err = narindex.Open(c.dir); err != nil {
+	if folder.Exists(c.Path(narindex.File)) || c.Repair {
+		made := !folder.Exists(c.Path(narindex.File))
+		if c.index, err = narindex.Open(c.Dir); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.index.Close()) }()
@@ -109,12 +90,12 @@ func (c *checker) run(ctx context.Context) (err error) {
 			}
 		}
 	} else if total > 0 {
-		if err := c.fault(narindex.File, "there is no index of blocks", nil); err != nil {
+		if err := c.Fault(narindex.File, "there is no index of blocks", nil); err != nil {
 			return err
 		}
 	}
 	done := 0
-	err = narinfos(c.dir, func(hash string) error {
+	err = narinfos(c.Dir, func(hash string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -127,18 +108,18 @@ func (c *checker) run(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.Join(err, c.leftItems(ctx), c.extraRows(ctx), c.strayFiles(ctx))
+	return errors.Join(err, c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.reindexHash), c.strayFiles(ctx))
 }
 
 // giveIndex gives an index that was made just now to the owner of the folder,
 // which is whom publish runs as; fsck may be run by root.
 func (c *checker) giveIndex() error {
 	var st unix.Stat_t
-	if err := unix.Stat(c.dir, &st); err != nil || os.Geteuid() != 0 {
+	if err := unix.Stat(c.Dir, &st); err != nil || os.Geteuid() != 0 {
 		return err
 	}
 	for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.File, narindex.File + "-wal", narindex.File + "-shm"} {
-		if err := os.Lchown(c.path(name), int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Lchown(c.Path(name), int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -158,44 +139,12 @@ func (c *checker) leftItems(ctx context.Context) error {
 		}
 		after = i.Hash
 		tree := path.Join(narindex.TreeDir, i.Base)
-		if c.young(tree) || folder.Exists(c.path(c.Narinfo(i.Hash))) || i.Manifest != "" {
+		if c.Young(tree) || folder.Exists(c.Path(c.Narinfo(i.Hash))) || i.Manifest != "" {
 			continue
 		}
-		err = c.fault(narindex.File, i.Base+" is indexed and has no narinfo", func() error {
+		err = c.Fault(narindex.File, i.Base+" is indexed and has no narinfo", func() error {
 			return c.index.Remove(ctx, i.Hash)
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// young reports whether a file may be in the making.
-func (c *checker) young(name string) bool {
-	last, regular := folder.Changed(c.path(name))
-	return regular && !last.Before(c.before)
-}
-
-func (c *checker) extraRows(ctx context.Context) error {
-	if c.index == nil {
-		return nil
-	}
-	extra := map[string]int64{}
-	err := c.index.ExtraRows(ctx, func(hash string, rows int64) error {
-		extra[hash] = rows
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for hash, n := range extra {
-		switch {
-		case hash == "":
-			err = c.fault(narindex.File, fmt.Sprintf("%d rows belong to no item", n), func() error { return c.index.DropOrphans(ctx) })
-		case n > 0:
-			err = c.fault(narindex.File, fmt.Sprintf("item %s has %d rows too many", hash, n), func() error { return c.reindexHash(ctx, hash) })
-		}
 		if err != nil {
 			return err
 		}
@@ -206,31 +155,31 @@ func (c *checker) extraRows(ctx context.Context) error {
 // strayFiles looks for files that belong to nothing.
 func (c *checker) strayFiles(ctx context.Context) error {
 	remove := func(name string) func() error {
-		return func() error { return durable.Remove(c.path(name)) }
+		return func() error { return durable.Remove(c.Path(name)) }
 	}
-	errs := []error{strays(c.dir, c.Layout, c.before, func(name, _ string) error {
-		return c.fault(name, "nar without a narinfo", remove(name))
+	errs := []error{strays(c.Dir, c.Layout, c.Before, func(name, _ string) error {
+		return c.Fault(name, "nar without a narinfo", remove(name))
 	})}
 	for _, dir := range c.dirs() {
-		errs = append(errs, folder.List(c.path(dir), func(base string) error {
+		errs = append(errs, folder.List(c.Path(dir), func(base string) error {
 			name := path.Join(dir, base)
-			if !strings.HasPrefix(base, durable.TempPrefix) || c.young(name) {
+			if !strings.HasPrefix(base, durable.TempPrefix) || c.Young(name) {
 				return nil
 			}
-			return c.fault(name, "temporary file of a process that has ended", remove(name))
+			return c.Fault(name, "temporary file of a process that has ended", remove(name))
 		}))
 	}
-	errs = append(errs, folder.List(c.path(narindex.TreeDir), func(base string) error {
+	errs = append(errs, folder.List(c.Path(narindex.TreeDir), func(base string) error {
 		name := path.Join(narindex.TreeDir, base)
 		p, err := storepath.ParseBase("/", base)
-		if err != nil || c.index == nil || c.young(name) {
+		if err != nil || c.index == nil || c.Young(name) {
 			return nil
 		}
 		_, err = c.index.Item(ctx, p.Hash)
 		if !errors.Is(err, narindex.ErrNoItem) {
 			return err
 		}
-		return c.fault(name, "tree file of an item that is not indexed", remove(name))
+		return c.Fault(name, "tree file of an item that is not indexed", remove(name))
 	}))
 	return errors.Join(errs...)
 }

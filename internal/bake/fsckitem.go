@@ -53,7 +53,7 @@ func (c *checker) item(ctx context.Context, hash string) error {
 		if f.index {
 			repair = func() error { return c.reindex(ctx, e) }
 		}
-		if err := c.fault(f.file, f.err.Error(), repair); err != nil {
+		if err := c.Fault(f.file, f.err.Error(), repair); err != nil {
 			return err
 		}
 	}
@@ -64,7 +64,7 @@ func (c *checker) item(ctx context.Context, hash string) error {
 // error means that ctx has ended or that the index cannot be read.
 func (c *checker) check(ctx context.Context, hash string) (e entry, err error) {
 	name := c.Narinfo(hash)
-	if e.text, err = folder.Read(c.path(name), narinfo.MaxSize); errors.Is(err, fs.ErrNotExist) {
+	if e.text, err = folder.Read(c.Path(name), narinfo.MaxSize); errors.Is(err, fs.ErrNotExist) {
 		return e, nil
 	}
 	var nars []narinfo.Nar
@@ -129,7 +129,7 @@ func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
 
 // checkFile checks a nar as it is stored.
 func (c *checker) checkFile(ctx context.Context, name string, n narinfo.Nar, signed narinfo.Signed) error {
-	got, size, err := folder.HashNar(ctx, c.path(name), n.Compression, signed.NarSize)
+	got, size, err := folder.HashNar(ctx, c.Path(name), n.Compression, signed.NarSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("the nar is missing")
@@ -157,7 +157,7 @@ func (c *checker) checkBlocks(ctx context.Context, e *entry) error {
 		}
 	}
 	// Either the tree file and the index are wrong or the URN is.
-	rc, err := encodeFile(ctx, c.path(e.named), nil)
+	rc, err := encodeFile(ctx, c.Path(e.named), nil)
 	if err != nil {
 		return err
 	}
@@ -192,11 +192,11 @@ func (c *checker) reindex(ctx context.Context, e entry) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Abort()) }()
-	rc, err := encodeFile(ctx, c.path(e.named), w)
+	rc, err := encodeFile(ctx, c.Path(e.named), w)
 	if err != nil {
 		return err
 	}
-	fi, err := os.Stat(c.path(e.named))
+	fi, err := os.Stat(c.Path(e.named))
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (c *checker) drop(ctx context.Context, hash string) error {
 	names := []string{c.Narinfo(hash)}
 	for _, method := range methodNames() {
 		dir := c.narDir(method)
-		err := folder.List(c.path(dir), func(base string) error {
+		err := folder.List(c.Path(dir), func(base string) error {
 			if p, err := storepath.ParseBase("/", base); err == nil && p.Hash == hash {
 				names = append(names, dir+"/"+base)
 			}
@@ -238,10 +238,10 @@ func (c *checker) drop(ctx context.Context, hash string) error {
 		}
 	}
 	for _, name := range names {
-		if !folder.Exists(c.path(name)) {
+		if !folder.Exists(c.Path(name)) {
 			continue
 		}
-		if err := durable.Remove(c.path(name)); err != nil {
+		if err := durable.Remove(c.Path(name)); err != nil {
 			return err
 		}
 	}

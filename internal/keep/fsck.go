@@ -64,7 +64,7 @@ func check(ctx context.Context, dir string, o CheckOptions, report func(folder.F
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &checker{dir: dir, o: o, report: report, before: o.Now()}
+	c := &checker{Check: folder.Check{Dir: dir, Repair: o.Repair, Report: report, Alone: o.Repair, Before: o.Now()}, o: o}
 	if err := c.run(ctx); err != nil {
 		return fmt.Errorf("fsck %s: %w", dir, err)
 	}
@@ -72,50 +72,32 @@ func check(ctx context.Context, dir string, o CheckOptions, report func(folder.F
 }
 
 type checker struct {
-	dir    string
-	o      CheckOptions
-	report func(folder.Fault)
-	index  *narindex.Index // nil if there is none
-	before time.Time       // files that changed later are in the making
-}
-
-func (c *checker) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
-
-// fault reports a fault, after repair if that is wanted.
-func (c *checker) fault(file, text string, repair func() error) error {
-	f := folder.Fault{File: file, Text: text}
-	if c.o.Repair {
-		if err := repair(); err != nil {
-			c.report(f)
-			return fmt.Errorf("repairing %s: %w", file, err)
-		}
-		f.Repaired = true
-	}
-	c.report(f)
-	return nil
+	folder.Check
+	o     CheckOptions
+	index *narindex.Index // nil if there is none
 }
 
 func (c *checker) run(ctx context.Context) (err error) {
 	total := 0
-	if _, err := os.Stat(c.dir); err != nil {
+	if _, err := os.Stat(c.Dir); err != nil {
 		return err
 	}
-	if err := folder.List(c.path(infoDir), func(string) error { total++; return nil }); err != nil {
+	if err := folder.List(c.Path(infoDir), func(string) error { total++; return nil }); err != nil {
 		return err
 	}
-	if !c.o.Repair {
-		if c.before, err = folder.Settled(c.path(lockFile), c.o.Now()); err != nil {
+	if !c.Repair {
+		if c.Before, err = folder.Settled(c.Path(lockFile), c.o.Now()); err != nil {
 			return err
 		}
 	}
-	if folder.Exists(c.path(narindex.File)) || c.o.Repair {
-		if c.index, err = narindex.Open(c.dir); err != nil {
+	if folder.Exists(c.Path(narindex.File)) || c.Repair {
+		if c.index, err = narindex.Open(c.Dir); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.index.Close()) }()
 	}
 	done := 0
-	err = folder.List(c.path(infoDir), func(name string) error {
+	err = folder.List(c.Path(infoDir), func(name string) error {
 		if err := ctx.Err(); err != nil || strings.HasPrefix(name, durable.TempPrefix) {
 			return err
 		}
@@ -128,7 +110,7 @@ func (c *checker) run(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.Join(err, c.leftItems(ctx), c.extraRows(ctx), c.strays(ctx), c.parts())
+	return errors.Join(err, c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.drop), c.strays(ctx), c.parts())
 }
 
 // flaw is what is wrong with an item.
@@ -151,10 +133,10 @@ func (c *checker) item(ctx context.Context, hash string) error {
 	if err != nil || f == nil {
 		return err
 	}
-	if again, err := folder.Read(c.path(infoDir+"/"+hash), maxRecord); err == nil && !bytes.Equal(again, text) {
+	if again, err := folder.Read(c.Path(infoDir+"/"+hash), maxRecord); err == nil && !bytes.Equal(again, text) {
 		return nil // replaced
 	}
-	return c.fault(f.file, f.err.Error(), func() error {
+	return c.Fault(f.file, f.err.Error(), func() error {
 		if f.index && c.reindex(ctx, i) == nil {
 			return nil
 		}
@@ -165,7 +147,7 @@ func (c *checker) item(ctx context.Context, hash string) error {
 // check returns what is wrong with an item, if anything, and its record.
 func (c *checker) check(ctx context.Context, hash string) (i Item, f *flaw, text []byte, err error) {
 	name := infoDir + "/" + hash
-	text, err = folder.Read(c.path(name), maxRecord)
+	text, err = folder.Read(c.Path(name), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil, nil, nil
 	}
@@ -185,7 +167,7 @@ func (c *checker) check(ctx context.Context, hash string) (i Item, f *flaw, text
 		return i, &flaw{name, err, false}, text, nil
 	}
 	nar := narName(i.Method, i.Path.Base())
-	if err := checkNar(ctx, c.path(nar), i); err != nil || ctx.Err() != nil {
+	if err := checkNar(ctx, c.Path(nar), i); err != nil || ctx.Err() != nil {
 		return i, &flaw{nar, err, false}, text, ctx.Err()
 	}
 	found := error(narindex.ErrNoItem)
@@ -239,7 +221,7 @@ func (c *checker) reindex(ctx context.Context, i Item) (err error) {
 	defer func() { err = errors.Join(err, w.Abort()) }()
 	name := narName(i.Method, i.Path.Base())
 	enc := eris.NewEncoder(i.ReadCap.Size, eris.Secret{}, w.Add)
-	if err := folder.Copy(ctx, enc, c.path(name)); err != nil {
+	if err := folder.Copy(ctx, enc, c.Path(name)); err != nil {
 		return err
 	}
 	rc, err := enc.Finish()
@@ -256,7 +238,7 @@ func (c *checker) reindex(ctx context.Context, i Item) (err error) {
 func (c *checker) drop(ctx context.Context, hash string) error {
 	var nars []string
 	for _, m := range methods() {
-		err := folder.List(c.path(path.Join(narDir, m)), func(base string) error {
+		err := folder.List(c.Path(path.Join(narDir, m)), func(base string) error {
 			if p, err := storepath.ParseBase("/", base); err == nil && p.Hash == hash {
 				nars = append(nars, narName(m, base))
 			}
@@ -266,5 +248,5 @@ func (c *checker) drop(ctx context.Context, hash string) error {
 			return err
 		}
 	}
-	return removeItem(ctx, c.dir, c.index, hash, nars...)
+	return removeItem(ctx, c.Dir, c.index, hash, nars...)
 }
