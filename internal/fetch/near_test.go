@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,8 +129,8 @@ func TestNearLacks(t *testing.T) {
 func TestNearFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		liar, resets, good, far := newFake(ms, ms), newFake(ms, ms), newFake(ms, ms), newFake(20*ms, ms)
-		given := 0
-		liar.lies = func(int, int) bool { given++; return given%10 == 0 }
+		var given atomic.Int64
+		liar.lies = func(int, int) bool { return given.Add(1)%10 == 0 }
 		resets.fault = func(call, block int) error { return when(call > 2 && block > 3, errBroken) }
 		m := nearAndFar(fetch.Options{}, far, liar, resets, good)
 		read(t, m, 4000)
