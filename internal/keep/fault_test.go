@@ -263,6 +263,7 @@ func TestKilled(t *testing.T) {
 		dir := t.TempDir()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilledChild$")
 		cmd.Env = append(os.Environ(), killed+"="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when this test runs out of time
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
