@@ -1,0 +1,126 @@
+package metrics
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Face is the side of a server that answers a request.
+type Face string
+
+// The faces.
+const (
+	Web    Face = "web"    // publish, for everyone
+	Local  Face = "local"  // a node, for this machine
+	Shared Face = "shared" // a node, for other machines
+	Socket Face = "socket" // a node's Unix socket
+)
+
+// Kind is what a request asks for.
+type Kind string
+
+// The kinds of requests.
+const (
+	Narinfo Kind = "narinfo"
+	NarFile Kind = "nar"
+	Block   Kind = "block" // one
+	Batch   Kind = "batch" // of blocks
+	Have    Kind = "have"  // which items are held
+	Ahead   Kind = "ahead" // what may be asked for soon
+	Other   Kind = "other"
+)
+
+// cut is the code of an answer that was broken off after it had begun.
+const cut = "cut"
+
+// Requests counts what HTTP servers answer. It is safe for concurrent use.
+type Requests struct {
+	total, bytes *prometheus.CounterVec
+	running      *prometheus.GaugeVec
+}
+
+// NewRequests registers the counters of requests to the faces.
+func NewRequests(r prometheus.Registerer, faces ...Face) *Requests {
+	q := &Requests{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "http_requests_total",
+			Help: "Requests answered, by face, kind and status; cut: broken off in the middle.",
+		}, []string{"face", "kind", "code"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "http_sent_bytes_total", Help: "Bytes of bodies sent, by face and kind.",
+		}, []string{"face", "kind"}),
+		running: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "http_requests_running", Help: "Requests that are being answered, by face.",
+		}, []string{"face"}),
+	}
+	for _, f := range faces {
+		q.running.WithLabelValues(string(f))
+		for _, k := range []Kind{Narinfo, NarFile, Block, Batch} {
+			q.bytes.WithLabelValues(string(f), string(k))
+		}
+	}
+	r.MustRegister(q.total, q.bytes, q.running)
+	return q
+}
+
+// Serve has h answer a request, and counts it. What h panics with goes on.
+func (q *Requests) Serve(w http.ResponseWriter, r *http.Request, f Face, k Kind, h http.HandlerFunc) {
+	if q == nil {
+		h(w, r)
+		return
+	}
+	q.running.WithLabelValues(string(f)).Inc()
+	m := &meter{ResponseWriter: w, sent: q.bytes.WithLabelValues(string(f), string(k))}
+	whole := false
+	defer func() {
+		q.running.WithLabelValues(string(f)).Dec()
+		q.total.WithLabelValues(string(f), string(k), m.code(whole)).Inc()
+	}()
+	h(m, r)
+	whole = true
+}
+
+// meter is a ResponseWriter that notes what is answered. As the server's own,
+// it sends a file without copying it.
+type meter struct {
+	http.ResponseWriter
+	status int // 0: not said yet
+	sent   prometheus.Counter
+}
+
+// Unwrap is for http.ResponseController.
+func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+func (m *meter) WriteHeader(status int) {
+	if m.status == 0 && status >= 200 { // others come before the answer
+		m.status = status
+	}
+	m.ResponseWriter.WriteHeader(status)
+}
+
+func (m *meter) Write(b []byte) (int, error) {
+	n, err := m.ResponseWriter.Write(b)
+	m.sent.Add(float64(n))
+	return n, err
+}
+
+// ReadFrom lets the server use sendfile.
+func (m *meter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(m.ResponseWriter, r)
+	m.sent.Add(float64(n))
+	return n, err
+}
+
+// code returns the label for the status; whole says that the handler returned.
+func (m *meter) code(whole bool) string {
+	switch {
+	case !whole:
+		return cut
+	case m.status == 0:
+		return strconv.Itoa(http.StatusOK) // as net/http takes it
+	}
+	return strconv.Itoa(m.status)
+}
