@@ -85,11 +85,6 @@ type Options struct {
 	// late. Default 64 MiB.
 	InFlight int64
 
-	// Spread has far sources give blocks from places of chance instead of the
-	// first ones, so that machines that fetch the same content at the same time
-	// each get what the others lack.
-	Spread bool
-
 	// Log is told, at warn, of each source that is dropped, and at debug of
 	// failures that are forgiven. Default: nobody.
 	Log *slog.Logger
@@ -127,7 +122,7 @@ var _ eris.Fetcher = (*Mix)(nil)
 
 // New returns a Mix of sources. Where two are equal, the earlier is preferred.
 func New(sources []Source, o Options) *Mix {
-	m := &Mix{stall: o.Stall, inFlight: o.InFlight, spread: o.Spread, log: o.Log}
+	m := &Mix{stall: o.Stall, inFlight: o.InFlight, log: o.Log}
 	if m.stall <= 0 {
 		m.stall = defaultStall
 	}
@@ -157,6 +152,15 @@ func (m *Mix) Changed() {
 	m.news++
 	m.move()
 	m.assign(m.grown)
+}
+
+// Spread says whether far sources are to give blocks from places of chance
+// instead of the first ones, so that machines that fetch the same content at the
+// same time each get what the others lack.
+func (m *Mix) Spread(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spread = on
 }
 
 // Stats returns what the sources have done so far, in the order of New.

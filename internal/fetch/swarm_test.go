@@ -150,7 +150,8 @@ func swarm(t *testing.T, size int, origin *fake, together *tally, late time.Dura
 				}
 			}
 			sources = append(sources, fetch.Source{Name: "origin", Fetcher: origin})
-			m := fetch.New(sources, fetch.Options{Spread: true})
+			m := fetch.New(sources, fetch.Options{})
+			m.Spread(true)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			work.Go(func() { n.look(ctx, all, m) })

@@ -179,10 +179,15 @@ func (s *Store) loadParts(ctx context.Context) error {
 		if err := durable.SweepTemp(dir, s.now().AddDate(100, 0, 0)); err != nil {
 			return err
 		}
-		if !folder.Exists(filepath.Join(dir, aboutFile)) {
+		a, err := readRecord(filepath.Join(dir, aboutFile))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errRecord) {
 			return removePart(dir) // it was being made or removed
 		}
+		if err != nil {
+			return err
+		}
 		l := leftIn(dir)
+		l.narHash = a.Item.NarHash
 		s.idle[id] = l
 		s.partBytes += l.size
 		return nil

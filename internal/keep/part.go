@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -145,6 +147,35 @@ func (s *Store) Part(id PartID, about About) (*Part, error) {
 	return p, nil
 }
 
+// Left returns what the parts of whole nars are of that nobody has and that
+// hold something of a nar, the longest first.
+func (s *Store) Left(narHash [32]byte) ([]About, error) {
+	type part struct {
+		id   PartID
+		size int64
+	}
+	var parts []part
+	s.mu.Lock()
+	for id, l := range s.idle {
+		if l.narHash == narHash && strings.HasPrefix(string(id), narPrefix) {
+			parts = append(parts, part{id, l.size})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.id, b.id)) })
+	var all []About
+	for _, p := range parts {
+		a, err := readRecord(filepath.Join(s.path(path.Join(partsDir, string(p.id))), aboutFile))
+		switch {
+		case err == nil:
+			all = append(all, a)
+		case !errors.Is(err, fs.ErrNotExist): // it may just have gone
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // open opens the files, and finds out what is there.
 func (p *Part) open(record []byte) (err error) {
 	if err := durable.MkdirAll(p.dir, 0o755); err != nil {
@@ -226,7 +257,7 @@ func (p *Part) Close() error {
 	p.count(-p.bytes)
 	delete(s.parts, p.id)
 	if !gone && !drop && !l.used.IsZero() {
-		l.used = s.now()
+		l.used, l.narHash = s.now(), p.about.Item.NarHash
 		s.idle[p.id] = l
 		s.partBytes += l.size
 	}

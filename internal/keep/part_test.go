@@ -228,9 +228,16 @@ func TestNarGoesOn(t *testing.T) {
 	a.Item.ReadCap, a.Item.Signed = eris.ReadCap{}, false
 	for from := 0; from < len(x.file); {
 		s := open(t, dir, Options{})
+		left, err := s.Left(x.NarHash)
+		if err != nil || (from > 0) != (len(left) == 1 && NarID(left[0]) == NarID(a)) {
+			t.Errorf("%d bytes have come: %+v is left, %v", from, left, err)
+		}
 		p, err := s.Part(NarID(a), a)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if left, err := s.Left(x.NarHash); err != nil || len(left) != 0 {
+			t.Errorf("in use: %+v is left, %v", left, err)
 		}
 		if p.Size() != int64(from) || p.Front() != int64(from) {
 			t.Fatalf("goes on at %d, not %d", p.Size(), from)

@@ -99,8 +99,9 @@ func (e *entry) nar() string { return narName(e.method, e.path.Base()) }
 
 // left is a part that nobody has.
 type left struct {
-	size int64
-	used time.Time
+	size    int64
+	used    time.Time
+	narHash [32]byte
 }
 
 // Open opens the state folder dir, which it makes if there is none, and removes
@@ -187,18 +188,24 @@ func (s *Store) item(e *entry) (Item, error) {
 	return i, nil
 }
 
-// readItem reads a record.
+// readItem reads the record of an item. The error matches errRecord if it is
+// none.
 func readItem(name string) (Item, error) {
+	a, err := readRecord(name)
+	a.Item.Size = a.FileSize
+	return a.Item, err
+}
+
+func readRecord(name string) (About, error) {
 	text, err := folder.Read(name, maxRecord)
 	if err != nil {
-		return Item{}, fmt.Errorf("keep: %w", err)
+		return About{}, fmt.Errorf("keep: %w", err)
 	}
 	a, err := parseRecord(text)
 	if err != nil {
-		return Item{}, fmt.Errorf("keep: %s: %w", name, err)
+		return About{}, fmt.Errorf("keep: %s: %w", name, err)
 	}
-	a.Item.Size = a.FileSize
-	return a.Item, nil
+	return a, nil
 }
 
 // used returns when an item was last asked for, or else when it came.
