@@ -38,7 +38,8 @@ Nix upstreams at /nix; upstreams of one kind only, at / too.
 
 Without --acl or --nix-trusted-key, narinfos are passed on whoever has signed
 them, since the client judges; with them, only those that one of the keys has
-signed. Those files are read anew for each request.
+signed. With --votes, several keys have to agree (docs/votes.md). Those files are
+read anew for each request.
 
 With --share, other machines get the items that a key of a --share-list has
 signed, and nothing else. A share list is a Guix ACL, or public keys of Nix, one
@@ -69,6 +70,7 @@ end it; parts that have arrived stay.`,
 	flags.StringArrayVar(&f.upstreams, "upstream", nil, "`URL` of a substitute server of Guix or Nix (repeatable, best first)")
 	flags.StringVar(&f.acl, "acl", "", "pass on only what a key in the ACL `FILE` has signed")
 	flags.StringArrayVar(&f.nixKeys, "nix-trusted-key", nil, "pass on only what this `KEY`, NAME:BASE64 or a file, has signed for Nix (repeatable)")
+	flags.StringVar(&f.votes, "votes", "", "pass on only what as many keys have signed as the policy `FILE` requires")
 	flags.StringVar(&f.policy, "policy", policyMixed, "`POLICY` of where bytes come from: mixed, p2p-only or http-only")
 	flags.StringVar(&f.share, "share", node.ShareNone.String(), "`WHO` else is served: none, lan or all")
 	flags.StringArrayVar(&f.shareLists, "share-list", nil, "share what a key in `FILE` has signed (repeatable)")
@@ -78,6 +80,7 @@ end it; parts that have arrived stay.`,
 	flags.StringVar(&f.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001")
 	markDirname(cmd, "state")
 	markFilename(cmd, "acl")
+	markFilename(cmd, "votes")
 	markFilename(cmd, "share-list")
 	complete(cmd, "policy", policyMixed, policyP2P, policyHTTP)
 	complete(cmd, "share", node.ShareNone.String(), node.ShareLAN.String(), node.ShareAll.String())

@@ -20,6 +20,7 @@ import (
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/peer"
 	"ersatz/internal/upstream"
+	"ersatz/internal/votes"
 	"ersatz/nixsig"
 )
 
@@ -37,7 +38,7 @@ const noSocket = "none"
 type nodeFlags struct {
 	listen, upstreams, nixKeys, shareLists, peers []string
 	socket, state, acl, policy, share             string
-	quota, uploadLimit, ipfs                      string
+	quota, uploadLimit, ipfs, votes               string
 }
 
 // nodePlan is what the flags mean.
@@ -99,6 +100,11 @@ func (f nodeFlags) plan() (nodePlan, error) {
 		_, err = f.keys()
 		errs = append(errs, err)
 		p.node.Keys = f.keys
+	}
+	if f.votes != "" {
+		p.node.Votes = func() (votes.Policy, error) { return votes.Load(f.votes) }
+		_, err = p.node.Votes()
+		note("votes", err)
 	}
 	for _, name := range f.shareLists {
 		k, err := readKeys(name)

@@ -1,4 +1,4 @@
-// Package config reads the settings of `ersatz substitute` and `ersatz doctor`
+// Package config reads the settings of ersatz-substitute and `ersatz doctor`
 // from the environment and a file, as docs/substitute.md ("Settings") has it:
 // guix-daemon passes no flags.
 package config
@@ -36,6 +36,8 @@ var ErrInvalid = errors.New("invalid configuration")
 type Config struct {
 	// ACL is the file of the keys that are accepted.
 	ACL string
+	// Votes is the file of a policy of votes, "" if one key is enough.
+	Votes string
 	// States are the folders that can hold the state: the first that can be
 	// written is used, and none has to be.
 	States []string
@@ -110,6 +112,7 @@ func resolve(s Settings, getenv func(string) string) (Config, error) {
 	if c.ACL = get("acl", absolute); c.ACL == "" {
 		c.ACL = DefaultACL
 	}
+	c.Votes = get("votes", absolute)
 	if state := get("state", absolute); state != "" {
 		c.States = []string{state}
 	} else {

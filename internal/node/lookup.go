@@ -74,7 +74,7 @@ func choose(p storepath.Path, answers []upstream.Answer, judge upstream.Judge) (
 // face's upstreams say. The error matches errAbsent, errNoAnswer or
 // errWithheld. The duration says for how long the answer holds.
 func (n *Node) lookup(ctx context.Context, f *face, hash string) (found, time.Duration, error) {
-	judge, err := n.judge()
+	judge, answers, err := n.judge(ctx, f, hash)
 	if err != nil {
 		return found{}, 0, err
 	}
@@ -85,19 +85,40 @@ func (n *Node) lookup(ctx context.Context, f *face, hash string) (found, time.Du
 	if !errors.Is(err, keep.ErrNone) && !errors.Is(err, errWithheld) {
 		return found{}, 0, err
 	}
-	return n.ask(ctx, f, hash, judge)
+	if answers == nil {
+		answers = n.client.AskHash(ctx, f.servers, hash)
+	}
+	return n.weigh(f, hash, answers, judge)
 }
 
-// judge returns who says which narinfos count: the keys of now.
-func (n *Node) judge() (upstream.Judge, error) {
-	if n.o.Keys == nil {
-		return anything, nil
+// judge returns who says which narinfos of an item count: the keys of now and,
+// if they have to agree, what the face's upstreams answered, which is nil if
+// they were not asked.
+func (n *Node) judge(ctx context.Context, f *face, hash string) (upstream.Judge, []upstream.Answer, error) {
+	if n.o.Keys == nil && n.o.Votes == nil {
+		return anything, nil, nil
 	}
-	keys, err := n.o.Keys()
+	var keys Keys
+	var err error
+	if n.o.Keys != nil {
+		keys, err = n.o.Keys()
+	}
+	if err != nil || n.o.Votes == nil {
+		return keys.Verify, nil, err
+	}
+	policy, err := n.o.Votes()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return keys.Verify, nil
+	if n.o.Keys == nil {
+		keys.Guix, keys.Nix = policy.Keys()
+	}
+	answers := n.client.AskHash(ctx, f.servers, hash)
+	all := answers
+	if item, err := n.store.Get(hash); err == nil { // what is kept is a vote as well
+		all = append(slices.Clip(answers), upstream.Answer{Text: item.Narinfo})
+	}
+	return policy.Count(all, keys.Guix, keys.Nix).Judge(keys.Verify), answers, nil
 }
 
 // kept finds an item of a store, "" for any, that is kept. The error matches keep.ErrNone or
@@ -123,9 +144,8 @@ func (n *Node) kept(storeDir, hash string, judge upstream.Judge) (found, error) 
 	return x, nil
 }
 
-// ask asks the upstreams of a face.
-func (n *Node) ask(ctx context.Context, f *face, hash string, judge upstream.Judge) (found, time.Duration, error) {
-	answers := n.client.AskHash(ctx, f.servers, hash)
+// weigh takes what counts of the answers of a face's upstreams.
+func (n *Node) weigh(f *face, hash string, answers []upstream.Answer, judge upstream.Judge) (found, time.Duration, error) {
 	var errs []error
 	var texts []upstream.Answer
 	absent, ttl := 0, negativeMost

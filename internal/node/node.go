@@ -22,6 +22,7 @@ import (
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
 	"ersatz/internal/upstream"
+	"ersatz/internal/votes"
 )
 
 // How long clients may keep what they are told.
@@ -68,6 +69,11 @@ type Options struct {
 	// server. It is asked anew each time. Default: all narinfos count, signed
 	// or not, since the client judges.
 	Keys func() (Keys, error)
+
+	// Votes returns the policy of how many keys have to agree before a narinfo
+	// counts for them; without Keys, the policy's own keys count. It is asked
+	// anew each time. Default: one key is enough.
+	Votes func() (votes.Policy, error)
 
 	// Share says who else is served, and ShareKeys what: items that one of
 	// these keys has signed. Default: nobody, nothing.

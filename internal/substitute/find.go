@@ -2,12 +2,14 @@ package substitute
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"golang.org/x/sync/errgroup"
 
 	"ersatz/guixsig"
 	"ersatz/internal/upstream"
+	"ersatz/internal/votes"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -17,10 +19,10 @@ const verifiers = 8
 
 // find returns, for each path in order, what can be had of it.
 func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstream.Choice {
-	acl, aclErr := s.acl()
-	if aclErr != nil && aclErr.Error() != s.told {
-		s.told = aclErr.Error()
-		s.log.Error("nothing can be accepted", slog.Any("error", aclErr))
+	r, err := s.rules()
+	if err != nil && err.Error() != s.told {
+		s.told = err.Error()
+		s.log.Error("nothing can be accepted", slog.Any("error", err))
 	}
 	answers := s.upstream.Ask(ctx, s.servers, paths)
 	choices := make([]upstream.Choice, len(paths))
@@ -28,15 +30,73 @@ func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstre
 	group.SetLimit(verifiers)
 	for i, p := range paths {
 		group.Go(func() error {
-			choices[i] = upstream.Choose(p, answers[i], accepted(acl))
-			if aclErr != nil {
-				choices[i].Refused = append(choices[i].Refused, aclErr)
+			choices[i] = r.choose(p, answers[i])
+			if err != nil {
+				choices[i].Refused = append(choices[i].Refused, err)
 			}
 			return nil
 		})
 	}
 	group.Wait()
 	return choices
+}
+
+// rules say which narinfos count. The zero rules have none count.
+type rules struct {
+	acl   guixsig.ACL
+	votes *votes.Policy // nil: a key of the ACL is enough
+}
+
+// rules reads the files of now. If one cannot be read, nothing counts.
+func (s *Substituter) rules() (rules, error) {
+	acl, err := s.acl()
+	if err != nil || s.o.Votes == "" {
+		return rules{acl: acl}, err
+	}
+	policy, err := votes.Load(s.o.Votes)
+	if err != nil {
+		return rules{}, err
+	}
+	return rules{acl, &policy}, nil
+}
+
+func (r rules) choose(p storepath.Path, answers []upstream.Answer) upstream.Choice {
+	judge := accepted(r.acl)
+	if r.votes == nil {
+		return upstream.Choose(p, answers, judge)
+	}
+	count := r.votes.Count(answers, r.acl, nil)
+	c := upstream.Choose(p, answers, count.Judge(judge))
+	if tooFew(c) {
+		c.Refused = append(c.Refused, count.Missing())
+	}
+	return c
+}
+
+// tooFew reports whether an item could be had if more keys agreed.
+func tooFew(c upstream.Choice) bool {
+	return len(c.Builds) == 0 && errors.Is(errors.Join(c.Refused...), votes.ErrTooFew)
+}
+
+// maxTold bounds how many items of one query people are told of.
+const maxTold = 5
+
+// tellTooFew tells people, once per item, what lacks votes: the daemon does not
+// ask for the substitution of what it is not told of.
+func (s *Substituter) tellTooFew(choices []upstream.Choice) {
+	more := 0
+	for _, c := range choices {
+		if !tooFew(c) || s.lacking[c.Path] {
+			continue
+		}
+		s.lacking[c.Path] = true
+		if more++; more <= maxTold {
+			s.tell("%s\n", describe(c.Path, errors.Join(c.Refused...)))
+		}
+	}
+	if more > maxTold {
+		s.tell("and for %d more: too few votes\n", more-maxTold)
+	}
 }
 
 // accepted has those narinfos count that a key in the ACL has signed.

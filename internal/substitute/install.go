@@ -76,7 +76,7 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 	c := s.find(ctx, []storepath.Path{p})[0]
 	errs := c.Refused
 	if len(c.Builds) == 0 {
-		errs = append(errs, errors.New("no server has an authorized narinfo"))
+		errs = append(errs, errors.New("no server has a narinfo that counts"))
 	}
 	in := &installation{
 		Substituter: s, path: p, root: root, name: name, temp: p.Base() + tempSuffix,

@@ -105,14 +105,15 @@ func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
 // ctx's. Nothing that a server does is an error.
 func (s *Substituter) Query(ctx context.Context, requests io.Reader, replies io.Writer) error {
 	return serve(ctx, requests, replies, func(ctx context.Context, r request) (string, func(), error) {
-		switch r.verb {
-		case "substitute":
+		if r.verb == "substitute" {
 			return "", nil, fmt.Errorf("%w: substitute among queries", ErrProtocol)
-		case "info":
-			choices := s.find(ctx, s.parsePaths(r.paths))
+		}
+		choices := s.find(ctx, s.parsePaths(r.paths))
+		s.tellTooFew(choices)
+		if r.verb == "info" {
 			return describeAll(choices, true), func() { s.tellAhead(choices) }, nil
 		}
-		return describeAll(s.find(ctx, s.parsePaths(r.paths)), false), nil, nil
+		return describeAll(choices, false), nil, nil
 	})
 }
 

@@ -24,6 +24,7 @@ import (
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/upstream"
 	"ersatz/nar"
+	"ersatz/storepath"
 )
 
 // maxACL bounds the ACL, in bytes.
@@ -35,6 +36,9 @@ type Options struct {
 	// ACL is the file of the keys that are accepted, read anew for each
 	// request. Default /etc/guix/acl.
 	ACL string
+	// Votes is the file of a policy of votes, read anew for each request.
+	// Default: none, and one key of the ACL is enough.
+	Votes string
 	// States are folders for the cache of narinfos; the first that can be
 	// written is used. Default: none, and nothing is cached.
 	States []string
@@ -67,9 +71,10 @@ type Substituter struct {
 	upstream *upstream.Client
 	servers  []*upstream.Server
 	ipfs     *ipfs.Client
-	dedup    map[string]*nar.Dedup // by store folder
-	liars    map[string]bool       // sources that gave bytes that were not the block
-	told     string                // what was last said of the ACL
+	dedup    map[string]*nar.Dedup   // by store folder
+	liars    map[string]bool         // sources that gave bytes that were not the block
+	told     string                  // what was last said of the files of keys
+	lacking  map[storepath.Path]bool // what people were told of that it lacks votes
 
 	node    *nodeapi.Client // nil if none is there
 	telling chan struct{}   // a slot for who tells the node what may be asked for
@@ -100,7 +105,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	}
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
-		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{},
+		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, lacking: map[storepath.Path]bool{},
 		node: openNode(o), telling: make(chan struct{}, 1),
 	}
 	if o.IPFS != "" {
