@@ -17,6 +17,7 @@ import (
 	"ersatz/internal/config"
 	"ersatz/internal/discover"
 	"ersatz/internal/keep"
+	"ersatz/internal/metrics"
 	"ersatz/internal/node"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
@@ -126,7 +127,11 @@ func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets)
 	defer func() { err = errors.Join(err, store.Close()) }()
 	hc := httpclient.New(httpclient.Options{UserAgent: "ersatz/" + version()})
 	defer hc.CloseIdleConnections()
-	client := upstream.New(hc, []string{filepath.Join(f.state, textsDir)}, upstream.Options{Log: log})
+	up := upstream.Options{Log: log}
+	counted := metrics.New(version())
+	countNode(counted, &plan.node, &up)
+	metrics.RegisterKept(counted, store.Usage)
+	client := upstream.New(hc, []string{filepath.Join(f.state, textsDir)}, up)
 	defer func() { err = errors.Join(err, client.Close()) }()
 	n, err := node.New(ctx, f.state, node.Keep(store), node.Relay{Client: client}, client, plan.servers, plan.node)
 	if errors.Is(err, node.ErrConflict) {

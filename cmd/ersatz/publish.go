@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ import (
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
 	"ersatz/internal/discover"
+	"ersatz/internal/metrics"
 	"ersatz/internal/publish"
 	"ersatz/internal/storedb"
 	"ersatz/internal/web"
@@ -60,6 +62,7 @@ seconds.`,
 	f.BoolVarP(&p.advertise, "advertise", "a", false, "advertise on the local network, as \"guix publish\" does")
 	f.StringVar(&p.listen, "listen", "", "name or address of the `HOST` interface to listen on (default all)")
 	f.IntVarP(&p.port, "port", "p", 8080, "`PORT` to listen on")
+	f.StringVar(&p.metricsListen, "metrics-listen", "", "`HOST:PORT` to answer with metrics for Prometheus on, and with nothing else")
 	f.StringVarP(&p.user, "user", "u", "", "go on as `USER` as soon as possible")
 	f.StringArrayVarP(&p.compression, "compression", "C", nil, "compress by `METHOD[:LEVEL]`: zstd, gzip, lzip or none (repeatable; default zstd:19)")
 	f.StringVarP(&p.cache, "cache", "c", "", "keep what was baked in `DIR`")
@@ -122,16 +125,17 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 	if err != nil {
 		return err
 	}
-	if p.advertise {
+	measure, err := listenMetrics(p.metricsListen)
+	if err == nil && p.advertise {
 		var service discover.Service
 		if service, err = p.advertised(listeners); err == nil {
 			plan.advertise = &service
 		}
 	}
 	if err == nil {
-		err = a.publishOn(ctx, listeners, p, plan, who, signer)
+		err = a.publishOn(ctx, listeners, measure, p, plan, who, signer)
 	}
-	for _, l := range listeners {
+	for _, l := range slices.Concat(listeners, measure) {
 		l.Close() // closed already unless it was never served
 	}
 	return err
@@ -139,7 +143,7 @@ func (a *app) publish(ctx context.Context, p publishFlags) error {
 
 // publishOn gives up privileges, opens the store and the cache, and serves
 // until ctx ends.
-func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publishFlags, plan publishPlan, who account, signer bake.Signer) (err error) {
+func (a *app) publishOn(ctx context.Context, listeners, measure []net.Listener, p publishFlags, plan publishPlan, who account, signer bake.Signer) (err error) {
 	log := plan.publish.Log
 	if p.cache != "" {
 		if err := who.own(p.cache); err != nil {
@@ -173,6 +177,11 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 		defer func() { err = errors.Join(err, cache.Close()) }()
 		plan.publish.Cache = &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks()}
 	}
+	counted := metrics.New(version())
+	plan.publish.Requests = metrics.NewRequests(counted, metrics.Web)
+	if cache != nil {
+		metrics.RegisterBakes(counted, cache.Status)
+	}
 	server, err := publish.New(db, signer, plan.publish)
 	if err != nil {
 		return usageError(err)
@@ -191,6 +200,7 @@ func (a *app) publishOn(ctx context.Context, listeners []net.Listener, p publish
 		})
 	}
 	group.Go(func() error { return web.Serve(ctx, listeners, server, log) })
+	group.Go(func() error { return web.Serve(ctx, measure, metricsHandler(counted), log) })
 	if plan.advertise != nil {
 		group.Go(func() error { return discover.Announce(ctx, *plan.advertise, discover.Options{Log: log}) })
 	}

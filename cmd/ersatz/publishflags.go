@@ -26,7 +26,7 @@ import (
 type publishFlags struct {
 	listen, user, cache, bypass, ttl, negativeTTL string
 	narPath, publicKey, privateKey, nixKey, ipfs  string
-	store, state                                  string
+	store, state, metricsListen                   string
 	guixKey                                       bool // publicKey or privateKey was given
 	advertise                                     bool
 	port, workers                                 int

@@ -113,6 +113,8 @@ type Status struct {
 	Failed  int // attempts
 	Put     int // items put into IPFS
 	Expired int // entries removed
+
+	Took time.Duration // by the items that were baked, together
 }
 
 // Open opens the cache folder dir, which it makes if there is none, for items

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -470,6 +471,27 @@ func TestTouch(t *testing.T) {
 		c.Touch(strings.Repeat("0", 32))
 		if log := s.log.String(); strings.Contains(log, "WARN") {
 			t.Error(log)
+		}
+	})
+}
+
+// TestTook has each look at the clock find a second gone.
+func TestTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		paths := []storepath.Path{s.add("one", nil, random(1, 100)).Path, s.add("two", nil, random(2, 100)).Path}
+		var seconds atomic.Int64
+		c := s.open(Options{Workers: 1, Now: func() time.Time { return s.now.Add(time.Duration(seconds.Add(1)) * time.Second) }})
+		defer s.close(c)
+		s.run(c, func() {
+			for _, p := range paths {
+				if err := c.Bake(p); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if got := c.Status(); got.Baked != 2 || got.Took < 2*time.Second || got.Took > time.Minute {
+			t.Errorf("status %+v", got)
 		}
 	})
 }

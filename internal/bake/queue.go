@@ -225,7 +225,7 @@ func (c *Cache) count(change func(*Status)) {
 }
 
 func (c *Cache) succeed(ctx context.Context, p storepath.Path, took time.Duration) {
-	c.count(func(s *Status) { s.Baked++; c.full = false })
+	c.count(func(s *Status) { s.Baked++; s.Took += took; c.full = false })
 	c.log.InfoContext(ctx, "baked", slog.String("store_path", p.String()), slog.Duration("took", took))
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"ersatz/internal/bake"
+	"ersatz/internal/keep"
 	"ersatz/internal/metrics"
 )
 
@@ -112,11 +114,11 @@ func TestNarinfos(t *testing.T) {
 
 func TestState(t *testing.T) {
 	r := prometheus.NewRegistry()
-	b := metrics.Bakes{Queued: 1, Working: 2, Baked: 3, Failed: 4, Put: 5, Expired: 6, Took: 1500 * time.Millisecond}
-	h := metrics.Held{Items: 1, Parts: 2, ItemBytes: 3, PartBytes: 4, IndexBytes: 5, Quota: 6}
+	b := bake.Status{Queued: 1, Working: 2, Baked: 3, Failed: 4, Put: 5, Expired: 6, Took: 1500 * time.Millisecond}
+	h := keep.Usage{Items: 1, Parts: 2, ItemBytes: 3, PartBytes: 4, IndexBytes: 5, Quota: 6}
 	asked := 0
-	metrics.RegisterBakes(r, func() metrics.Bakes { asked++; return b })
-	metrics.RegisterHeld(r, func() metrics.Held { return h })
+	metrics.RegisterBakes(r, func() bake.Status { asked++; return b })
+	metrics.RegisterKept(r, func() keep.Usage { return h })
 	lines := []string{
 		`ersatz_bake_seconds_total 1.5`,
 		`ersatz_bakes_queued 1`,

@@ -1,26 +1,14 @@
 package metrics
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"ersatz/internal/bake"
+	"ersatz/internal/keep"
 )
 
-// Bakes is what a cache of publish has done since it was opened, and is doing.
-type Bakes struct {
-	Queued, Working             int           // items, now
-	Baked, Failed, Put, Expired int           // since it was opened
-	Took                        time.Duration // all that were baked, together
-}
-
-// Held is what a node keeps, in bytes on disk.
-type Held struct {
-	Items, Parts                            int
-	ItemBytes, PartBytes, IndexBytes, Quota int64
-}
-
 // RegisterBakes has each reading of the metrics ask once for what was baked.
-func RegisterBakes(r prometheus.Registerer, now func() Bakes) {
+func RegisterBakes(r prometheus.Registerer, status func() bake.Status) {
 	var (
 		queued  = desc("bakes_queued", "Items that wait to be baked.")
 		working = desc("bakes_running", "Items that are being baked.")
@@ -30,7 +18,7 @@ func RegisterBakes(r prometheus.Registerer, now func() Bakes) {
 		expired = desc("expired_items_total", "Items removed from the cache because nobody asked for them.")
 	)
 	r.MustRegister(reading{[]*prometheus.Desc{queued, working, ended, seconds, put, expired}, func(s samples) {
-		b := now()
+		b := status()
 		s.gauge(queued, float64(b.Queued))
 		s.gauge(working, float64(b.Working))
 		s.counter(ended, float64(b.Baked), string(Done))
@@ -41,21 +29,21 @@ func RegisterBakes(r prometheus.Registerer, now func() Bakes) {
 	}})
 }
 
-// RegisterHeld has each reading of the metrics ask once for what is kept.
-func RegisterHeld(r prometheus.Registerer, now func() Held) {
+// RegisterKept has each reading of the metrics ask once for what is kept.
+func RegisterKept(r prometheus.Registerer, usage func() keep.Usage) {
 	var (
 		count = desc("kept_items", "Whole items, and parts of items, that are kept.", "what")
 		bytes = desc("kept_bytes", "Disk that is taken, by what takes it.", "what")
 		quota = desc("kept_quota_bytes", "Disk that may be taken.")
 	)
 	r.MustRegister(reading{[]*prometheus.Desc{count, bytes, quota}, func(s samples) {
-		h := now()
-		s.gauge(count, float64(h.Items), "items")
-		s.gauge(count, float64(h.Parts), "parts")
-		s.gauge(bytes, float64(h.ItemBytes), "items")
-		s.gauge(bytes, float64(h.PartBytes), "parts")
-		s.gauge(bytes, float64(h.IndexBytes), "index")
-		s.gauge(quota, float64(h.Quota))
+		u := usage()
+		s.gauge(count, float64(u.Items), "items")
+		s.gauge(count, float64(u.Parts), "parts")
+		s.gauge(bytes, float64(u.ItemBytes), "items")
+		s.gauge(bytes, float64(u.PartBytes), "parts")
+		s.gauge(bytes, float64(u.IndexBytes), "index")
+		s.gauge(quota, float64(u.Quota))
 	}})
 }
 

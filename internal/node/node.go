@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"ersatz/internal/keep"
+	"ersatz/internal/metrics"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
@@ -86,6 +87,11 @@ type Options struct {
 
 	// Peers returns what GET /v1/peers answers. Default: nothing.
 	Peers func() []nodeapi.Peer
+
+	// Requests counts what is answered, and Metrics answers this machine's
+	// clients with that and all else that is counted. Default: neither.
+	Requests *metrics.Requests
+	Metrics  http.Handler
 
 	// Log is told what an operator acts on, and of requests at level debug.
 	// Default: nothing.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"ersatz/internal/metrics"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/upstream"
 	"ersatz/internal/web"
@@ -29,8 +30,17 @@ func (n *Node) Socket() http.Handler {
 	mux.HandleFunc("GET "+nodeapi.StatusPath, n.socketStatus)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.logRequest(r)
-		timeBody(w, r)
-		mux.ServeHTTP(newOutlet(w, r, nil), r)
+		kind := metrics.Other
+		switch r.URL.Path {
+		case nodeapi.NarPath:
+			kind = metrics.NarFile
+		case nodeapi.AheadPath:
+			kind = metrics.Ahead
+		}
+		n.o.Requests.Serve(w, r, metrics.Socket, kind, func(w http.ResponseWriter, r *http.Request) {
+			timeBody(w, r)
+			mux.ServeHTTP(newOutlet(w, r, nil), r)
+		})
 	})
 }
 

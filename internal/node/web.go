@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ersatz/internal/metrics"
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
 	"ersatz/internal/web"
@@ -37,10 +38,41 @@ func (n *Node) Web() http.Handler { return http.HandlerFunc(n.web) }
 func (n *Node) web(w http.ResponseWriter, r *http.Request) {
 	addr, local := client(r)
 	n.logRequest(r)
-	if !local && !n.o.Share.serves(addr) {
-		web.Plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
-		return
+	face := metrics.Shared
+	if local {
+		face = metrics.Local
 	}
+	n.o.Requests.Serve(w, r, face, requestKind(r.URL.Path), func(w http.ResponseWriter, r *http.Request) {
+		if !local && !n.o.Share.serves(addr) {
+			web.Plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
+			return
+		}
+		n.answer(w, r, local)
+	})
+}
+
+// requestKind returns what counts a request to Web.
+func requestKind(path string) metrics.Kind {
+	switch path {
+	case n2r.BlockPath:
+		return metrics.Block
+	case n2r.BatchPath:
+		return metrics.Batch
+	case peer.HavePath:
+		return metrics.Have
+	}
+	path = strings.TrimPrefix(path, "/"+nixPath)
+	switch {
+	case strings.HasSuffix(path, ".narinfo"):
+		return metrics.Narinfo
+	case strings.HasPrefix(path, "/"+narPath):
+		return metrics.NarFile
+	}
+	return metrics.Other
+}
+
+// answer answers this machine, or others that may be served.
+func (n *Node) answer(w http.ResponseWriter, r *http.Request, local bool) {
 	timeBody(w, r)
 	limit, handlers := n.upload, n.shared
 	if local {
@@ -100,9 +132,15 @@ func (n *Node) logRequest(r *http.Request) {
 
 // route answers GET and HEAD of a path.
 func (n *Node) route(w http.ResponseWriter, r *http.Request, parts []string, local bool) {
-	if len(parts) == 1 && parts[0] == "healthz" && local {
-		web.Plain(w, r, http.StatusOK, "ok\n")
-		return
+	if len(parts) == 1 && local {
+		switch {
+		case parts[0] == "healthz":
+			web.Plain(w, r, http.StatusOK, "ok\n")
+			return
+		case "/"+parts[0] == metrics.Path && n.o.Metrics != nil:
+			n.o.Metrics.ServeHTTP(w, r)
+			return
+		}
 	}
 	kind := Guix
 	f := n.upstreams.root()

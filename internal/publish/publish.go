@@ -22,6 +22,7 @@ import (
 
 	"ersatz/internal/bake"
 	"ersatz/internal/compress"
+	"ersatz/internal/metrics"
 	"ersatz/internal/storedb"
 	"ersatz/internal/transport/n2r"
 	"ersatz/storepath"
@@ -84,6 +85,9 @@ type Options struct {
 	// Live bounds how many nars are dumped and compressed at once while they
 	// are sent. Default 8 per processor.
 	Live int
+
+	// Requests counts what is answered. Default: nothing does.
+	Requests *metrics.Requests
 
 	// Log is told what an operator acts on, and of requests at level debug.
 	// Default: nothing.

@@ -11,6 +11,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/bake"
+	"ersatz/internal/metrics"
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/web"
 	"ersatz/storepath"
@@ -25,6 +26,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.opt.Log.DebugContext(ctx, "request", slog.String("method", web.Clip(r.Method)),
 			slog.String("path", web.Clip(r.URL.EscapedPath())), slog.String("client", r.RemoteAddr))
 	}
+	s.opt.Requests.Serve(w, r, metrics.Web, s.kind(r.URL.Path), s.answer)
+}
+
+// kind returns what counts a request.
+func (s *Server) kind(path string) metrics.Kind {
+	switch {
+	case path == n2r.BlockPath:
+		return metrics.Block
+	case path == n2r.BatchPath:
+		return metrics.Batch
+	case strings.HasSuffix(path, ".narinfo"):
+		return metrics.Narinfo
+	case strings.HasPrefix(path, "/"+s.opt.NarPath+"/"):
+		return metrics.NarFile
+	}
+	return metrics.Other
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	w = newPaced(w)
 	if r.ContentLength != 0 {
 		// The connection's next request sets this anew. A connection that
@@ -60,6 +80,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 	case 1:
 		hash, isNarinfo := strings.CutSuffix(parts[0], ".narinfo")
 		switch {
+		case parts[0] == "healthz":
+			web.Plain(w, r, http.StatusOK, "ok\n")
+			return
 		case parts[0] == "nix-cache-info":
 			s.cacheInfo(w, r)
 			return

@@ -102,7 +102,7 @@ func (c *Client) ask(ctx context.Context, servers []*Server, queries []query) []
 	known.Wait()
 	pending := make([]Pending, len(servers))
 	for j, l := range lookups {
-		pending[j] = Pending{l.server, len(l.missing)}
+		pending[j] = Pending{l.server, len(l.missing), len(queries) - len(l.missing)}
 	}
 	answered := c.o.Progress(pending)
 	var asked sync.WaitGroup

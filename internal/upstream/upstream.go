@@ -37,6 +37,7 @@ type Options struct {
 type Pending struct {
 	Server *Server
 	Count  int // narinfos that are not known
+	Cached int // narinfos that the cache has
 }
 
 // Client asks servers. It is safe for concurrent use.
