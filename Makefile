@@ -1,4 +1,4 @@
-# make build    one static binary, ./bin/ersatz
+# make build    static binaries, ./bin/ersatz and ./bin/ersatz-substitute
 # make demo     the whole path in one temporary folder
 # make check    every test; as root it installs what they need
 # make test     the quick tests, under the race detector
@@ -9,13 +9,14 @@
 .PHONY: all build build-nocgo demo test lint fuzz bench bench-net soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
-# nothing is loaded at run time.
+# nothing is loaded at run time. What guix-daemon runs has no C in it.
 STATIC = -trimpath -tags netgo,osusergo -ldflags '-linkmode external -extldflags "-static"'
 
 all: build
 
 build:
 	CGO_ENABLED=1 go build $(STATIC) -o bin/ersatz ./cmd/ersatz
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/ersatz-substitute ./cmd/ersatz-substitute
 
 # Needs no C compiler; zstd is compressed in Go, larger at level 19.
 build-nocgo:

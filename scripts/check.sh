@@ -57,14 +57,17 @@ shell() {
 	done
 }
 
-# static wants one file that loads nothing.
+# static wants programs that load nothing.
 static() {
-	make -s build && bin/ersatz version || return 1
-	if ldd bin/ersatz >"$logs/ldd" 2>&1; then
-		echo "bin/ersatz is not static:"
-		cat "$logs/ldd"
-		return 1
-	fi
+	local program
+	make -s build && bin/ersatz version && ERSATZ_CONFIG=/dev/null bin/ersatz-substitute --check || return 1
+	for program in bin/ersatz bin/ersatz-substitute; do
+		if ldd "$program" >"$logs/ldd" 2>&1; then
+			echo "$program is not static:"
+			cat "$logs/ldd"
+			return 1
+		fi
+	done
 }
 
 nocgo() {

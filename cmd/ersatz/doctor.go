@@ -18,7 +18,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Look at all that ersatz depends on: keys, access control list, the setting of
 guix-daemon, servers, IPFS daemon, clock and disk. Nothing is changed.
 
-The settings of "ersatz substitute" apply. Run it as root, or as the daemon's
+The settings of ersatz-substitute apply. Run it as root, or as the daemon's
 user: some of it others cannot see. The exit status is 7 if something is to be
 mended.`,
 		Example: `  sudo ersatz doctor

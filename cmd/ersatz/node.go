@@ -33,7 +33,7 @@ func (a *app) nodeCommand() *cobra.Command {
 		Use:   "node",
 		Short: "Fetch, keep and share substitutes for this machine's clients",
 		Long: `Fetch substitutes from the best mix of servers, peers and IPFS, keep them under a
-quota, and give them to this machine's clients: to ersatz substitute through a
+quota, and give them to this machine's clients: to ersatz-substitute through a
 Unix socket, to a stock guix-daemon or Nix over HTTP. Guix upstreams answer at /,
 Nix upstreams at /nix; upstreams of one kind only, at / too.
 
@@ -66,7 +66,7 @@ end it; parts that have arrived stay.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.listen, "listen", []string{"127.0.0.1:8181"}, "`HOST:PORT` to serve HTTP on (repeatable)")
-	flags.StringVar(&f.socket, "socket", config.DefaultNode, "`PATH` of the Unix socket of ersatz substitute; none: no socket")
+	flags.StringVar(&f.socket, "socket", config.DefaultNode, "`PATH` of the Unix socket of ersatz-substitute; none: no socket")
 	flags.StringVar(&f.state, "state", "/var/lib/ersatz-node", "`DIR` that holds what is kept and learnt")
 	flags.StringArrayVar(&f.upstreams, "upstream", nil, "`URL` of a substitute server of Guix or Nix (repeatable, best first)")
 	flags.StringVar(&f.acl, "acl", "", "pass on only what a key in the ACL `FILE` has signed")

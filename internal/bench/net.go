@@ -98,7 +98,7 @@ func (n *network) boot(h *netHost) error {
 	}
 	h.machine = m
 	return errors.Join(m.Trust(n.key, n.key.Public()),
-		m.CopyFile(n.o.Ersatz, "/usr/local/bin/ersatz", 0o755),
+		installErsatz(m, n.o.Ersatz),
 		m.CopyFile(n.o.Wrapper, "/usr/local/bin/ersatz-guix", 0o755))
 }
 

@@ -24,11 +24,11 @@ func netOptions(t *testing.T) NetOptions {
 	if root == "" {
 		t.Skipf("%s does not name a folder with a Guix", realguix.EnvRoot)
 	}
-	program := filepath.Join(t.TempDir(), "ersatz")
-	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", program, "ersatz/cmd/ersatz").CombinedOutput(); err != nil {
+	programs := t.TempDir()
+	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return NetOptions{Root: root, Ersatz: program, Wrapper: "../../packaging/ersatz-guix", Short: true}
+	return NetOptions{Root: root, Ersatz: filepath.Join(programs, "ersatz"), Wrapper: "../../packaging/ersatz-guix", Short: true}
 }
 
 // TestNetScenarios runs all of them with little: each checks what comes of it.

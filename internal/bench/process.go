@@ -36,7 +36,8 @@ func (u *usages) add(x usage) {
 // substituter is a program that guix-daemon can start, in a machine.
 type substituter struct {
 	machine *realguix.Machine
-	program string   // "ersatz" or "guix"
+	name    string   // "ersatz" or "guix"
+	command []string // without the mode
 	env     []string // beside _NIX_OPTIONS
 }
 
@@ -45,7 +46,7 @@ type substituter struct {
 // last says is the last. wall is the time from the start of the process to
 // that line; cpu is the process's whole life.
 func (s substituter) ask(ctx context.Context, mode, options, request string, last func(line string) bool) (usage, []string, error) {
-	cmd := s.machine.Command(ctx, s.program, "substitute", mode)
+	cmd := s.machine.Command(ctx, s.command[0], append(s.command[1:len(s.command):len(s.command)], mode)...)
 	cmd.Env = append(append(cmd.Env, s.env...), "_NIX_OPTIONS="+options)
 	var messages bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &messages, &messages
@@ -81,7 +82,7 @@ func (s substituter) ask(ctx context.Context, mode, options, request string, las
 	}
 	if err != nil {
 		b := messages.Bytes()
-		return usage{}, nil, fmt.Errorf("%s substitute %s: %w\n%s", s.program, mode, err, b[max(0, len(b)-2000):])
+		return usage{}, nil, fmt.Errorf("%s %s: %w\n%s", strings.Join(s.command, " "), mode, err, b[max(0, len(b)-2000):])
 	}
 	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return u, lines, nil

@@ -27,7 +27,7 @@ type Options struct {
 	// Root is the folder that scripts/guix-root.sh has made.
 	Root string
 	// Ersatz is the program to measure: a static build, since it runs in
-	// Root.
+	// Root. ersatz-substitute lies beside it.
 	Ersatz string
 	// Kubo is an ipfs program. Default: its rows are left out.
 	Kubo string
@@ -102,8 +102,15 @@ func (s *site) machine(o realguix.Options) (*realguix.Machine, error) {
 	}
 	s.cleanup = append(s.cleanup, m.Close)
 	err = m.Trust(s.key, s.key.Public())
-	return m, errors.Join(err, m.CopyFile(s.o.Ersatz, "/usr/local/bin/ersatz", 0o755),
+	return m, errors.Join(err, installErsatz(m, s.o.Ersatz),
 		os.MkdirAll(m.Path("/var/lib/ersatz"), 0o755))
+}
+
+// installErsatz copies ersatz and ersatz-substitute, which lies beside it, into
+// a machine.
+func installErsatz(m *realguix.Machine, ersatz string) error {
+	return errors.Join(m.CopyFile(ersatz, "/usr/local/bin/ersatz", 0o755),
+		m.CopyFile(ersatz+"-substitute", "/usr/local/bin/ersatz-substitute", 0o755))
 }
 
 func (s *site) close() error {
@@ -279,8 +286,12 @@ func (s *site) static(nars map[string][]byte, compression string, items ...item)
 }
 
 // The two programs, in a machine.
-func ours(m *realguix.Machine) substituter  { return substituter{machine: m, program: "ersatz"} }
-func stock(m *realguix.Machine) substituter { return substituter{machine: m, program: "guix"} }
+func ours(m *realguix.Machine) substituter {
+	return substituter{machine: m, name: "ersatz", command: []string{"ersatz-substitute"}}
+}
+func stock(m *realguix.Machine) substituter {
+	return substituter{machine: m, name: "guix", command: []string{"guix", "substitute"}}
+}
 
 // options returns _NIX_OPTIONS as guix-daemon 1.5.0 has it.
 func options(url string) string {
@@ -306,11 +317,11 @@ func (s *site) install(ctx context.Context, by substituter, url string, i item) 
 		return u, err
 	}
 	if !strings.HasPrefix(lines[0], "success ") {
-		return u, fmt.Errorf("%s: %s", by.program, lines[0])
+		return u, fmt.Errorf("%s: %s", by.name, lines[0])
 	}
 	info, err := m.Hash(i.Path)
 	if err == nil && info != i.nar {
-		err = fmt.Errorf("%s: %s is not what it should be", by.program, i.Path)
+		err = fmt.Errorf("%s: %s is not what it should be", by.name, i.Path)
 	}
 	return u, err
 }

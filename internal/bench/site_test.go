@@ -21,13 +21,13 @@ func testSite(t *testing.T) (*site, context.Context) {
 	if root == "" || os.Getuid() != 0 {
 		t.Skipf("not root, or %s does not name a folder with a Guix", realguix.EnvRoot)
 	}
-	program := filepath.Join(t.TempDir(), "ersatz")
-	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", program, "ersatz/cmd/ersatz").CombinedOutput(); err != nil {
+	programs := t.TempDir()
+	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
-	o := Options{Root: root, Ersatz: program, Disk: t.TempDir(), Runs: 1, Log: slog.New(slog.DiscardHandler)}
+	o := Options{Root: root, Ersatz: filepath.Join(programs, "ersatz"), Disk: t.TempDir(), Runs: 1, Log: slog.New(slog.DiscardHandler)}
 	s, err := newSite(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestSiteTiny(t *testing.T) {
 	for _, by := range []substituter{ours(s.client), stock(s.client)} {
 		_, lines, err := by.ask(ctx, "--query", options(server.URL), request, endOfInfo(2))
 		if err != nil || len(lines) != 11 {
-			t.Errorf("%s: %q, %v", by.program, lines, err)
+			t.Errorf("%s: %q, %v", by.name, lines, err)
 		}
 	}
 	files := func(dir string) (n int) {

@@ -189,7 +189,7 @@ func (s *site) queries(ctx context.Context) ([]Table, error) {
 				to *usages
 			}{{ours(s.client), &kind.ours}, {stock(s.client), &kind.by}} {
 				if !kind.warm {
-					if err := s.forget(side.by.program); err != nil {
+					if err := s.forget(side.by.name); err != nil {
 						return nil, err
 					}
 				}
@@ -198,7 +198,7 @@ func (s *site) queries(ctx context.Context) ([]Table, error) {
 					return nil, err
 				}
 				if len(lines) < queried*5 {
-					return nil, fmt.Errorf("%s: %d lines about %d items", side.by.program, len(lines), queried)
+					return nil, fmt.Errorf("%s: %d lines about %d items", side.by.name, len(lines), queried)
 				}
 				side.to.add(u)
 			}

@@ -1,6 +1,6 @@
 // Package node is the HTTP side of `ersatz node`: substitutes for this
 // machine's stock clients, what is shared for other machines, and the Unix
-// socket of ersatz substitute. docs/node.md describes all three.
+// socket of ersatz-substitute. docs/node.md describes all three.
 //
 // It decides who gets what and in which words. Which way the bytes come, and
 // that they are right, is the business of who implements Transfers.

@@ -52,7 +52,7 @@ func TestSubstituterKilled(t *testing.T) {
 	w.remove(item)
 
 	_, done := w.stopped(item, "http://"+addr)
-	pids, err := w.Processes("ersatz substitute --substitute")
+	pids, err := w.Processes("ersatz-substitute --substitute")
 	w.check(err)
 	if len(pids) == 0 {
 		t.Fatal("no substituter runs")

@@ -13,39 +13,41 @@ import (
 	"ersatz/internal/transport/ipfs/kubotest"
 )
 
-// buildErsatz builds the program once for all tests.
+// buildErsatz builds the programs once for all tests, and returns their folder.
 var buildErsatz = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "realguix-bin-")
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "ersatz")
-	_, err = run(exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", program, "ersatz/cmd/ersatz"))
-	return program, err
+	_, err = run(exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", dir, "ersatz/cmd/..."))
+	return dir, err
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if os.Getenv(EnvRoot) != "" { // else no test has built it
-		if program, err := buildErsatz(); err == nil {
-			os.RemoveAll(filepath.Dir(program))
+		if dir, err := buildErsatz(); err == nil {
+			os.RemoveAll(dir)
 		}
 	}
 	os.Exit(code)
 }
 
 const (
-	programPath = "/usr/local/bin/ersatz"
-	wrapperPath = "/usr/local/bin/ersatz-guix"
+	programPath    = "/usr/local/bin/ersatz"
+	substitutePath = "/usr/local/bin/ersatz-substitute"
+	wrapperPath    = "/usr/local/bin/ersatz-guix"
 )
 
-// withErsatz starts a machine that has ersatz and the wrapper.
+// withErsatz starts a machine that has both programs and the wrapper.
 func withErsatz(t *testing.T) *world {
 	t.Helper()
 	w := start(t)
-	program, err := buildErsatz()
+	dir, err := buildErsatz()
 	w.check(err)
-	w.check(w.CopyFile(program, programPath, 0o755))
+	for _, program := range []string{programPath, substitutePath} {
+		w.check(w.CopyFile(filepath.Join(dir, filepath.Base(program)), program, 0o755))
+	}
 	w.check(w.CopyFile("../../packaging/ersatz-guix", wrapperPath, 0o755))
 	return w
 }
@@ -212,16 +214,16 @@ func TestStockClient(t *testing.T) {
 	}
 }
 
-// TestFallback removes ersatz under a running daemon.
+// TestFallback removes ersatz-substitute under a running daemon.
 func TestFallback(t *testing.T) {
 	w, i := withErsatz(t), makeItems(t)
 	w.daemon(wrapped(true))
 	w.check(w.Import(w.ctx, w.key, i.all()...))
 	addr := w.publish("zstd:3", i.many)
 	for what, spoil := range map[string]func() error{
-		"missing":         func() error { return os.Remove(w.Path(programPath)) },
-		"of another kind": func() error { return w.WriteFile(programPath, []byte("\x7fELF"), 0o755) },
-		"failing":         func() error { return w.WriteFile(programPath, []byte("#!/bin/sh\nexit 1\n"), 0o755) },
+		"missing":         func() error { return os.Remove(w.Path(substitutePath)) },
+		"of another kind": func() error { return w.WriteFile(substitutePath, []byte("\x7fELF"), 0o755) },
+		"failing":         func() error { return w.WriteFile(substitutePath, []byte("#!/bin/sh\nexit 1\n"), 0o755) },
 	} {
 		w.check(spoil())
 		w.remove(i.many)
@@ -229,7 +231,7 @@ func TestFallback(t *testing.T) {
 		w.wantFrom(out, "http://"+addr)
 		w.wantInstalled(i.many, w.uid("guix-daemon"))
 		if t.Failed() {
-			t.Fatalf("ersatz is %s", what)
+			t.Fatalf("ersatz-substitute is %s", what)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestNodeCut(t *testing.T) {
 	w.wantInstalled(i.big, 0)
 }
 
-// TestNodeForErsatz: ersatz substitute, run by both kinds of daemon, has the
+// TestNodeForErsatz: ersatz-substitute, run by both kinds of daemon, has the
 // node fetch; without the node it goes on alone.
 func TestNodeForErsatz(t *testing.T) {
 	for name, unprivileged := range map[string]bool{"root": false, "unprivileged": true} {

@@ -25,7 +25,7 @@ func newWrapper(t *testing.T) *wrapper {
 		t.Fatal(err)
 	}
 	w.write("bin/ersatz-guix", string(text))
-	w.write("bin/ersatz", "#!/bin/sh\n[ \"$2\" = --check ] || echo \"ersatz $*\"\n")
+	w.write("bin/ersatz-substitute", "#!/bin/sh\n[ \"$1\" = --check ] || echo \"ours $*\"\n")
 	w.write("guix", "#!/bin/sh\necho \"guix $* GUIX=${GUIX:-none}\"\n")
 	w.env = []string{"PATH=" + os.Getenv("PATH"), "GUIX=" + w.path("bin/ersatz-guix"), "ERSATZ_GUIX_REAL=" + w.path("guix")}
 	return w
@@ -75,24 +75,24 @@ func TestWrapper(t *testing.T) {
 		t.Fatalf("sh -n: %v: %s", err, out)
 	}
 	w := newWrapper(t)
-	w.want("ersatz substitute --query", "", "substitute", "--query")
+	w.want("ours --query", "", "substitute", "--query")
 	w.want("guix gc --list-busy GUIX=none", "", "gc", "--list-busy")
 	w.want("guix authenticate a b  c GUIX=none", "", "authenticate", "a", "b  c")
 	w.want("guix  GUIX=none", "")
 
-	// ersatz cannot start, or is not there.
-	w.write("bin/ersatz", "#!/bin/sh\necho 'ersatz: line 1: unknown name' >&2\nexit 2\n")
+	// ersatz-substitute cannot start, or is not there.
+	w.write("bin/ersatz-substitute", "#!/bin/sh\necho 'ersatz-substitute: line 1: unknown name' >&2\nexit 2\n")
 	w.want("guix substitute --query GUIX=none", "unknown name", "substitute", "--query")
 	w.want("guix gc GUIX=none", "", "gc")
-	if _, err := os.Stat("/usr/local/bin/ersatz"); err != nil {
-		w.remove("bin/ersatz")
+	if _, err := os.Stat("/usr/local/bin/ersatz-substitute"); err != nil {
+		w.remove("bin/ersatz-substitute")
 		w.want("guix substitute --query GUIX=none", "the real guix substitutes", "substitute", "--query")
 	}
 
-	// Another ersatz.
-	w.write("other", "#!/bin/sh\n[ \"$2\" = --check ] || echo \"other $*\"\n")
-	w.env = append(w.env, "ERSATZ_BINARY="+w.path("other"))
-	w.want("other substitute --substitute", "", "substitute", "--substitute")
+	// Another one.
+	w.write("other", "#!/bin/sh\n[ \"$1\" = --check ] || echo \"other $*\"\n")
+	w.env = append(w.env, "ERSATZ_SUBSTITUTE="+w.path("other"))
+	w.want("other --substitute", "", "substitute", "--substitute")
 }
 
 // TestWrapperIsNotGuix: it does not run itself, nor a copy, for ever.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,7 +20,7 @@ import (
 	"ersatz/storepath"
 )
 
-// substituter is `ersatz substitute` as guix-daemon runs it: requests on
+// substituter is the program as guix-daemon runs it: requests on
 // standard input, replies on descriptor 4.
 type substituter struct {
 	t       *testing.T
@@ -48,7 +47,7 @@ func startSubstituter(t *testing.T, mode, url string, key *guixsig.PrivateKey) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &substituter{t: t, cmd: exec.CommandContext(t.Context(), "ersatz", "substitute", mode), replies: bufio.NewReader(read)}
+	s := &substituter{t: t, cmd: exec.CommandContext(t.Context(), "ersatz-substitute", mode), replies: bufio.NewReader(read)}
 	s.cmd.ExtraFiles = []*os.File{null, write} // 3 and 4
 	s.cmd.Stderr = &s.stderr
 	s.cmd.Env = append(os.Environ(), "ERSATZ_CONFIG="+filepath.Join(dir, "config"), "ERSATZ_ACL="+acl,
@@ -155,8 +154,14 @@ func TestSubstituteOverPipes(t *testing.T) {
 	// A malformed request ends the process, with the status of wrong usage.
 	bad := startSubstituter(t, "--substitute", server.URL, key)
 	fmt.Fprintln(bad.in, "instal /gnu/store/x")
-	var exit *exec.ExitError
-	if err := bad.cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
+	if err := bad.cmd.Wait(); status(t, err) != exitUsage {
 		t.Errorf("after a malformed request: %v", err)
 	}
+
+	// Without servers, nobody has anything.
+	alone := startSubstituter(t, "--query", "", key)
+	if got := alone.ask("have "+path.String(), 1) + alone.ask("info "+path.String()+" ", 1); got != "\n\n" {
+		t.Errorf("without servers: %q", got)
+	}
+	alone.end()
 }
