@@ -111,7 +111,7 @@ func TestAsk(t *testing.T) {
 		if err := m.WriteFile("/usr/local/bin/fake", []byte("#!/bin/sh\n"+c.script+"\n:\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		s := substituter{machine: m, program: "fake"}
+		s := substituter{machine: m, command: []string{"fake", "substitute"}}
 		u, lines, err := s.ask(ctx, "--query", "name=value", "info /x\n", func(string) bool { return true })
 		switch {
 		case c.fault != "":
