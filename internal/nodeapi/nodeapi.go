@@ -42,12 +42,21 @@ type AheadRequest struct {
 	Narinfos []Narinfo `json:"narinfos"`
 }
 
-// Peer is another node, for people and scripts.
+// Kinds of peers.
+const (
+	KindNode    = "node"
+	KindPublish = "publish"
+)
+
+// Peer is another node, or a substitute server, for people and scripts.
 type Peer struct {
-	Name  string    `json:"name"`
+	Name  string    `json:"name"` // as announced; of one named by --peer, its URL
 	URL   string    `json:"url"`
-	Since time.Time `json:"since"`
-	Seen  time.Time `json:"seen"`
+	Kind  string    `json:"kind"`
+	Named bool      `json:"named,omitempty"` // by --peer; the others were found
+	Near  bool      `json:"near,omitempty"`  // on the local network
+	Since time.Time `json:"since"`           // when it was found, or when the node started
+	Seen  time.Time `json:"seen,omitzero"`   // when it was last heard of; zero if it never was
 	// How it does: latency and time per block as learnt, blocks and bytes since
 	// the node's start, and why it is not asked at the moment.
 	LatencyMS  float64 `json:"latency_ms,omitempty"`

@@ -1,0 +1,105 @@
+package peers
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ersatz/internal/nodeapi"
+	"ersatz/internal/transport/n2r"
+	"ersatz/internal/transport/peer"
+	"ersatz/internal/upstream"
+)
+
+// mute is how long a server that answers no questions of peers is not asked any.
+const mute = time.Hour
+
+// Peer is one node or server. It is the same while it is known.
+type Peer struct {
+	host   string // of its URL, without a port
+	server *upstream.Server
+	blocks *n2r.Client
+	client *peer.Client
+	near   atomic.Bool
+
+	mu      sync.Mutex
+	about   nodeapi.Peer // but for what is learnt
+	muted   time.Time    // until when it is not asked what it has
+	answers answers
+}
+
+// newPeer returns the peer at a URL.
+func newPeer(base string, hc *http.Client) (*Peer, error) {
+	client, err := peer.New(base, hc)
+	if err != nil {
+		return nil, err
+	}
+	server, err := upstream.ParsePeer(base)
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := n2r.New(server.String(), hc)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, err
+	}
+	return &Peer{host: u.Hostname(), server: server, blocks: blocks, client: client, answers: answers{}}, nil
+}
+
+// Name returns the peer's URL, without a slash at its end.
+func (p *Peer) Name() string { return p.server.String() }
+
+// Near reports whether the peer is on the local network: it was found there, or
+// it was named and has a private, link-local or loopback address.
+func (p *Peer) Near() bool { return p.near.Load() }
+
+// tell takes what was heard of the peer.
+func (p *Peer) tell(about nodeapi.Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if about.Seen.Before(p.about.Seen) {
+		about.Seen = p.about.Seen // it has answered since
+	}
+	p.about = about
+}
+
+// what returns what is known of the peer.
+func (p *Peer) what(now time.Time) nodeapi.Peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	about := p.about
+	if about.Named && now.Before(p.muted) {
+		about.Kind = nodeapi.KindPublish
+	}
+	return about
+}
+
+// asked reports whether the peer may be asked what it has.
+func (p *Peer) asked(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !now.Before(p.muted)
+}
+
+// local reports whether an address is one of the local network or this machine.
+func local(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback()
+}
+
+// resolve returns the addresses of a host as the system knows them.
+func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(host, ".")); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
