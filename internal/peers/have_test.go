@@ -122,7 +122,7 @@ func TestHostilePeers(t *testing.T) {
 		"error":     func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
 		"cut":       func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
 		"absurd":    func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "whole urn:eris:7777 "+format+"\n") },
-		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, victim.url+r.URL.Path, 307) },
+		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, victim.url+r.URL.Path, http.StatusTemporaryRedirect) },
 		"endless line": func(w http.ResponseWriter, r *http.Request) {
 			for piece := strings.Repeat("A", 64<<10); ; {
 				if _, err := io.WriteString(w, piece); err != nil {

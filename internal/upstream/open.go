@@ -54,7 +54,7 @@ func (c *Client) open(ctx context.Context, sv *Server, ref string) (*Body, http.
 		}
 		return &Body{ReadCloser: f, Size: size}, nil, nil
 	}
-	resp, err := c.get(ctx, u, nil)
+	resp, err := c.get(ctx, sv, u, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,7 +68,8 @@ func (c *Client) open(ctx context.Context, sv *Server, ref string) (*Body, http.
 	}, resp.Header, nil
 }
 
-func (c *Client) get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+// get asks a server for one of its URLs.
+func (c *Client) get(ctx context.Context, sv *Server, u *url.URL, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
@@ -76,7 +77,10 @@ func (c *Client) get(ctx context.Context, u *url.URL, header http.Header) (*http
 	if header != nil {
 		req.Header = header
 	}
-	return c.http.Do(req)
+	if sv.peer {
+		req.Header.Set(OnlyKept, "1")
+	}
+	return c.httpOf(sv).Do(req)
 }
 
 // refusal makes an error of an answer that is not the file.

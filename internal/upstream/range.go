@@ -66,7 +66,7 @@ func (c *Client) OpenRange(ctx context.Context, sv *Server, ref string, r Range)
 	if u.Scheme == "file" {
 		return openFileRange(u.Path, r)
 	}
-	resp, err := c.get(ctx, u, r.header())
+	resp, err := c.get(ctx, sv, u, r.header())
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -9,12 +10,14 @@ import (
 	"sync"
 
 	"ersatz/internal/fetch"
+	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/n2r"
 )
 
 // Server is a substitute server, or a folder that looks like one.
 type Server struct {
 	base *url.URL // as given, without a slash at its end
+	peer bool     // see ParsePeer
 
 	once   sync.Once
 	blocks *n2r.Client // what it has learnt of the server lasts as long as this
@@ -44,14 +47,36 @@ func ParseServer(s string) (*Server, error) {
 	return &Server{base: u}, nil
 }
 
+// OnlyKept is the header, "1", of requests to peers. A node that gets it answers
+// from what it keeps: two that ask each other would go on for ever.
+const OnlyKept = "Ersatz-Only-Kept"
+
+// ParsePeer reads the http or https URL of a node, or of a server that nobody has
+// chosen. It is asked as others are, but leads to no other host, neither by a
+// redirect nor by the URL of a nar, and is told not to ask others in turn.
+func ParsePeer(s string) (*Server, error) {
+	sv, err := ParseServer(s)
+	if err != nil {
+		return nil, err
+	}
+	if sv.IsFolder() {
+		return nil, fmt.Errorf("%q is no http or https URL", s)
+	}
+	sv.peer = true
+	return sv, nil
+}
+
 // Resolve makes a URL of ref, as Guix does (guix/narinfo.scm, narinfo-maker). A
-// server cannot lead to files, nor a folder out of itself.
+// server cannot lead to files, nor a folder or a peer out of itself.
 func (s *Server) Resolve(ref string) (*url.URL, error) {
 	r, err := url.Parse(ref)
 	if err != nil {
 		return nil, err
 	}
 	if r.Scheme == "http" || r.Scheme == "https" {
+		if s.peer && (r.Scheme != s.base.Scheme || r.Host != s.base.Host) {
+			return nil, fmt.Errorf("URL %.300q of another server is not followed", ref)
+		}
 		return r, nil
 	}
 	local := strings.TrimLeft(r.Path, "/")
@@ -61,12 +86,20 @@ func (s *Server) Resolve(ref string) (*url.URL, error) {
 	return url.Parse(s.String() + "/" + strings.TrimLeft(ref, "/"))
 }
 
+// httpOf returns who asks a server.
+func (c *Client) httpOf(sv *Server) *http.Client {
+	if sv.peer {
+		return httpclient.Stay(c.http)
+	}
+	return c.http
+}
+
 // Blocks returns the server as a source of blocks, named by its URL, and
 // whether it can be one: a folder cannot.
 func (c *Client) Blocks(sv *Server) (fetch.Source, bool) {
 	sv.once.Do(func() {
 		if !sv.IsFolder() {
-			sv.blocks, _ = n2r.New(sv.String(), c.http) // ParseServer allows no URL that it refuses
+			sv.blocks, _ = n2r.New(sv.String(), c.httpOf(sv)) // ParseServer allows no URL that it refuses
 		}
 	})
 	if sv.blocks == nil {

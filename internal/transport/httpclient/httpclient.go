@@ -104,6 +104,14 @@ func checkRedirect(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// Stay returns a client like hc, with its connections, that follows no redirect:
+// what leads elsewhere is an answer as it is.
+func Stay(hc *http.Client) *http.Client {
+	stays := *hc
+	stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &stays
+}
+
 // transport ends answers whose body stands still.
 type transport struct {
 	idle  time.Duration

@@ -115,6 +115,9 @@ func TestRedirects(t *testing.T) {
 	if got, err := get(c, s.URL+"/file"); err == nil {
 		t.Errorf("was led to a file: %q", got)
 	}
+	if got, err := get(httpclient.Stay(c), s.URL+"/r"); err != nil || !strings.HasPrefix(got, "307 ") {
+		t.Errorf("who stays: %q, %v", got, err)
+	}
 	resp, err := c.Post(s.URL+"/r", "text/plain", strings.NewReader("x"))
 	if err != nil || resp.StatusCode != http.StatusTemporaryRedirect || posts.Load() != 0 {
 		t.Errorf("POST: %v, %d were redirected", err, posts.Load())
