@@ -21,6 +21,7 @@ type group struct {
 
 func groups() []group {
 	return []group{
+		{"start", startGroup},
 		{"substitute", substituteGroup},
 		{"query", queryGroup},
 		{"narinfo", narinfoGroup},
