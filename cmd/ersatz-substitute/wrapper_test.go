@@ -89,6 +89,20 @@ func TestWrapper(t *testing.T) {
 		w.want("guix substitute --query GUIX=none", "the real guix substitutes", "substitute", "--query")
 	}
 
+	// With a policy of votes, which the real guix does not know, nothing else
+	// substitutes.
+	w.write("bin/ersatz-substitute", "#!/bin/sh\n[ \"$1\" != --check ] || exit 2\necho \"ours $*\"\n")
+	plain := w.env
+	w.write("config", "log = info\n# votes = /none\n")
+	w.env = append(plain, "ERSATZ_CONFIG="+w.path("config"))
+	w.want("guix substitute --query GUIX=none", "the real guix substitutes", "substitute", "--query")
+	w.write("config", "nonsense\n votes=/none\n")
+	w.want("ours --query", "", "substitute", "--query")
+	w.want("guix gc GUIX=none", "", "gc")
+	w.env = append(plain, "ERSATZ_VOTES=/none")
+	w.want("ours --query", "", "substitute", "--query")
+	w.env = plain
+
 	// Another one.
 	w.write("other", "#!/bin/sh\n[ \"$1\" = --check ] || echo \"other $*\"\n")
 	w.env = append(w.env, "ERSATZ_SUBSTITUTE="+w.path("other"))

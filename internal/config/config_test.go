@@ -72,6 +72,17 @@ func TestNode(t *testing.T) {
 	}
 }
 
+func TestVotes(t *testing.T) {
+	for _, c := range []struct{ file, env, want string }{
+		{"", "", ""}, {"votes = /a", "", "/a"}, {"votes = /a", "/b", "/b"},
+	} {
+		got, err := config.Load(env("ERSATZ_CONFIG", file(t, c.file), "ERSATZ_VOTES", c.env))
+		if err != nil || got.Votes != c.want {
+			t.Errorf("file %q, environment %q: %q, %v", c.file, c.env, got.Votes, err)
+		}
+	}
+}
+
 func TestMissingFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "none")
 	if _, err := config.Load(env("ERSATZ_CONFIG", name)); !errors.Is(err, fs.ErrNotExist) {
@@ -96,6 +107,7 @@ func TestInvalid(t *testing.T) {
 		{name: "relative", text: "acl = etc/acl\n", want: "acl: \"etc/acl\" is no absolute path"},
 		{name: "relative in environment", env: "ERSATZ_STATE", value: "x", want: "ERSATZ_STATE"},
 		{name: "socket", text: "node = node.sock\n", want: "node: \"node.sock\" is no absolute path"},
+		{name: "policy", text: "votes = votes\n", want: "votes: \"votes\" is no absolute path"},
 		{name: "address", env: "ERSATZ_IPFS", value: "localhost:5001", want: "no http URL"},
 		{name: "query", env: "ERSATZ_IPFS", value: "http://localhost:5001/?x", want: "no http URL"},
 		{name: "level", text: "log = loud\n", want: "none of debug"},

@@ -84,18 +84,18 @@ const maxTold = 5
 // tellTooFew tells people, once per item, what lacks votes: the daemon does not
 // ask for the substitution of what it is not told of.
 func (s *Substituter) tellTooFew(choices []upstream.Choice) {
-	more := 0
+	lacking := 0
 	for _, c := range choices {
 		if !tooFew(c) || s.lacking[c.Path] {
 			continue
 		}
 		s.lacking[c.Path] = true
-		if more++; more <= maxTold {
+		if lacking++; lacking <= maxTold {
 			s.tell("%s\n", describe(c.Path, errors.Join(c.Refused...)))
 		}
 	}
-	if more > maxTold {
-		s.tell("and for %d more: too few votes\n", more-maxTold)
+	if lacking > maxTold {
+		s.tell("and for %d more: too few votes\n", lacking-maxTold)
 	}
 }
 

@@ -130,6 +130,19 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
+// TestDocumented reads the example of docs/votes.md.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/votes.md")
+	must(t, err)
+	_, text, _ := strings.Cut(string(page), "```\n")
+	text, _, _ = strings.Cut(text, "```\n")
+	p, err := Parse([]byte(text))
+	must(t, err)
+	if need, of := p.Size(); need != 2 || of != 3 {
+		t.Errorf("%d of %d", need, of)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "votes")
 	if _, err := Load(file); !errors.Is(err, fs.ErrNotExist) {
