@@ -13,6 +13,14 @@ import (
 
 var megabyte = unit{name: "MB", scale: 1e-6}
 
+// memory prints the bytes that nodes have had, if there were any.
+func memory(bytes series) string {
+	if len(bytes) == 0 {
+		return "no node"
+	}
+	return mebibytes.cell(bytes)
+}
+
 // closureOf makes count small items, each of which refers to some of those
 // before it, and the last to all.
 func closureOf(ctx context.Context, s *shelf, count int) ([]item, error) {
@@ -65,30 +73,38 @@ func (n *network) closure(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var us, them trips
-	for range runs {
-		for _, side := range []struct {
-			by asker
-			to *trips
-		}{{ersatzAsker(), &us}, {stockAsker(), &them}} {
-			t, err := n.install(ctx, client, side.by, from, items)
-			if err != nil {
-				return nil, err
-			}
-			side.to.add(t)
-		}
-	}
 	var size int64
 	for _, i := range items {
 		size += i.nar.Size
 	}
 	t := Table{
 		Title: fmt.Sprintf("A closure of %d small items over %v of latency", count, 2*delay),
-		Note:  fmt.Sprintf("%s MB of nars; a round trip takes %v. One guix-daemon, which asks for one item after another.", number(float64(size)/1e6), 2*delay),
-		Head:  compareHead,
+		Note: fmt.Sprintf("%s MB of nars; a round trip takes %v. One guix-daemon, which asks for one item after another; the node has just been started and knows nothing.",
+			number(float64(size)/1e6), 2*delay),
+		Head: waysHead,
 	}
-	t.compare("wall", seconds, us.wall, them.wall)
-	t.compare("sent by the origin", megabyte, us.sent, them.sent)
-	t.compare("peak memory of a substituter", mebibytes, us.peak, them.peak)
+	return n.inTurns(ctx, t, runs, client, from, items, stockWay(), aloneWay(), nodeWay(), loopbackWay())
+}
+
+// waysHead is the head of tables that inTurns fills.
+var waysHead = []string{"what", "wall", "ahead of stock Guix", "sent by the origin", "peak memory of a substituter", "of the node"}
+
+// inTurns has a host get items in several ways, all of them runs times, and
+// adds a row for each. The first is what the others are compared with.
+func (n *network) inTurns(ctx context.Context, t Table, runs int, h *netHost, from *origin, items []item, ways ...way) ([]Table, error) {
+	figures := make([]trips, len(ways))
+	for range runs {
+		for k, by := range ways {
+			got, err := n.install(ctx, h, by, from, items)
+			if err != nil {
+				return nil, err
+			}
+			figures[k].add(got)
+		}
+	}
+	for k, by := range ways {
+		f := figures[k]
+		t.Rows = append(t.Rows, []string{by.name, seconds.cell(f.wall), seconds.ahead(f.wall, figures[0].wall), megabyte.cell(f.sent), mebibytes.cell(f.peak), memory(f.node)})
+	}
 	return []Table{t}, nil
 }

@@ -19,6 +19,15 @@ type origin struct {
 	server *realguix.Server
 	pid    int // as this machine has it
 	client *http.Client
+	sizes  map[storepath.Path]int64 // of compressed nars, bytes
+}
+
+// packed returns the size of items as the origin sends them.
+func (o *origin) packed(items ...item) (size int64) {
+	for _, i := range items {
+		size += o.sizes[i.Path]
+	}
+	return size
 }
 
 const originPort = 8080
@@ -37,7 +46,7 @@ func (n *network) origin(ctx context.Context, link netlab.Link, fill func(*shelf
 	if err := errors.Join(err, s.close()); err != nil {
 		return nil, nil, err
 	}
-	o := &origin{netHost: h, client: &http.Client{Transport: &http.Transport{DialContext: h.Dial}}}
+	o := &origin{netHost: h, sizes: map[storepath.Path]int64{}, client: &http.Client{Transport: &http.Transport{DialContext: h.Dial}}}
 	n.cleanup = append(n.cleanup, func() error { o.client.CloseIdleConnections(); return nil })
 	if err := n.serve(ctx, o); err != nil {
 		return nil, nil, err
@@ -47,7 +56,17 @@ func (n *network) origin(ctx context.Context, link netlab.Link, fill func(*shelf
 	for _, i := range items {
 		paths = append(paths, i.Path)
 	}
-	return o, items, bakeAll(ctx, o.client, o.url, paths)
+	if err := bakeAll(ctx, o.client, o.url, paths); err != nil {
+		return nil, nil, err
+	}
+	for _, i := range items {
+		info, err := bake(ctx, o.client, o.url, i.Path)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.sizes[i.Path] = int64(info.Nars[0].FileSize)
+	}
+	return o, items, nil
 }
 
 // serve starts publish; its cache outlives it.

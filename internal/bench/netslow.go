@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"ersatz/internal/bench/netlab"
 	"ersatz/internal/realguix"
@@ -13,11 +11,12 @@ import (
 // slowLink is that of an origin far away.
 func slowLink() netlab.Link { return netlab.Link{Rate: 200 * netlab.Kbit, Loss: 5} }
 
-// slow is scenario (d): an origin behind a slow and lossy line.
+// slow is scenario (d): an origin behind a slow and lossy line, and a peer on
+// the local network that has the items.
 func (n *network) slow(ctx context.Context) ([]Table, error) {
-	large, small, during := int64(55_000_000), int64(1_500_000), 2*time.Minute
+	large, small := int64(55_000_000), int64(1_500_000)
 	if n.o.Short {
-		large, small, during = 3_000_000, 60_000, time.Second
+		large, small = 1_500_000, 60_000
 	}
 	from, items, err := n.origin(ctx, netlab.Link{}, func(s *shelf) ([]item, error) {
 		var items []item
@@ -35,13 +34,19 @@ func (n *network) slow(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	sizes := make([]float64, len(items))
-	for k, i := range items {
-		info, err := bake(ctx, from.client, from.url, i.Path)
-		if err != nil {
+	peer, err := n.host(ctx, "peer", netlab.Link{})
+	if err != nil {
+		return nil, err
+	}
+	has, err := n.station(ctx, peer, nodeWay(), from, shared()...)
+	if err != nil {
+		return nil, err
+	}
+	defer has.stop()
+	for _, i := range items {
+		if _, err := has.build(ctx, []item{i}); err != nil {
 			return nil, err
 		}
-		sizes[k] = float64(info.Nars[0].FileSize)
 	}
 	if err := from.SetLink(ctx, slowLink()); err != nil {
 		return nil, err
@@ -51,24 +56,31 @@ func (n *network) slow(ctx context.Context) ([]Table, error) {
 		return nil, err
 	}
 	t := Table{
-		Title: "Origin at 200 kbit/s with 5 % loss, nobody else",
-		Note: fmt.Sprintf("Small: a nar of %s MB, %s MB compressed, installed. Large: %s MB, %s MB compressed; the rate at which the client received "+
-			"frames is measured over %v, and the time for the whole is **extrapolated** from it (compressed size, and 1514 bytes on the line for each 1448 of it).",
-			number(float64(items[0].nar.Size)/1e6), number(sizes[0]/1e6), number(float64(items[1].nar.Size)/1e6), number(sizes[1]/1e6), during),
-		Head: []string{"what", "small: wall", "small: sent by the origin", "large: rate", "large: extrapolated"},
+		Title: "Origin at 200 kbit/s with 5 % loss, and a peer on the local network",
+		Note: fmt.Sprintf("Small: a nar of %s MB, %s MB compressed. Large: %s MB, %s MB compressed. Each is installed to the end, with nothing known of it before. "+
+			"Stock Guix and ersatz-substitute alone have the origin only; the node has a peer that got both items before.",
+			number(float64(items[0].nar.Size)/1e6), number(float64(from.packed(items[0]))/1e6), number(float64(items[1].nar.Size)/1e6), number(float64(from.packed(items[1]))/1e6)),
+		Head: []string{"what", "small: wall", "small: sent by the origin", "large: wall", "large: sent by the origin", "peak memory of the node"},
 	}
-	for _, by := range []asker{stockAsker(), ersatzAsker()} {
-		got, err := n.install(ctx, client, by, from, items[:1])
-		if err != nil {
-			return nil, err
+	for _, by := range []way{stockWay(), aloneWay(), nodeWay(), loopbackWay()} {
+		row := []string{by.name}
+		var node series
+		for k := range items {
+			if k == 1 && by.name == aloneWay().name {
+				row = append(row, "not run", "not run") // the line is full: it takes what stock Guix takes
+				continue
+			}
+			got, err := n.install(ctx, client, by, from, items[k:k+1], append(shared(), "--peer="+peer.nodeURL())...)
+			if err != nil {
+				return nil, err
+			}
+			node = append(node, got.nodeMemory()...)
+			if by.node && got.sent > from.packed(items[k])/2 {
+				return nil, fmt.Errorf("%s: the origin has sent %d bytes of %d that a peer has", by.name, got.sent, from.packed(items[k]))
+			}
+			row = append(row, seconds.one(got.wall.Seconds()), megabyte.one(float64(got.sent)))
 		}
-		rate, err := n.progress(ctx, client, by, from.url, items[1], during)
-		if err != nil {
-			return nil, err
-		}
-		n.o.Log.InfoContext(ctx, "large item", slog.String("by", by.name), slog.Float64("bytes_per_second", rate))
-		t.Rows = append(t.Rows, []string{by.name, seconds.cell(series{got.wall.Seconds()}), megabyte.cell(series{float64(got.sent)}),
-			number(rate*8/1000) + " kbit/s", number(sizes[1]*1514/1448/rate) + " s"})
+		t.Rows = append(t.Rows, append(row, memory(node)))
 	}
 	return []Table{t}, nil
 }

@@ -70,6 +70,9 @@ func (u unit) cell(s series) string {
 	return text
 }
 
+// one prints a figure that was measured once.
+func (u unit) one(v float64) string { return u.cell(series{v}) }
+
 // ahead prints how many times better ours is than other, by the medians.
 func (u unit) ahead(ours, other series) string {
 	ratio := other.median() / ours.median()
