@@ -27,10 +27,11 @@ import (
 // fakeClient answers for servers by URL.
 type fakeClient struct {
 	mu    sync.Mutex
-	files map[string]string // by URL; missing ones are absent
-	down  map[string]bool   // servers
-	until time.Time         // Expires of all answers
-	asked []string          // URLs
+	files map[string]string    // by URL; missing ones are absent
+	down  map[string]bool      // servers
+	until time.Time            // Expires of all answers but those of
+	lives map[string]time.Time // these servers
+	asked []string             // URLs
 }
 
 func newClient() *fakeClient {
@@ -62,6 +63,9 @@ func (c *fakeClient) AskHash(_ context.Context, servers []*upstream.Server, hash
 		}
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			answers[i].Expires = c.until
+			if at, ok := c.lives[sv.String()]; ok {
+				answers[i].Expires = at
+			}
 		}
 	}
 	return answers

@@ -71,10 +71,14 @@ func choose(p storepath.Path, answers []upstream.Answer, judge upstream.Judge) (
 }
 
 // lookup finds the item with a hash part: what is kept first, then what the
-// face's upstreams say. The error matches errAbsent, errNoAnswer or
-// errWithheld. The duration says for how long the answer holds.
+// face's upstreams say, then what peers say. The error matches errAbsent,
+// errNoAnswer or errWithheld. The duration says for how long the answer holds.
 func (n *Node) lookup(ctx context.Context, f *face, hash string) (found, time.Duration, error) {
-	judge, answers, err := n.judge(ctx, f, hash)
+	var answers []upstream.Answer
+	if n.o.Votes != nil { // of what is kept too
+		answers = n.client.AskHash(ctx, f.servers, hash)
+	}
+	judge, err := n.judge(hash, answers)
 	if err != nil {
 		return found{}, 0, err
 	}
@@ -88,15 +92,40 @@ func (n *Node) lookup(ctx context.Context, f *face, hash string) (found, time.Du
 	if answers == nil {
 		answers = n.client.AskHash(ctx, f.servers, hash)
 	}
-	return n.weigh(f, hash, answers, judge)
+	x, ttl, err := n.weigh(f, hash, answers, judge)
+	if err != nil {
+		if x, ttl, err := n.askPeers(ctx, f, hash, answers); err == nil {
+			return x, ttl, nil
+		}
+	}
+	return x, ttl, err
+}
+
+// askPeers asks peers for what no upstream gave. They do not have long: most of
+// what clients ask for is nowhere, and the client waits. That they have nothing
+// says little, since that changes at any time: how long it may be believed that
+// nobody has an item is for upstreams to say.
+func (n *Node) askPeers(ctx context.Context, f *face, hash string, answers []upstream.Answer) (found, time.Duration, error) {
+	servers := n.o.PeerServers()
+	if len(servers) == 0 {
+		return found{}, 0, errAbsent
+	}
+	ctx, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	answers = slices.Concat(answers, n.client.AskHash(ctx, servers, hash))
+	judge, err := n.judge(hash, answers)
+	if err != nil {
+		return found{}, 0, err
+	}
+	x, ttl, err := n.weigh(f, hash, answers, judge)
+	return x, min(ttl, keptTTL), err
 }
 
 // judge returns who says which narinfos of an item count: the keys of now and,
-// if they have to agree, what the face's upstreams answered, which is nil if
-// they were not asked.
-func (n *Node) judge(ctx context.Context, f *face, hash string) (upstream.Judge, []upstream.Answer, error) {
+// if they have to agree, the narinfos among the answers.
+func (n *Node) judge(hash string, answers []upstream.Answer) (upstream.Judge, error) {
 	if n.o.Keys == nil && n.o.Votes == nil {
-		return anything, nil, nil
+		return anything, nil
 	}
 	var keys Keys
 	var err error
@@ -104,25 +133,23 @@ func (n *Node) judge(ctx context.Context, f *face, hash string) (upstream.Judge,
 		keys, err = n.o.Keys()
 	}
 	if err != nil || n.o.Votes == nil {
-		return keys.Verify, nil, err
+		return keys.Verify, err
 	}
 	policy, err := n.o.Votes()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if n.o.Keys == nil {
 		keys.Guix, keys.Nix = policy.Keys()
 	}
-	answers := n.client.AskHash(ctx, f.servers, hash)
-	all := answers
 	if item, err := n.store.Get(hash); err == nil { // what is kept is a vote as well
-		all = append(slices.Clip(answers), upstream.Answer{Text: item.Narinfo})
+		answers = append(slices.Clip(answers), upstream.Answer{Text: item.Narinfo})
 	}
-	return policy.Count(all, keys.Guix, keys.Nix).Judge(keys.Verify), answers, nil
+	return policy.Count(answers, keys.Guix, keys.Nix).Judge(keys.Verify), nil
 }
 
-// kept finds an item of a store, "" for any, that is kept. The error matches keep.ErrNone or
-// errWithheld.
+// kept finds an item of a store, "" for any, that is kept. The error matches
+// keep.ErrNone or errWithheld.
 func (n *Node) kept(storeDir, hash string, judge upstream.Judge) (found, error) {
 	item, err := n.store.Get(hash)
 	if err != nil {
@@ -144,11 +171,14 @@ func (n *Node) kept(storeDir, hash string, judge upstream.Judge) (found, error) 
 	return x, nil
 }
 
-// weigh takes what counts of the answers of a face's upstreams.
+// weigh takes what counts of the answers of a face's upstreams, or of peers.
 func (n *Node) weigh(f *face, hash string, answers []upstream.Answer, judge upstream.Judge) (found, time.Duration, error) {
 	var errs []error
 	var texts []upstream.Answer
 	absent, ttl := 0, negativeMost
+	if len(answers) == 0 {
+		ttl = soon // nobody has said so
+	}
 	for _, a := range answers {
 		switch {
 		case a.Err == nil:
@@ -165,7 +195,7 @@ func (n *Node) weigh(f *face, hash string, answers []upstream.Answer, judge upst
 	case len(texts) == 0 && len(errs) > 0 && absent == 0:
 		return found{}, soon, errors.Join(append(errs, errNoAnswer)...)
 	case len(texts) == 0:
-		return found{}, min(ttl, negativeMost), errAbsent
+		return found{}, ttl, errAbsent
 	}
 	// Where every narinfo counts, one with a signature is worth more.
 	slices.SortStableFunc(texts, func(a, b upstream.Answer) int { return rank(a.Text) - rank(b.Text) })

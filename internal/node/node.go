@@ -33,6 +33,9 @@ const (
 	negativeMost = time.Hour   // that nobody has it
 )
 
+// peerTime is how long peers have to say what they have.
+const peerTime = 2 * time.Second
+
 // Kept is what a node keeps. It is safe for concurrent use.
 type Kept interface {
 	// Get returns the item with a hash part. The error matches keep.ErrNone.
@@ -85,6 +88,10 @@ type Options struct {
 	// second. Default: no limit.
 	UploadLimit int64
 
+	// PeerServers returns who is asked for a narinfo that no upstream has, or none
+	// that counts: those of upstream.ParsePeer. Default: nobody.
+	PeerServers func() []*upstream.Server
+
 	// Peers returns what GET /v1/peers answers. Default: nothing.
 	Peers func() []nodeapi.Peer
 
@@ -127,6 +134,9 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.PeerServers == nil {
+		o.PeerServers = func() []*upstream.Server { return nil }
 	}
 	if o.Peers == nil {
 		o.Peers = func() []nodeapi.Peer { return nil }

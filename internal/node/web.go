@@ -13,6 +13,7 @@ import (
 	"ersatz/internal/metrics"
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
+	"ersatz/internal/upstream"
 	"ersatz/internal/web"
 	"ersatz/storepath"
 )
@@ -97,7 +98,9 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request, local bool) {
 		web.Plain(w, r, status, http.StatusText(status))
 		return
 	}
-	n.route(w, r, parts, local)
+	// A node on this machine gets what those on others get: two that ask each
+	// other would go on for ever.
+	n.route(w, r, parts, local && r.Header.Get(upstream.OnlyKept) == "")
 }
 
 // timeBody bounds how long a request's body may take, and not its answer. The
