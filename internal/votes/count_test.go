@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -148,7 +149,7 @@ func TestBothBuilds(t *testing.T) {
 // TestNix: each Sig is the vote of its key, under whichever name that key is
 // trusted, and one text may have several.
 func TestNix(t *testing.T) {
-	a, b, c := nixKey(t, "a", 1), nixKey(t, "b", 2), guixKey(t, 3)
+	a, b, d, c := nixKey(t, "a", 1), nixKey(t, "b", 2), nixKey(t, "d", 4), guixKey(t, 3)
 	renamed := nixKey(t, "renamed", 1) // the bytes of a
 	f := fields(t, nil)
 	sig := func(keys ...nixsig.SecretKey) string {
@@ -174,6 +175,7 @@ func TestNix(t *testing.T) {
 		"both kinds":        {[]string{text(t, f, c), sig(b)}, trusted, true},
 		"both in one text":  {[]string{text(t, f, c) + string(f.SignNix(a))}, trusted, true},
 		"one not trusted":   {[]string{sig(a, b)}, trusted[:1], false},
+		"one outside the n": {[]string{sig(a, d)}, append(slices.Clone(trusted), d.Public()), false},
 		"a size that is no": {[]string{strings.Replace(sig(a, b), "NarSize: 100\n", "", 1)}, trusted, false},
 	} {
 		count := p.Count(answers(t, x.texts...), acl, x.nix)
