@@ -38,7 +38,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 	a.log.register(root)
 	root.AddCommand(
 		a.encodeCommand(), a.decodeCommand(),
-		a.publishCommand(), a.nodeCommand(), a.fsckCommand(), a.gcCommand(),
+		a.publishCommand(), a.nodeCommand(), a.peersCommand(), a.fsckCommand(), a.gcCommand(),
 		a.doctorCommand(), a.demoCommand(),
 		a.keygenCommand(), a.authorizeCommand(), a.narinfoCommand(),
 		a.versionCommand(),
