@@ -25,7 +25,7 @@ step() {
 note() { summary+=("$(printf '%-15s %s' "$1" "$2")"); }
 
 # Programs that tests use, and the Debian packages that have them.
-programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon'
+programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd'
 
 packages() {
 	local pair missing=()
@@ -139,5 +139,6 @@ fi
 found=()
 step "build an IPFS daemon" need ERSATZ_KUBO scripts/kubo.sh
 step "make a root folder with Guix" need ERSATZ_GUIX_ROOT scripts/guix-root.sh
+step "lay systemd over it" need ERSATZ_SYSTEMD_LAYER scripts/systemd-layer.sh
 step "tests with real programs" real
 report

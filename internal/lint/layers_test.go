@@ -63,7 +63,7 @@ func testOnly(pkg string) bool {
 		return true
 	}
 	base := path.Base(pkg)
-	return strings.HasSuffix(base, "test") || base == "realguix" || base == "realnix" || base == "lint"
+	return strings.HasSuffix(base, "test") || base == "realguix" || base == "realnix" || base == "realsystemd" || base == "lint"
 }
 
 // TestLayers wants every package in a row, and imports that point to the own

@@ -1,0 +1,83 @@
+package realsystemd
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// installUnits installs the programs and the units by hand, as README.md says.
+func (w *world) installUnits() {
+	w.t.Helper()
+	for _, name := range []string{"ersatz", "ersatz-substitute"} {
+		w.copy(program(w.t, name), "/usr/local/bin/"+name, 0o755)
+	}
+	w.copy(packaging+"/ersatz-guix", "/usr/local/bin/ersatz-guix", 0o755)
+	w.copy(packaging+"/guix-daemon-ersatz.conf", "/etc/systemd/system/guix-daemon.service.d/ersatz.conf", 0o644)
+	w.copy(packaging+"/ersatz.sysusers", "/etc/sysusers.d/ersatz.conf", 0o644)
+	for _, name := range []string{"ersatz-node.service", "ersatz-node.socket", "ersatz-publish.service", "ersatz-publish.socket"} {
+		w.copy(packaging+"/"+name, "/etc/systemd/system/"+name, 0o644)
+	}
+	w.run("systemd-sysusers")
+	w.run("systemctl", "daemon-reload")
+}
+
+// TestUnits has all units do their work in their sandboxes: the stock
+// guix-daemon gets an item from the node, which gets it from publish. The first
+// requests start both.
+func TestUnits(t *testing.T) {
+	w := boot(t)
+	w.installUnits()
+	item := w.stock()
+	options := "NODE_OPTIONS=\"--upstream=http://127.0.0.1:8080 --acl=/etc/guix/acl\"\n"
+	if err := w.WriteFile("/etc/default/ersatz-node", []byte(options), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.run("systemctl", "start", "ersatz-node.socket", "ersatz-publish.socket")
+	if out, err := w.Run(w.ctx, "systemctl", "is-active", "ersatz-node", "ersatz-publish"); err == nil {
+		t.Errorf("they run before anybody has asked: %s", out)
+	}
+	narinfo := "/" + hashPart(item) + ".narinfo"
+	w.get("http://127.0.0.1:8080"+narinfo, "\nERIS: ")
+	w.get("http://127.0.0.1:8181"+narinfo, "URL: nar/"+filepath.Base(item))
+	has(t, w.get("http://127.0.0.1:8181/metrics", ""), `ersatz_http_requests_total{code="200",face="local",kind="narinfo"}`)
+
+	w.run("guix", "gc", "--delete", item)
+	w.run("guix", "build", "--substitute-urls=http://127.0.0.1:8080", item)
+	if got := w.run("cat", item); got != "hello\n" {
+		t.Errorf("the item is %q", got)
+	}
+	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
+	has(t, w.get("http://127.0.0.1:8181/metrics", ""), `ersatz_http_requests_total{code="200",face="socket",kind="nar"} 1`)
+	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
+		if strings.Contains(journal, word) {
+			t.Errorf("%s in\n%s", word, journal)
+		}
+	}
+
+	w.run("systemctl", "stop", "ersatz-node.socket", "ersatz-publish.socket", "ersatz-node", "ersatz-publish")
+	if out := w.run("systemctl", "show", "--property=Result", "ersatz-node", "ersatz-publish"); strings.Count(out, "Result=success") != 2 {
+		t.Errorf("they end with %s", out)
+	}
+	if _, err := os.Lstat(w.Path("/run/ersatz/node.sock")); err == nil {
+		t.Error("the node's socket is left: ersatz-substitute would ask it")
+	}
+}
+
+// TestSandbox wants systemd's own count of what a service may do to stay low:
+// 0 is nothing, 10 is all.
+func TestSandbox(t *testing.T) {
+	w := boot(t)
+	w.installUnits()
+	for _, unit := range []string{"ersatz-node.service", "ersatz-publish.service"} {
+		// The threshold is in tenths.
+		w.run("systemd-analyze", "security", "--no-pager", "--threshold=18", unit)
+	}
+	// The units as files, with nothing that systemd does not know.
+	out, err := w.Run(w.ctx, "systemd-analyze", "verify", "--man=no", "ersatz-node.service", "ersatz-node.socket",
+		"ersatz-publish.service", "ersatz-publish.socket", "guix-daemon.service")
+	if err != nil || strings.Contains(out, "ersatz") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
