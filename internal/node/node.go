@@ -92,6 +92,10 @@ type Options struct {
 	// that counts: those of upstream.ParsePeer. Default: nobody.
 	PeerServers func() []*upstream.Server
 
+	// Have returns what POST /v1/have answers: what peers hold of nars, by their
+	// hashes. Default: nothing.
+	Have func(ctx context.Context, narHashes [][32]byte) [][]nodeapi.Claim
+
 	// Peers returns what GET /v1/peers answers. Default: nothing.
 	Peers func() []nodeapi.Peer
 
@@ -137,6 +141,11 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	}
 	if o.PeerServers == nil {
 		o.PeerServers = func() []*upstream.Server { return nil }
+	}
+	if o.Have == nil {
+		o.Have = func(_ context.Context, narHashes [][32]byte) [][]nodeapi.Claim {
+			return make([][]nodeapi.Claim, len(narHashes))
+		}
 	}
 	if o.Peers == nil {
 		o.Peers = func() []nodeapi.Peer { return nil }

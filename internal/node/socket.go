@@ -26,6 +26,7 @@ func (n *Node) Socket() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+nodeapi.NarPath, n.socketNar)
 	mux.HandleFunc("POST "+nodeapi.AheadPath, n.socketAhead)
+	mux.HandleFunc("POST "+nodeapi.HavePath, n.socketHave)
 	mux.HandleFunc("GET "+nodeapi.PeersPath, n.socketPeers)
 	mux.HandleFunc("GET "+nodeapi.StatusPath, n.socketStatus)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +37,8 @@ func (n *Node) Socket() http.Handler {
 			kind = metrics.NarFile
 		case nodeapi.AheadPath:
 			kind = metrics.Ahead
+		case nodeapi.HavePath:
+			kind = metrics.Have
 		}
 		n.o.Requests.Serve(w, r, metrics.Socket, kind, func(w http.ResponseWriter, r *http.Request) {
 			timeBody(w, r)

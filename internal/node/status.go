@@ -2,10 +2,12 @@ package node
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/web"
+	"ersatz/narinfo"
 )
 
 func (n *Node) socketStatus(w http.ResponseWriter, r *http.Request) {
@@ -22,6 +24,27 @@ func (n *Node) socketPeers(w http.ResponseWriter, r *http.Request) {
 		peers = []nodeapi.Peer{}
 	}
 	sendJSON(w, r, peers)
+}
+
+// socketHave asks peers what they hold of nars.
+func (n *Node) socketHave(w http.ResponseWriter, r *http.Request) {
+	var req nodeapi.HaveRequest
+	if !n.readJSON(w, r, nodeapi.MaxHaveBody, &req) {
+		return
+	}
+	if len(req.NarHashes) > nodeapi.MaxHave {
+		web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d hashes", nodeapi.MaxHave))
+		return
+	}
+	hashes := make([][32]byte, len(req.NarHashes))
+	for i, text := range req.NarHashes {
+		var err error
+		if hashes[i], err = narinfo.ParseHash(text); err != nil {
+			web.Plain(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+	}
+	sendJSON(w, r, n.o.Have(r.Context(), hashes))
 }
 
 func sendJSON(w http.ResponseWriter, r *http.Request, v any) {

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"ersatz/internal/transport/httpclient"
+	"ersatz/narinfo"
 )
 
 // ErrNone means that the node is there, and has the item from nobody.
@@ -82,20 +84,42 @@ func (c *Client) Ahead(ctx context.Context, r AheadRequest) error {
 	return nil
 }
 
+// Have asks what the node's peers hold of nars, by their hashes. Further
+// requests are made for more than MaxHave. The claims are by hash.
+func (c *Client) Have(ctx context.Context, hashes [][32]byte) ([][]Claim, error) {
+	all := make([][]Claim, 0, len(hashes))
+	for some := range slices.Chunk(hashes, MaxHave) {
+		r := HaveRequest{NarHashes: make([]string, len(some))}
+		for i, h := range some {
+			r.NarHashes[i] = narinfo.FormatHash(h)
+		}
+		var claims [][]Claim
+		if err := c.json(ctx, http.MethodPost, HavePath, r, &claims); err != nil {
+			return nil, err
+		}
+		if len(claims) != len(some) {
+			return nil, fmt.Errorf("node's answer to POST %s: about %d nars, not %d", HavePath, len(claims), len(some))
+		}
+		all = append(all, claims...)
+	}
+	return all, nil
+}
+
 // Peers returns the nodes that the node knows.
 func (c *Client) Peers(ctx context.Context) (peers []Peer, err error) {
-	err = c.get(ctx, PeersPath, &peers)
+	err = c.json(ctx, http.MethodGet, PeersPath, nil, &peers)
 	return peers, err
 }
 
 // Status returns what the node is doing.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	err = c.get(ctx, StatusPath, &s)
+	err = c.json(ctx, http.MethodGet, StatusPath, nil, &s)
 	return s, err
 }
 
-func (c *Client) get(ctx context.Context, path string, to any) error {
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+// json sends a request, with a body unless that is nil, and reads the answer.
+func (c *Client) json(ctx context.Context, method, path string, body, to any) error {
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -108,7 +132,7 @@ func (c *Client) get(ctx context.Context, path string, to any) error {
 		err = json.Unmarshal(text, to)
 	}
 	if err != nil {
-		return fmt.Errorf("node's answer to GET %s: %w", path, err)
+		return fmt.Errorf("node's answer to %s %s: %w", method, path, err)
 	}
 	return nil
 }

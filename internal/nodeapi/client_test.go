@@ -15,6 +15,7 @@ import (
 
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
+	"ersatz/narinfo"
 )
 
 // serve has a handler answer on a socket.
@@ -87,6 +88,45 @@ func TestRequests(t *testing.T) {
 	}
 	if !strings.HasPrefix(c.String(), "unix:/") {
 		t.Error(c)
+	}
+}
+
+// TestHave asks in several requests for more than one takes.
+func TestHave(t *testing.T) {
+	short := false
+	c := client(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var req nodeapi.HaveRequest
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil || r.URL.Path != "/v1/have" || len(req.NarHashes) > nodeapi.MaxHave {
+			t.Errorf("%s, %d hashes, %v", r.URL, len(req.NarHashes), err)
+		}
+		claims := make([][]nodeapi.Claim, len(req.NarHashes))
+		for i, h := range req.NarHashes {
+			claims[i] = []nodeapi.Claim{{Peer: h, Part: true}}
+		}
+		if short {
+			claims = claims[1:]
+		}
+		json.NewEncoder(w).Encode(claims)
+	}), 0)
+	hashes := make([][32]byte, nodeapi.MaxHave+3)
+	for i := range hashes {
+		hashes[i] = [32]byte{byte(i), byte(i >> 8)}
+	}
+	claims, err := c.Have(t.Context(), hashes)
+	if err != nil || len(claims) != len(hashes) {
+		t.Fatalf("%d claims, %v", len(claims), err)
+	}
+	for i, h := range hashes {
+		if len(claims[i]) != 1 || claims[i][0].Peer != narinfo.FormatHash(h) || !claims[i][0].Part {
+			t.Fatalf("claims about %d: %+v", i, claims[i])
+		}
+	}
+	short = true
+	if _, err := c.Have(t.Context(), hashes); err == nil || !strings.Contains(err.Error(), "about 1023 nars, not 1024") {
+		t.Errorf("an answer that is too short: %v", err)
+	}
+	if claims, err := c.Have(t.Context(), nil); err != nil || len(claims) != 0 {
+		t.Errorf("%v, %v", claims, err)
 	}
 }
 

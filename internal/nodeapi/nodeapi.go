@@ -8,6 +8,7 @@ import "time"
 const (
 	NarPath    = "/v1/nar"    // POST NarRequest
 	AheadPath  = "/v1/ahead"  // POST AheadRequest
+	HavePath   = "/v1/have"   // POST HaveRequest: [][]Claim, by hash
 	PeersPath  = "/v1/peers"  // GET []Peer
 	StatusPath = "/v1/status" // GET Status
 
@@ -21,6 +22,8 @@ const (
 	MaxNarBody   = 8 << 20  // bytes of a request for a nar
 	MaxAhead     = 1 << 13  // narinfos of a query set
 	MaxAheadBody = 16 << 20 // bytes of a query set
+	MaxHave      = 1 << 10  // hashes of one question about peers
+	MaxHaveBody  = 1 << 17  // bytes of it
 )
 
 // Narinfo is a narinfo that the client accepts, and the URL of the server that
@@ -40,6 +43,20 @@ type NarRequest struct {
 // AheadRequest says what may be asked for soon.
 type AheadRequest struct {
 	Narinfos []Narinfo `json:"narinfos"`
+}
+
+// HaveRequest asks what peers hold of nars, by their NarHashes as narinfos have
+// them.
+type HaveRequest struct {
+	NarHashes []string `json:"nar_hashes"`
+}
+
+// Claim is what a peer says that it holds of a nar. Nothing of it is verified.
+type Claim struct {
+	Peer   string `json:"peer"` // its URL
+	URN    string `json:"urn"`  // of the compressed nar
+	Format string `json:"format"`
+	Part   bool   `json:"part,omitempty"` // some blocks are missing
 }
 
 // Kinds of peers.
