@@ -107,7 +107,7 @@ func newSiteWith(t *testing.T, socket func(a *netlab.Host) string) *site {
 	if err := netlab.Missing(); err != nil {
 		t.Skip(err)
 	}
-	for _, p := range []string{"avahi-daemon", "avahi-browse", "avahi-publish", "dbus-daemon"} {
+	for _, p := range append([]string{"avahi-browse", "avahi-publish"}, netlab.AvahiPrograms()...) {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skip(err)
 		}
@@ -128,27 +128,6 @@ func newSiteWith(t *testing.T, socket func(a *netlab.Host) string) *site {
 	return s
 }
 
-// Both daemons on a bus of their own, under a /run of their own.
-const avahiScript = `set -e
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mkdir -p /run/dbus /run/avahi-daemon
-cat >/run/bus.conf <<END
-<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen>${2:+<listen>unix:path=$2</listen>}
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
-END
-cat >/run/avahi.conf <<END
-[server]
-host-name=$1
-allow-interfaces=eth0
-[wide-area]
-enable-wide-area=no
-[rlimits]
-END
-dbus-daemon --config-file=/run/bus.conf --nofork --nopidfile >&2 &
-until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --no-proc-title -f /run/avahi.conf 2>&1`
-
 // host adds a host and waits for its daemon.
 func (s *site) host(lab *netlab.Lab, name string, socket func(*netlab.Host) string) *avahiHost {
 	s.t.Helper()
@@ -160,8 +139,8 @@ func (s *site) host(lab *netlab.Lab, name string, socket func(*netlab.Host) stri
 	if socket != nil {
 		extra = socket(h)
 	}
-	lines, pid := s.start(h.Command(s.ctx, "unshare", "-m", "sh", "-c", avahiScript, "sh", name, extra))
-	s.await(lines, "Server startup complete")
+	lines, pid := s.start(h.Avahi(s.ctx, extra))
+	s.await(lines, netlab.AvahiReady)
 	return &avahiHost{h, strconv.Itoa(pid)}
 }
 
