@@ -47,8 +47,10 @@ require-sigs = true
 // must be able to reach the folder.
 func New(dir string) (*Machine, error) {
 	m := &Machine{dir}
-	for _, d := range []string{"nix/store", "nix/var/nix", "etc", "home"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+	// /nix of the host is where machines' folders are bound to; Debian's package
+	// does not have it.
+	for _, d := range []string{"/nix", m.Path("/nix/store"), m.Path("/nix/var/nix"), m.Path("/etc"), m.Path("/home")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
