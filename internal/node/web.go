@@ -88,14 +88,8 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request, local bool) {
 		handlers.have.ServeHTTP(w, r)
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		web.Plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+web.Clip(r.Method))
-		return
-	}
-	parts, status := web.Split(r.URL)
-	if status != http.StatusOK {
-		web.Plain(w, r, status, http.StatusText(status))
+	parts, ok := web.Read(w, r)
+	if !ok {
 		return
 	}
 	// A node on this machine gets what those on others get: two that ask each

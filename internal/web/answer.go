@@ -12,11 +12,28 @@ import (
 // narinfo names.
 const MaxPath = 4096
 
-// Split returns the decoded components of a path. As in Guile's
+// Read returns the decoded components of what a GET or HEAD asks for. Other
+// requests, and paths that name nothing anywhere, are answered; then ok is
+// false.
+func Read(w http.ResponseWriter, r *http.Request) (parts []string, ok bool) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		Plain(w, r, http.StatusMethodNotAllowed, "Method not allowed: "+Clip(r.Method))
+		return nil, false
+	}
+	parts, status := split(r.URL)
+	if status != http.StatusOK {
+		Plain(w, r, status, http.StatusText(status))
+		return nil, false
+	}
+	return parts, true
+}
+
+// split returns the decoded components of a path. As in Guile's
 // split-and-decode-uri-path, empty ones do not count. The status is not 200
-// for a path that names nothing anywhere: with encoded slashes or NULs, "." or
-// "..", or more than MaxPath bytes.
-func Split(u *url.URL) (parts []string, status int) {
+// for a path with encoded slashes or NULs, "." or "..", or more than MaxPath
+// bytes.
+func split(u *url.URL) (parts []string, status int) {
 	path := u.EscapedPath()
 	if len(path) > MaxPath {
 		return nil, http.StatusRequestURITooLong

@@ -36,8 +36,30 @@ func TestSplit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if parts, status := Split(u); !slices.Equal(parts, c.want) || status != c.status {
+		if parts, status := split(u); !slices.Equal(parts, c.want) || status != c.status {
 			t.Errorf("%.40q: %.40q, %d", c.path, parts, status)
+		}
+	}
+}
+
+func TestRead(t *testing.T) {
+	for _, c := range []struct {
+		method, path string
+		want         []string
+		status       int
+	}{
+		{http.MethodGet, "/nar/x", []string{"nar", "x"}, http.StatusOK},
+		{http.MethodHead, "/", nil, http.StatusOK},
+		{http.MethodPost, "/nar/x", nil, http.StatusMethodNotAllowed},
+		{http.MethodGet, "/nar/..", nil, http.StatusBadRequest},
+	} {
+		w := httptest.NewRecorder()
+		parts, ok := Read(w, httptest.NewRequest(c.method, c.path, nil))
+		if !slices.Equal(parts, c.want) || ok != (c.status == http.StatusOK) || w.Code != c.status {
+			t.Errorf("%s %s: %q, %t, %d", c.method, c.path, parts, ok, w.Code)
+		}
+		if got := w.Header().Get("Allow"); (got == "GET, HEAD") != (c.status == http.StatusMethodNotAllowed) {
+			t.Errorf("%s %s: Allow is %q", c.method, c.path, got)
 		}
 	}
 }
