@@ -6,16 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ersatz/internal/block/narindex"
-	"ersatz/internal/durable"
 	"ersatz/internal/folder"
-	"ersatz/storepath"
 )
 
 // Fault is something that is wrong in a cache folder.
@@ -129,57 +125,15 @@ func (c *checker) giveIndex() error {
 // leftItems looks for items of the index without a narinfo. Those that are in
 // IPFS stay: the server takes them out of it.
 func (c *checker) leftItems(ctx context.Context) error {
-	for after := ""; c.index != nil; {
-		i, err := c.index.Next(ctx, after, false)
-		if errors.Is(err, narindex.ErrNoItem) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		after = i.Hash
-		tree := path.Join(narindex.TreeDir, i.Base)
-		if c.Young(tree) || folder.Exists(c.Path(c.Narinfo(i.Hash))) || i.Manifest != "" {
-			continue
-		}
-		err = c.Fault(narindex.File, i.Base+" is indexed and has no narinfo", func() error {
-			return c.index.Remove(ctx, i.Hash)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.LeftItems(ctx, c.index, "is indexed and has no narinfo", func(i narindex.Item) bool {
+		return i.Manifest == "" && !folder.Exists(c.Path(c.Narinfo(i.Hash)))
+	})
 }
 
 // strayFiles looks for files that belong to nothing.
 func (c *checker) strayFiles(ctx context.Context) error {
-	remove := func(name string) func() error {
-		return func() error { return durable.Remove(c.Path(name)) }
-	}
-	errs := []error{strays(c.Dir, c.Layout, c.Before, func(name, _ string) error {
-		return c.Fault(name, "nar without a narinfo", remove(name))
-	})}
-	for _, dir := range c.dirs() {
-		errs = append(errs, folder.List(c.Path(dir), func(base string) error {
-			name := path.Join(dir, base)
-			if !strings.HasPrefix(base, durable.TempPrefix) || c.Young(name) {
-				return nil
-			}
-			return c.Fault(name, "temporary file of a process that has ended", remove(name))
-		}))
-	}
-	errs = append(errs, folder.List(c.Path(narindex.TreeDir), func(base string) error {
-		name := path.Join(narindex.TreeDir, base)
-		p, err := storepath.ParseBase("/", base)
-		if err != nil || c.index == nil || c.Young(name) {
-			return nil
-		}
-		_, err = c.index.Item(ctx, p.Hash)
-		if !errors.Is(err, narindex.ErrNoItem) {
-			return err
-		}
-		return c.Fault(name, "tree file of an item that is not indexed", remove(name))
-	}))
-	return errors.Join(errs...)
+	err := strays(c.Dir, c.Layout, c.Before, func(name, _ string) error {
+		return c.Fault(name, "nar without a narinfo", c.Remove(name))
+	})
+	return errors.Join(err, c.Temporary(c.dirs()), c.LeftTrees(ctx, c.index))
 }

@@ -2,11 +2,16 @@ package folder
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"ersatz/internal/block/narindex"
+	"ersatz/internal/durable"
+	"ersatz/storepath"
 )
 
 // Check is what the checks of folders have in common. It is used by one
@@ -41,6 +46,66 @@ func (c *Check) Fault(file, text string, mend func() error) error {
 func (c *Check) Young(name string) bool {
 	last, regular := Changed(c.Path(name))
 	return regular && !c.Alone && !last.Before(c.Before)
+}
+
+// Remove returns a way to mend that a file is there.
+func (c *Check) Remove(name string) func() error {
+	return func() error { return durable.Remove(c.Path(name)) }
+}
+
+// Temporary looks for temporary files that killed processes have left in
+// folders of the folder.
+func (c *Check) Temporary(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, List(c.Path(dir), func(base string) error {
+			name := path.Join(dir, base)
+			if !strings.HasPrefix(base, durable.TempPrefix) || c.Young(name) {
+				return nil
+			}
+			return c.Fault(name, "temporary file of a process that has ended", c.Remove(name))
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// LeftItems looks for items of an index, which may be nil, that left reports to
+// be nothing but that. text says of one what is wrong with it.
+func (c *Check) LeftItems(ctx context.Context, index *narindex.Index, text string, left func(narindex.Item) bool) error {
+	for after := ""; index != nil; {
+		i, err := index.Next(ctx, after, false)
+		if errors.Is(err, narindex.ErrNoItem) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = i.Hash
+		if c.Young(path.Join(narindex.TreeDir, i.Base)) || !left(i) {
+			continue
+		}
+		err = c.Fault(narindex.File, i.Base+" "+text, func() error { return index.Remove(ctx, i.Hash) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LeftTrees looks for tree files of items that an index, which may be nil, does
+// not have.
+func (c *Check) LeftTrees(ctx context.Context, index *narindex.Index) error {
+	return List(c.Path(narindex.TreeDir), func(base string) error {
+		name := path.Join(narindex.TreeDir, base)
+		p, err := storepath.ParseBase("/", base)
+		if err != nil || index == nil || c.Young(name) {
+			return nil
+		}
+		if _, err = index.Item(ctx, p.Hash); !errors.Is(err, narindex.ErrNoItem) {
+			return err
+		}
+		return c.Fault(name, "tree file of an item that is not indexed", c.Remove(name))
+	})
 }
 
 // ExtraRows looks for rows of no item in an index, which may be nil, and for

@@ -10,64 +10,32 @@ import (
 	"strings"
 
 	"ersatz/internal/block/narindex"
-	"ersatz/internal/durable"
 	"ersatz/internal/folder"
 	"ersatz/storepath"
 )
 
 // leftItems looks for items of the index without a record.
 func (c *checker) leftItems(ctx context.Context) error {
-	for after := ""; c.index != nil; {
-		i, err := c.index.Next(ctx, after, false)
-		if errors.Is(err, narindex.ErrNoItem) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		after = i.Hash
-		if c.Young(path.Join(narindex.TreeDir, i.Base)) || folder.Exists(c.Path(infoDir+"/"+i.Hash)) {
-			continue
-		}
-		err = c.Fault(narindex.File, i.Base+" is indexed and not kept", func() error { return c.index.Remove(ctx, i.Hash) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.LeftItems(ctx, c.index, "is indexed and not kept", func(i narindex.Item) bool {
+		return !folder.Exists(c.Path(infoDir + "/" + i.Hash))
+	})
 }
 
 // strays looks for files that belong to nothing.
 func (c *checker) strays(ctx context.Context) error {
-	var errs []error
-	stray := func(name, text string) error {
-		if c.Young(name) {
-			return nil
-		}
-		return c.Fault(name, text, func() error { return durable.Remove(c.Path(name)) })
-	}
-	for _, dir := range dirs() {
+	errs := []error{c.Temporary(dirs()), c.LeftTrees(ctx, c.index)}
+	for _, m := range methods() {
+		dir := path.Join(narDir, m)
 		errs = append(errs, folder.List(c.Path(dir), func(base string) error {
 			name := path.Join(dir, base)
-			if strings.HasPrefix(base, durable.TempPrefix) {
-				return stray(name, "temporary file of a process that has ended")
-			}
 			p, err := storepath.ParseBase("/", base)
-			switch {
-			case err != nil || dir == infoDir || dir == partsDir:
-				return nil
-			case dir != narindex.TreeDir:
-				if i, err := readItem(c.Path(infoDir + "/" + p.Hash)); err != nil || narName(i.Method, i.Path.Base()) != name {
-					return stray(name, "nar of no item")
-				}
-				return nil
-			case c.index == nil:
+			if err != nil || c.Young(name) {
 				return nil
 			}
-			if _, err := c.index.Item(ctx, p.Hash); !errors.Is(err, narindex.ErrNoItem) {
-				return err
+			if i, err := readItem(c.Path(infoDir + "/" + p.Hash)); err == nil && narName(i.Method, i.Path.Base()) == name {
+				return nil
 			}
-			return stray(name, "tree file of an item that is not indexed")
+			return c.Fault(name, "nar of no item", c.Remove(name))
 		}))
 	}
 	return errors.Join(errs...)
