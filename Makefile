@@ -4,9 +4,10 @@
 # make test     the quick tests, under the race detector
 # make bench    ersatz beside stock Guix; writes docs/benchmarks.md
 # make bench-net  the same over bad links; writes docs/benchmarks-net.md
+# make man      manual pages of all commands, ./dist/man
 # make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench bench-net soak check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time. What guix-daemon runs has no C in it.
@@ -43,6 +44,10 @@ bench:
 bench-net:
 	go run ./internal/bench/cmd net
 
+man: build
+	rm -rf dist/man
+	bin/ersatz man --date "$$(git log -1 --format=%cs)" dist/man
+
 soak:
 	ERSATZ_LONG=1 go test -count=1 -timeout 1h ./eris
 	scripts/fuzz.sh 1m
@@ -51,4 +56,4 @@ check:
 	scripts/check.sh
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -30,24 +30,6 @@ const (
 // nix/libutil/util.cc, Agent).
 const repliesFD = 4
 
-const (
-	usage = "Usage: ersatz-substitute --query|--substitute|--check\n"
-	help  = usage + `
-Answer guix-daemon, which asks what servers have (--query) and has it installed
-(--substitute): requests come on standard input, replies go to file descriptor
-4, progress to standard error. The daemon names the servers in _NIX_OPTIONS.
---check loads the configuration, and says nothing if it is good.
-
-It is not for people: guix-daemon starts packaging/ersatz-guix, its variable
-GUIX, which starts this.
-
-Settings are in /etc/ersatz/config, or in the environment: ERSATZ_ACL,
-ERSATZ_STATE, ERSATZ_IPFS, ERSATZ_NODE, ERSATZ_VOTES, ERSATZ_LOG. None is needed.
-
-Exit status: 0 done, 1 failed, 2 wrong usage, configuration or request.
-`
-)
-
 func main() {
 	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	os.Exit(p.main(context.Background(), os.Args[1:]))
@@ -69,10 +51,10 @@ func (p process) main(ctx context.Context, args []string) int {
 	switch mode {
 	case "--query", "--substitute", "--check":
 	case "--help":
-		_, err := io.WriteString(p.stdout, help)
+		_, err := io.WriteString(p.stdout, substitute.Help)
 		return p.end(exitFailed, err)
 	default:
-		fmt.Fprint(p.stderr, usage)
+		fmt.Fprint(p.stderr, substitute.Usage)
 		return exitUsage
 	}
 	c, err := config.Load(p.getenv)
