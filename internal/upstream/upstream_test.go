@@ -133,9 +133,10 @@ func TestAskHash(t *testing.T) {
 		}
 		w.Write(text)
 	})
-	now := time.Unix(1_700_000_000, 0)
-	c := newClient(t, Options{Now: func() time.Time { return now }}, t.TempDir())
-	want := now.Add(foundTTL)
+	var hours atomic.Int64 // the sweep of the cache looks at the clock too
+	now := func() time.Time { return time.Unix(1_700_000_000+3600*hours.Load(), 0) }
+	c := newClient(t, Options{Now: now}, t.TempDir())
+	want := now().Add(foundTTL)
 	for range 2 {
 		a := c.AskHash(t.Context(), []*Server{sv}, hash)[0]
 		if a.Err != nil || !bytes.Equal(a.Text, text) || !a.Expires.Equal(want) || a.Server != sv {
@@ -145,13 +146,13 @@ func TestAskHash(t *testing.T) {
 		if b.Err != nil || !bytes.Equal(b.Text, text) || !b.Expires.Equal(want) {
 			t.Fatalf("answer %+v", b)
 		}
-		now = now.Add(time.Hour) // the answer expires when it did
+		hours.Add(1) // the answer expires when it did
 	}
 	if n := asked.Load(); n != 1 {
 		t.Errorf("%d requests", n)
 	}
 	a := c.AskHash(t.Context(), []*Server{sv}, strings.Repeat("c", 32))[0]
-	if !errors.Is(a.Err, fs.ErrNotExist) || !a.Expires.Equal(now.Add(time.Minute)) {
+	if !errors.Is(a.Err, fs.ErrNotExist) || !a.Expires.Equal(now().Add(time.Minute)) {
 		t.Errorf("what nobody has: %+v", a)
 	}
 	for _, bad := range []string{"", slowMark, "../" + hash, strings.Repeat("e", 32)} {
