@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -206,6 +207,9 @@ func (c *cache) sweepServer(ctx context.Context, dir string) {
 	for _, file := range entries {
 		if ctx.Err() != nil {
 			return
+		}
+		if strings.HasPrefix(file.Name(), durable.TempPrefix) {
+			continue // it may be in the making
 		}
 		name := filepath.Join(dir, file.Name())
 		if e, readErr := readEntry(name); readErr != nil && !errors.Is(readErr, os.ErrNotExist) || c.now().Unix() >= e.expires {
