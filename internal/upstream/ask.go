@@ -195,11 +195,11 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 		}
 		if q.isAnswer(text) {
 			expires = c.until(sv, ttl)
-			c.cache.put(sv, q.hash, text, expires)
+			c.keep(sv, q.hash, text, expires)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		expires = c.until(sv, ttl)
-		c.cache.put(sv, q.hash, nil, expires)
+		c.keep(sv, q.hash, nil, expires)
 	case errors.Is(err, context.Canceled) || errors.As(err, &status):
 	case Waited(err) || unreachable(err) || l.failures.Add(1) >= maxFailures:
 		if l.kill(err) {
@@ -213,6 +213,14 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 			slog.String("server", sv.String()), slog.Any("error", err))
 	}
 	return Answer{sv, text, err, expires}
+}
+
+// keep keeps an answer until it expires. What peers say is not kept: anybody can
+// be one, and fill the disk.
+func (c *Client) keep(sv *Server, hash string, text []byte, expires time.Time) {
+	if !sv.peer {
+		c.cache.put(sv, hash, text, expires)
+	}
 }
 
 // until returns when an answer that holds for ttl expires, the zero time if it

@@ -1,14 +1,19 @@
 package upstream
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/transport/httpclient"
 	"ersatz/narinfo"
 )
 
@@ -75,6 +80,42 @@ func TestPeerLeadsNowhere(t *testing.T) {
 	for _, url := range []string{"file:///gnu", "ftp://h", "http://h/?q"} {
 		if _, err := ParsePeer(url); err == nil {
 			t.Errorf("%s is a peer", url)
+		}
+	}
+}
+
+// TestPeerIsNotCached: what peers say takes no place on disk, whatever they say
+// of how long it holds; that one does not answer is kept for a moment.
+func TestPeerIsNotCached(t *testing.T) {
+	var asked atomic.Int32
+	release := make(chan struct{})
+	text := fields(t, nil).Body()
+	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Cache-Control", "max-age=3600")
+		switch r.URL.Path {
+		case "/" + hash + ".narinfo":
+			w.Write(text)
+		case "/hangs/" + hash + ".narinfo":
+			<-release
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer hs.Close()
+	defer close(release)
+	c := New(httpclient.New(httpclient.Options{Idle: 50 * time.Millisecond}), []string{t.TempDir()}, Options{})
+	defer c.Close()
+	for i, x := range []struct{ path, hash string }{{"", hash}, {"", strings.Repeat("7", 32)}, {"/hangs", hash}} {
+		sv, err := ParsePeer(hs.URL + x.path)
+		must(t, err)
+		first := c.AskHash(t.Context(), []*Server{sv}, x.hash)[0]
+		again := c.AskHash(t.Context(), []*Server{sv}, x.hash)[0]
+		if fmt.Sprint(first.Err == nil, errors.Is(first.Err, fs.ErrNotExist)) != fmt.Sprint(i == 0, i == 1) || i < 2 && first.Expires.IsZero() {
+			t.Errorf("%s%s: %+v", x.path, x.hash, first)
+		}
+		if want := []int32{2, 4, 5}[i]; asked.Load() != want || again.Err == nil != (i == 0) {
+			t.Errorf("%s%s: %d requests, want %d; %v", x.path, x.hash, asked.Load(), want, again.Err)
 		}
 	}
 }
