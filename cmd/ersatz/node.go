@@ -16,16 +16,23 @@ import (
 
 	"ersatz/internal/config"
 	"ersatz/internal/discover"
+	"ersatz/internal/fetch"
 	"ersatz/internal/keep"
 	"ersatz/internal/metrics"
 	"ersatz/internal/node"
+	"ersatz/internal/peers"
+	"ersatz/internal/transfer"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
 	"ersatz/internal/web"
 )
 
-// textsDir is where a node's state folder has the cache of narinfos.
-const textsDir = "texts"
+// What a node's state folder has beside what is kept: the cache of narinfos, and
+// what was learnt of sources.
+const (
+	textsDir = "texts"
+	bookFile = "sources.json"
+)
 
 func (a *app) nodeCommand() *cobra.Command {
 	var f nodeFlags
@@ -45,9 +52,6 @@ read anew for each request.
 With --share, other machines get the items that a key of a --share-list has
 signed, and nothing else. A share list is a Guix ACL, or public keys of Nix, one
 a line.
-
-So far nars are passed on whole from upstreams and are not kept: --policy, --peer
-and --ipfs are checked and have no effect yet (docs/node.md, "Not there yet").
 
 SIZE may have a unit, such as 10G, 10GiB or 10GB; RATE is such a SIZE per second.
 Sockets that systemd passes are used instead of --listen (TCP) and --socket
@@ -72,18 +76,20 @@ end it; parts that have arrived stay.`,
 	flags.StringVar(&f.acl, "acl", "", "pass on only what a key in the ACL `FILE` has signed")
 	flags.StringArrayVar(&f.nixKeys, "nix-trusted-key", nil, "pass on only what this `KEY`, NAME:BASE64 or a file, has signed for Nix (repeatable)")
 	flags.StringVar(&f.votes, "votes", "", "pass on only what as many keys have signed as the policy `FILE` requires")
-	flags.StringVar(&f.policy, "policy", policyMixed, "`POLICY` of where bytes come from: mixed, p2p-only or http-only")
+	flags.StringVar(&f.policy, "policy", transfer.Mixed.String(), "`POLICY` of where bytes come from: mixed, p2p-only or http-only")
 	flags.StringVar(&f.share, "share", node.ShareNone.String(), "`WHO` else is served: none, lan or all")
 	flags.StringArrayVar(&f.shareLists, "share-list", nil, "share what a key in `FILE` has signed (repeatable)")
 	flags.StringVar(&f.quota, "quota", "10GiB", "keep at most `SIZE` on disk")
 	flags.StringVar(&f.uploadLimit, "upload-limit", "", "send other machines at most `RATE`, in bytes per second (default no limit)")
 	flags.StringArrayVar(&f.peers, "peer", nil, "`URL` of another node (repeatable)")
+	flags.StringVar(&f.discover, "discover", discoverAuto, "look for nodes and servers on the local network: `WHEN` is yes, no, or auto: with --share")
 	flags.StringVar(&f.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001")
 	markDirname(cmd, "state")
 	markFilename(cmd, "acl")
 	markFilename(cmd, "votes")
 	markFilename(cmd, "share-list")
-	complete(cmd, "policy", policyMixed, policyP2P, policyHTTP)
+	complete(cmd, "policy", transfer.Policies()...)
+	complete(cmd, "discover", discoverAuto, discoverYes, discoverNo)
 	complete(cmd, "share", node.ShareNone.String(), node.ShareLAN.String(), node.ShareAll.String())
 	return cmd
 }
@@ -133,7 +139,20 @@ func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets)
 	metrics.RegisterKept(counted, store.Usage)
 	client := upstream.New(hc, []string{filepath.Join(f.state, textsDir)}, up)
 	defer func() { err = errors.Join(err, client.Close()) }()
-	n, err := node.New(ctx, f.state, node.Keep(store), node.Relay{Client: client}, client, plan.servers, plan.node)
+	book, err := fetch.OpenBook(filepath.Join(f.state, bookFile), fetch.BookOptions{Log: log})
+	if err != nil {
+		return err
+	}
+	neighbours, err := peers.New(hc, plan.peers, plan.browser(), book, peers.Options{Log: log})
+	if err != nil {
+		return usageError(err)
+	}
+	plan.usePeers(neighbours)
+	transfers := transfer.New(store, client, book, transfer.Options{
+		Policy: plan.policy, Peers: neighbours, IPFS: plan.ipfs, Count: metrics.NewTransfers(counted), Log: log,
+	})
+	defer func() { err = errors.Join(err, transfers.Close()) }()
+	n, err := node.New(ctx, f.state, node.Keep(store), transfers, client, plan.servers, plan.node)
 	if errors.Is(err, node.ErrConflict) {
 		err = usageError(err)
 	}
@@ -143,6 +162,8 @@ func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.Run(ctx) })
+	group.Go(func() error { return book.Run(ctx) })
+	group.Go(func() error { return neighbours.Run(ctx) })
 	group.Go(func() error { return web.Serve(ctx, s.web, n.Web(), log) })
 	var local []net.Listener
 	for _, l := range s.unix {

@@ -79,7 +79,7 @@ func TestNodeActivation(t *testing.T) {
 
 func TestNodePlan(t *testing.T) {
 	f := nodeFlags{
-		quota: "1GB", uploadLimit: "2MiB/s", share: "lan", policy: policyMixed, upstreams: []string{"http://a", "https://b/x/"},
+		quota: "1GB", uploadLimit: "2MiB/s", share: "lan", policy: "mixed", discover: discoverAuto, upstreams: []string{"http://a", "https://b/x/"},
 		shareLists: []string{filepath.Join(t.TempDir(), "acl")}, peers: []string{"http://192.168.1.2:8181"},
 	}
 	if err := os.WriteFile(f.shareLists[0], []byte("(acl)"), 0o644); err != nil {

@@ -16,19 +16,14 @@ import (
 
 	"ersatz/guixsig"
 	"ersatz/internal/durable"
+	"ersatz/internal/fetch"
 	"ersatz/internal/node"
+	"ersatz/internal/transfer"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/peer"
 	"ersatz/internal/upstream"
 	"ersatz/internal/votes"
 	"ersatz/nixsig"
-)
-
-// The policies of docs/node.md, "When to use what".
-const (
-	policyMixed = "mixed"
-	policyP2P   = "p2p-only"
-	policyHTTP  = "http-only"
 )
 
 // noSocket is the path of the socket that is not opened.
@@ -38,7 +33,7 @@ const noSocket = "none"
 type nodeFlags struct {
 	listen, upstreams, nixKeys, shareLists, peers []string
 	socket, state, acl, policy, share             string
-	quota, uploadLimit, ipfs, votes               string
+	quota, uploadLimit, ipfs, votes, discover     string
 }
 
 // nodePlan is what the flags mean.
@@ -46,8 +41,10 @@ type nodePlan struct {
 	node    node.Options
 	servers []*upstream.Server
 	quota   int64
+	policy  transfer.Policy
 	peers   []string
-	ipfs    *ipfs.Client
+	browse  bool // for peers on the local network
+	ipfs    *fetch.Source
 }
 
 // plan reads the flags and reports all that is wrong with them.
@@ -79,8 +76,11 @@ func (f nodeFlags) plan() (nodePlan, error) {
 		p.peers = append(p.peers, text)
 	}
 	if f.ipfs != "" {
-		p.ipfs, err = ipfs.New(f.ipfs, nil)
+		daemon, err := ipfs.New(f.ipfs, nil)
 		note("ipfs", err)
+		if err == nil {
+			p.ipfs = &fetch.Source{Name: daemon.String(), Fetcher: daemon}
+		}
 	}
 	p.quota, err = parseSize(f.quota)
 	if err == nil && p.quota == 0 {
@@ -111,15 +111,16 @@ func (f nodeFlags) plan() (nodePlan, error) {
 		note("share-list", err)
 		p.node.ShareKeys = p.node.ShareKeys.Add(k)
 	}
-	if !slices.Contains([]string{policyMixed, policyP2P, policyHTTP}, f.policy) {
-		note("policy", fmt.Errorf("%q is none of %s, %s and %s", f.policy, policyMixed, policyP2P, policyHTTP))
-	}
-	errs = append(errs, f.contradictions(p.node.Share)...)
+	p.policy, err = transfer.ParsePolicy(f.policy)
+	note("policy", err)
+	p.browse, err = f.browses(p.node.Share, p.policy)
+	note("discover", err)
+	errs = append(errs, f.contradictions(p.node.Share, p.policy)...)
 	return p, usageError(errors.Join(errs...))
 }
 
 // contradictions returns what flags say against each other.
-func (f nodeFlags) contradictions(share node.Share) (errs []error) {
+func (f nodeFlags) contradictions(share node.Share, policy transfer.Policy) (errs []error) {
 	if share == node.ShareNone {
 		if len(f.shareLists) > 0 {
 			errs = append(errs, errors.New("--share-list needs --share=lan or --share=all"))
@@ -130,10 +131,13 @@ func (f nodeFlags) contradictions(share node.Share) (errs []error) {
 	} else if len(f.shareLists) == 0 {
 		errs = append(errs, fmt.Errorf("--share=%s needs a --share-list: there is no default one", share))
 	}
-	if f.policy == policyHTTP && len(f.peers) > 0 {
+	if policy == transfer.HTTPOnly && len(f.peers) > 0 {
 		errs = append(errs, errors.New("--peer contradicts --policy=http-only"))
 	}
-	if f.policy == policyHTTP && f.ipfs != "" {
+	if policy == transfer.HTTPOnly && f.discover == discoverYes {
+		errs = append(errs, errors.New("--discover=yes contradicts --policy=http-only"))
+	}
+	if policy == transfer.HTTPOnly && f.ipfs != "" {
 		errs = append(errs, errors.New("--ipfs contradicts --policy=http-only"))
 	}
 	return errs

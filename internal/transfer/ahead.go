@@ -1,0 +1,272 @@
+package transfer
+
+import (
+	"container/list"
+	"os"
+	"slices"
+	"time"
+
+	"ersatz/internal/node"
+	"ersatz/internal/peers"
+	"ersatz/storepath"
+)
+
+// Bounds of look-ahead (docs/node.md, "Look-ahead").
+const (
+	// aheadAtOnce is how many items are fetched ahead at a time, and aheadBytes
+	// how many compressed bytes ahead of what was asked for.
+	aheadAtOnce = 8
+	aheadBytes  = 64 << 20
+
+	// aheadFor is for how long what was fetched ahead counts as that.
+	aheadFor = 10 * time.Minute
+
+	// claimsFor is for how long holds what peers said of a whole set.
+	claimsFor = 30 * time.Second
+
+	maxSets  = 16      // sets that are remembered, the last ones
+	maxWants = 1 << 14 // items in all of them
+)
+
+// ahead is what may be asked for soon. It is under Transfers.mu.
+type ahead struct {
+	sets    []*set    // the last one last
+	queue   list.List // of node.Want: what is to be fetched ahead, in order
+	out     map[[32]byte]outstanding
+	bytes   int64 // of all in out
+	running int
+
+	claims map[[32]byte][]peers.Claim // of the set begun last, asked for in one go
+	until  time.Time                  // claims are good
+}
+
+// set is a query.
+type set struct {
+	wants []node.Want
+	index map[string]int // by the last component of the store path
+}
+
+// outstanding is an item that was fetched ahead, or is being, and that nobody
+// has asked for.
+type outstanding struct {
+	size  int64
+	since time.Time
+}
+
+// Ahead implements node.Transfers.
+func (t *Transfers) Ahead(wants []node.Want) {
+	s := &set{index: map[string]int{}}
+	for _, w := range wants[:min(len(wants), maxWants)] {
+		if base := w.Path.Base(); len(w.Choice.Builds) > 0 && w.Choice.Builds[0].Signed.HasNarSize {
+			if _, twice := s.index[base]; !twice {
+				s.index[base] = len(s.wants)
+				s.wants = append(s.wants, w)
+			}
+		}
+	}
+	if len(s.wants) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	a.sets = append(a.sets, s)
+	total := 0
+	for k := len(a.sets) - 1; k >= 0; k-- {
+		if total += len(a.sets[k].wants); total > maxWants || len(a.sets)-k > maxSets {
+			a.sets = slices.Delete(a.sets, 0, k+1)
+			break
+		}
+	}
+}
+
+// asked notes that somebody asks for an item: what else was queried with it is
+// fetched ahead from now on.
+func (t *Transfers) asked(w node.Want) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	hash := w.Choice.Builds[0].Signed.NarHash
+	_, out := a.out[hash]
+	if out {
+		t.o.Count.AheadUsed()
+		a.settle(hash)
+	}
+	var begun []node.Want
+	a.sets = slices.DeleteFunc(a.sets, func(s *set) bool {
+		_, of := s.index[w.Path.Base()]
+		if of {
+			begun = append(begun, s.order()...)
+		}
+		return of
+	})
+	begun = slices.DeleteFunc(begun, func(o node.Want) bool { return o.Path == w.Path })
+	if t.ctx.Err() == nil && (out || len(begun) > 0) {
+		t.work.Go(func() {
+			t.enqueue(begun)
+			t.pump()
+		})
+	}
+}
+
+// enqueue has items fetched ahead. Peers are asked for all of them at once.
+func (t *Transfers) enqueue(wants []node.Want) {
+	if len(wants) == 0 {
+		return
+	}
+	claims := map[[32]byte][]peers.Claim{}
+	if t.o.Peers != nil {
+		hashes := make([][32]byte, len(wants))
+		for k, w := range wants {
+			hashes[k] = w.Choice.Builds[0].Signed.NarHash
+		}
+		for k, c := range t.o.Peers.Have(t.ctx, hashes) {
+			claims[hashes[k]] = c
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	a.claims, a.until = claims, t.o.Now().Add(claimsFor)
+	if a.queue.Len()+len(wants) > maxWants {
+		a.queue.Init() // what was queried before is wanted less
+	}
+	for _, w := range wants {
+		a.queue.PushBack(w)
+	}
+}
+
+// claimed returns what peers said of a nar when they were asked for a whole set.
+func (t *Transfers) claimed(narHash [32]byte) ([]peers.Claim, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, ok := t.ahead.claims[narHash]
+	return c, ok && t.o.Now().Before(t.ahead.until)
+}
+
+// settle forgets that an item is outstanding.
+func (a *ahead) settle(hash [32]byte) {
+	if o, ok := a.out[hash]; ok {
+		a.bytes -= o.size
+		delete(a.out, hash)
+	}
+}
+
+// order returns the items of a set in the order in which the daemon installs
+// them: references first.
+func (s *set) order() []node.Want {
+	order := make([]node.Want, 0, len(s.wants))
+	state := make([]bool, len(s.wants)) // visited
+	type frame struct{ item, next int }
+	for root := range s.wants {
+		stack := []frame{{root, 0}}
+		if state[root] {
+			continue
+		}
+		state[root] = true
+		for len(stack) > 0 {
+			f := &stack[len(stack)-1]
+			refs := s.wants[f.item].Choice.Builds[0].Signed.References
+			if f.next == len(refs) {
+				order = append(order, s.wants[f.item])
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			k, ok := s.index[refs[f.next]]
+			f.next++
+			if ok && !state[k] {
+				state[k] = true
+				stack = append(stack, frame{k, 0})
+			}
+		}
+	}
+	return order
+}
+
+// pump begins what may be fetched ahead now.
+func (t *Transfers) pump() {
+	for {
+		w, ok := t.nextAhead()
+		if !ok {
+			return
+		}
+		f, i, err := t.open(w, true)
+		if err != nil || f != nil {
+			if f != nil {
+				err = f.Close()
+			}
+			t.aheadOver(w, nil, err)
+			continue
+		}
+		t.work.Go(func() { // open has seen that the node does not end
+			err := i.over(t.ctx)
+			i.leave()
+			t.aheadOver(w, i, err)
+			t.pump()
+		})
+	}
+}
+
+// nextAhead takes what is to be fetched next, if the bounds allow it, and counts
+// it.
+func (t *Transfers) nextAhead() (node.Want, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	if t.ctx.Err() != nil || a.running >= aheadAtOnce {
+		return node.Want{}, false
+	}
+	now := t.o.Now()
+	for hash, o := range a.out {
+		if now.Sub(o.since) >= aheadFor {
+			a.settle(hash)
+		}
+	}
+	for a.queue.Len() > 0 {
+		front := a.queue.Front()
+		w := front.Value.(node.Want)
+		b := w.Choice.Builds[0]
+		size := int64(b.DownloadSize())
+		if size <= 0 {
+			size = int64(b.Signed.NarSize)
+		}
+		switch {
+		case size > aheadBytes, t.items[b.Signed.NarHash] != nil, isThere(w.Path):
+			a.queue.Remove(front)
+			continue
+		case a.bytes+size > aheadBytes:
+			return node.Want{}, false
+		}
+		a.queue.Remove(front)
+		if _, err := t.store.Get(w.Path.Hash); err == nil {
+			continue
+		}
+		if a.out == nil {
+			a.out = map[[32]byte]outstanding{}
+		}
+		a.out[b.Signed.NarHash] = outstanding{size, now}
+		a.bytes += size
+		a.running++
+		return w, true
+	}
+	return node.Want{}, false
+}
+
+// isThere reports whether a store has an item, or something by its name.
+func isThere(p storepath.Path) bool {
+	_, err := os.Lstat(p.String())
+	return err == nil
+}
+
+// aheadOver notes that an item which was to be fetched ahead is there, or will
+// not be.
+func (t *Transfers) aheadOver(w node.Want, i *item, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ahead.running--
+	if i == nil || err != nil {
+		t.ahead.settle(w.Choice.Builds[0].Signed.NarHash)
+		return
+	}
+	t.o.Count.AheadFetched()
+}

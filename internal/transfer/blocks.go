@@ -1,0 +1,175 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"ersatz/eris"
+	"ersatz/internal/fetch"
+	"ersatz/internal/keep"
+	"ersatz/internal/metrics"
+)
+
+const (
+	// ipfsFrom is the NarSize in bytes above which an IPFS daemon is asked
+	// though others have the item.
+	ipfsFrom = 4 << 20
+
+	// inFlight bounds the bytes of blocks that are asked for at once.
+	inFlight = 16 << 20
+)
+
+// contentWay returns the way by the blocks of a content, if there is a source.
+func (i *item) contentWay(c content) []way {
+	if c.readCap == (eris.ReadCap{}) {
+		return nil
+	}
+	s := i.sources(c)
+	if len(s.all) == 0 {
+		return nil
+	}
+	record := i.record()
+	record.Method, record.Format, record.ReadCap, record.Signed = c.method, c.format, c.readCap, c.signed
+	f := &blockFetch{item: i, content: c, sources: s, record: record}
+	w := way{
+		source: c.readCap.URN(), method: c.method, id: keep.BlocksID(c.readCap), item: record,
+		open: f.open, have: f.have,
+	}
+	if !c.signed {
+		w.blame = f.blame
+	}
+	return []way{w}
+}
+
+// blockFetch fetches a content by its blocks.
+type blockFetch struct {
+	*item
+	content content
+	sources sources
+	record  keep.Item
+	nodes   atomic.Int64 // that were there or have come
+}
+
+func (f *blockFetch) have() int64 { return f.nodes.Load() * int64(f.content.readCap.Size) }
+
+// blame has those remembered who said that they have the nar by blocks that are
+// another. Who has a part only may have been told so himself.
+func (f *blockFetch) blame(err error) {
+	for _, c := range f.content.claims {
+		if !c.Held.Part {
+			f.t.book.Lied(c.Peer.Name(), fmt.Sprintf("gave the wrong URN for the nar of %s", f.want.Path))
+			f.log.Warn("peer lied about a nar", slog.String("peer", c.Peer.Name()), slog.String("urn", f.content.readCap.URN()), slog.Any("error", err))
+		}
+	}
+}
+
+// open takes up the part.
+func (f *blockFetch) open(context.Context) (*keep.Part, fillFunc, error) {
+	about := keep.About{Item: f.record}
+	if f.content.signed {
+		about.FileSize = max(f.build.Content.Size, 0)
+	}
+	part, err := f.t.store.Part(keep.BlocksID(f.content.readCap), about)
+	switch {
+	case errors.Is(err, keep.ErrBusy):
+		return nil, nil, err // another item has the same content
+	case err != nil:
+		return nil, nil, &localError{err}
+	}
+	return part, f.fill, nil
+}
+
+// fill fetches what is not there, from the mix of sources, and then, if that
+// does not have all, from nars.
+func (f *blockFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, error) {
+	filler := eris.NewFiller(f.content.readCap, nodes{part, &f.nodes}, eris.FillOptions{
+		MaxLength: f.build.CompressedLimit(), Batch: 256, Parallel: 4,
+	})
+	length, err := f.mixed(ctx, filler)
+	if err == nil {
+		part.Finish(length)
+		return filler.Tree, nil
+	}
+	if broken := filler.Err(); broken != nil {
+		return nil, &wrongError{broken}
+	}
+	var local *localError
+	if ctx.Err() != nil || errors.As(err, &local) || !f.content.signed || f.t.o.Policy != Mixed {
+		return nil, err
+	}
+	tree, herr := f.complete(ctx, filler, part)
+	if herr != nil {
+		return nil, errors.Join(err, herr)
+	}
+	return tree, nil
+}
+
+// mixed fetches from the mix of sources.
+func (f *blockFetch) mixed(ctx context.Context, filler *eris.Filler) (int64, error) {
+	mix := fetch.New(f.sources.list(filler), fetch.Options{Stall: f.t.o.Stall, InFlight: inFlight, Log: f.log})
+	defer f.learn(ctx, mix)
+	watching, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.watch(watching, mix)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	return filler.Run(ctx, mix)
+}
+
+// learn takes what the sources of a mix have done.
+func (f *blockFetch) learn(ctx context.Context, mix *fetch.Mix) {
+	for k, s := range mix.Stats() {
+		if s.Blocks > 0 || s.Err != nil {
+			f.log.InfoContext(ctx, "source of blocks", slog.String("source", s.Name), slog.Int64("blocks", s.Blocks),
+				slog.Int64("bytes", s.Bytes), slog.Any("error", s.Err))
+		}
+		f.t.o.Count.Got(f.sources.all[k].kind, s.Bytes)
+		if ctx.Err() != nil && !errors.Is(s.Err, eris.ErrCorrupt) {
+			s.Err = nil // who was cut off is not at fault
+		}
+		f.t.book.Note(s)
+	}
+}
+
+// nodes are those of a part, counted.
+type nodes struct {
+	*keep.Part
+	count *atomic.Int64
+}
+
+func (n nodes) Load(level int, index int64, buf []byte) (bool, error) {
+	ok, err := n.Part.Load(level, index, buf)
+	return ok, atHome(err)
+}
+
+func (n nodes) Store(level int, index int64, node []byte) error {
+	return atHome(n.Part.Store(level, index, node))
+}
+
+func (n nodes) Done(level int, index int64, ref eris.Ref, key eris.Key) {
+	n.count.Add(1)
+	n.Part.Done(level, index, ref, key)
+}
+
+// atHome marks an error as one of this machine.
+func atHome(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &localError{err}
+}
+
+// source is one of the sources of a content.
+type source struct {
+	fetch.Source
+	kind metrics.Source
+	held *holding // of a peer
+}

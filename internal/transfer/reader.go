@@ -1,0 +1,223 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+
+	"ersatz/internal/metrics"
+	"ersatz/internal/node"
+)
+
+// firstPiece is how many bytes of a nar have to be there before it is said to
+// come.
+const firstPiece = 512
+
+// fromKept is what people are told of an item that is kept.
+const fromKept = "kept"
+
+// reader is the nar of an item for one who asks. When a way fails it goes on
+// with the next, behind what it has given; the last bytes come only if NarHash
+// is right.
+type reader struct {
+	t    *Transfers
+	ctx  context.Context // of who asks: io.Reader has no place for it
+	want node.Want
+	size int64
+
+	item *item    // nil if a file is read that is kept
+	try  *try     // that is read, or was last
+	s    *stretch // nil between ways
+	from string   // for people
+
+	sum   hash.Hash // of what was given
+	given int64     // bytes, those of tail not among them
+	first []byte    // read already
+	tail  *bytes.Reader
+}
+
+// begin waits for the first bytes.
+func (r *reader) begin() error {
+	first := make([]byte, min(r.size, firstPiece))
+	n, err := r.Read(first)
+	r.first = first[:n]
+	return err
+}
+
+// Source implements node.Nar.
+func (r *reader) Source() string { return r.from }
+
+// Close implements node.Nar.
+func (r *reader) Close() error {
+	var err error
+	if r.s != nil {
+		err = r.s.Close()
+		r.s = nil
+	}
+	if r.item != nil {
+		r.item.leave()
+		r.item = nil
+	}
+	return err
+}
+
+// Read implements node.Nar.
+func (r *reader) Read(p []byte) (int, error) {
+	for {
+		switch {
+		case len(p) == 0:
+			return 0, nil
+		case len(r.first) > 0:
+			n := copy(p, r.first)
+			r.first = r.first[n:]
+			return n, nil
+		case r.tail != nil:
+			return r.tail.Read(p)
+		case r.s == nil:
+			if err := r.open(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := r.read(p)
+		if n > 0 {
+			return n, nil
+		}
+		if err == nil {
+			continue // the end has come
+		}
+		if r.ctx.Err() != nil {
+			return 0, r.ctx.Err()
+		}
+		if err := r.giveUp(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// read gives what is to be given at once, and reads the rest when that is all
+// that is left.
+func (r *reader) read(p []byte) (int, error) {
+	if left := r.size - heldBack - r.given; left > 0 {
+		n, err := r.s.Read(p[:min(int64(len(p)), left)])
+		r.sum.Write(p[:n])
+		r.given += int64(n)
+		if n == 0 && err != nil {
+			return 0, r.s.fault(err)
+		}
+		return n, nil
+	}
+	tail := make([]byte, r.size-r.given)
+	if _, err := io.ReadFull(r.s, tail); err != nil {
+		return 0, r.s.fault(err)
+	}
+	whole, err := r.sum.(hash.Cloner).Clone()
+	if err != nil {
+		return 0, err
+	}
+	whole.Write(tail)
+	if err := r.s.end(whole, r.want.Choice.Builds[0].Signed.NarHash); err != nil {
+		return 0, err
+	}
+	r.tail = bytes.NewReader(tail)
+	return 0, nil
+}
+
+// open opens the file that is kept, or the way that is being gone, and reads
+// again what was given already.
+func (r *reader) open() error {
+	for {
+		if err := r.openFile(); err != nil {
+			return err
+		}
+		err := r.skip()
+		if err == nil || r.ctx.Err() != nil {
+			return err
+		}
+		if err := r.giveUp(err); err != nil {
+			return err
+		}
+	}
+}
+
+// openFile sets s. A way whose content cannot be read from its beginning on is
+// passed over.
+func (r *reader) openFile() error {
+	for {
+		if r.item == nil {
+			f, i, err := r.t.open(r.want, false)
+			if err != nil {
+				return err
+			}
+			if f != nil {
+				r.from = fromKept
+				r.t.o.Count.Got(metrics.Kept, f.Item.Size)
+				if r.s, err = unpack(f, f.Item.Method, func() {}); err == nil {
+					return nil
+				}
+				if err := r.giveUp(err); err != nil {
+					return err
+				}
+				continue
+			}
+			r.item = i
+		}
+		ctx, cancel := context.WithCancel(r.ctx)
+		try, file, err := r.item.next(ctx, r.try)
+		if errors.Is(err, errOver) {
+			cancel()
+			r.item.leave()
+			r.item, r.try = nil, nil
+			continue
+		}
+		if err != nil {
+			cancel()
+			return err
+		}
+		r.try, r.from = try, try.source
+		if r.s, err = unpack(file, try.method, cancel); err == nil {
+			return nil
+		}
+		if r.ctx.Err() != nil {
+			return r.ctx.Err()
+		}
+	}
+}
+
+// skip reads what was given already, and wants it to be the same.
+func (r *reader) skip() error {
+	if r.given == 0 {
+		return nil
+	}
+	again := sha256.New()
+	if err := r.s.sum(again, r.given); err != nil {
+		return err
+	}
+	if !bytes.Equal(again.Sum(nil), r.sum.Sum(nil)) {
+		return &wrongError{fmt.Errorf("the first %d bytes are not those that came before", r.given)}
+	}
+	return nil
+}
+
+// giveUp ends reading from where it fails. An item that was kept and is broken
+// is removed: then it is fetched. The error says that there is no going on.
+func (r *reader) giveUp(why error) error {
+	var err error
+	if r.s != nil {
+		err = r.s.Close()
+		r.s = nil
+	}
+	if r.item != nil {
+		return nil // the next way may do
+	}
+	path := r.want.Path
+	r.t.log.WarnContext(r.ctx, "kept item is broken, and is fetched again", slog.String("store_path", path.String()), slog.Any("error", why))
+	if rerr := r.t.forget(r.ctx, r.want); rerr != nil {
+		return errors.Join(why, err, rerr)
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/fetch"
+	"ersatz/internal/metrics"
+	"ersatz/internal/peers"
+	"ersatz/internal/transport/peer"
+)
+
+const (
+	// firstLook and nextLook are how long after the start, and after that, peers
+	// are asked what they have by now of an item that is on its way.
+	firstLook = 300 * time.Millisecond
+	nextLook  = time.Second
+
+	// maxShare is the part of the time that an item would take without a source
+	// which the source may take to begin: less than one in maxShare.
+	maxShare = 5
+
+	// startOfIPFS is how long an IPFS daemon takes to find somebody, while
+	// nothing has been learnt of that.
+	startOfIPFS = time.Second
+)
+
+// holding is what a peer has of a content; nil: nothing.
+type holding struct {
+	peer *peers.Peer
+	now  atomic.Pointer[peer.Held]
+}
+
+// grow takes what the peer has by now, and reports whether that is another
+// thing than before.
+func (h *holding) grow(now *peer.Held) bool {
+	before := h.now.Swap(now)
+	return before == nil || before.Part != now.Part || !bytes.Equal(before.Leaves, now.Leaves)
+}
+
+// sources are those of one content.
+type sources struct {
+	all []source
+}
+
+// sources returns who has, or may soon have, blocks of a content: peers, of
+// which those that fetch it too say later what they have; servers that have
+// signed its URN; the IPFS daemon. One that lied is left out, one that failed a
+// short time ago too if there are others.
+func (i *item) sources(c content) sources {
+	var good, resting []source
+	add := func(s source) {
+		s.Prior = i.t.book.Prior(s.Name)
+		switch {
+		case i.t.book.Usable(s.Name) == nil:
+			good = append(good, s)
+		case i.t.book.Entry(s.Name).Lied.IsZero():
+			resting = append(resting, s)
+		}
+	}
+	known := 0
+	if i.t.o.Peers != nil {
+		for _, p := range i.t.o.Peers.Nodes() {
+			s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
+			if s.Near {
+				s.kind = metrics.Near
+			}
+			for _, claim := range c.claims {
+				if claim.Peer == p {
+					known++
+					s.held.now.Store(&claim.Held)
+				}
+			}
+			add(s)
+		}
+	}
+	for _, sv := range c.servers {
+		if s, ok := i.t.client.Blocks(sv); ok {
+			known++
+			add(source{Source: s, kind: metrics.Far})
+		}
+	}
+	if s := i.t.o.IPFS; s != nil && (known == 0 || i.worth(good)) {
+		known++
+		add(source{Source: *s, kind: metrics.IPFS})
+	}
+	switch {
+	case known == 0:
+		return sources{} // peers without anything are no beginning
+	case len(good) == 0:
+		good = resting
+	}
+	return sources{good}
+}
+
+// worth reports whether the IPFS daemon is asked beside others: its start must
+// cost less than a fifth of the time that the item takes without it, as far as
+// that is known.
+func (i *item) worth(others []source) bool {
+	size := int64(i.build.Signed.NarSize)
+	if size <= ipfsFrom {
+		return false
+	}
+	var rate float64 // blocks per second of all others
+	for _, s := range others {
+		if s.held != nil && s.held.now.Load() == nil {
+			continue
+		}
+		if s.Prior.Pace <= 0 {
+			return true // nothing is known
+		}
+		rate += 1 / s.Prior.Pace.Seconds()
+	}
+	if rate == 0 {
+		return true
+	}
+	start := startOfIPFS
+	if l := i.t.book.Prior(i.t.o.IPFS.Name).Latency; l > 0 {
+		start = l
+	}
+	without := float64(size/int64(eris.Size32KiB)) / rate
+	return start.Seconds() < without/maxShare
+}
+
+// list returns the sources for a Mix: filler says which leaf of a part is asked
+// for.
+func (s sources) list(filler *eris.Filler) []fetch.Source {
+	var all []fetch.Source
+	for _, x := range s.all {
+		if h := x.held; h != nil && !whole(h.now.Load()) {
+			x.Source.Has = func(ref eris.Ref) bool {
+				held := h.now.Load()
+				if held == nil {
+					return false
+				}
+				level, index, ok := filler.Where(ref)
+				return !ok || level > 0 || held.Has(index)
+			}
+		}
+		all = append(all, x.Source)
+	}
+	return all
+}
+
+func whole(h *peer.Held) bool { return h != nil && !h.Part }
+
+// watch asks peers again and again what they have by now, until ctx ends or all
+// of them have all. Far sources give from places of chance while others fetch
+// the same content.
+func (f *blockFetch) watch(ctx context.Context, mix *fetch.Mix) {
+	var open []*holding
+	for _, s := range f.sources.all {
+		if s.held != nil && !whole(s.held.now.Load()) {
+			open = append(open, s.held)
+		}
+	}
+	if len(open) == 0 {
+		return
+	}
+	timer := time.NewTimer(firstLook)
+	defer timer.Stop()
+	for {
+		f.spread(mix, open)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		grown := false
+		for _, c := range f.claims(ctx) {
+			k := slices.IndexFunc(open, func(h *holding) bool { return h.peer == c.Peer })
+			if k >= 0 && c.Held.ReadCap == f.content.readCap && open[k].grow(&c.Held) {
+				grown = true
+			}
+		}
+		if grown {
+			mix.Changed()
+		}
+		timer.Reset(nextLook)
+	}
+}
+
+// spread has the Mix spread if a peer has a part.
+func (f *blockFetch) spread(mix *fetch.Mix, open []*holding) {
+	for _, h := range open {
+		if held := h.now.Load(); held != nil && held.Part {
+			mix.Spread(true)
+			return
+		}
+	}
+	mix.Spread(false)
+}

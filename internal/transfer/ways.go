@@ -1,0 +1,205 @@
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/compress"
+	"ersatz/internal/keep"
+	"ersatz/internal/peers"
+	"ersatz/internal/upstream"
+)
+
+// way is one way to the content of an item.
+type way struct {
+	source string // for people
+	method string // compression
+	id     keep.PartID
+	item   keep.Item        // as it is kept when it has come
+	server *upstream.Server // of a nar
+	blame  func(error)      // told when the content was wrong; may be nil
+
+	// open returns the part that is filled, and what fills it: it returns when
+	// all is there and the part was told how long it is.
+	open func(ctx context.Context) (*keep.Part, fillFunc, error)
+	// have returns how many bytes the part had in the end.
+	have func() int64
+}
+
+type fillFunc func(ctx context.Context, p *keep.Part) (keep.Tree, error)
+
+// ways returns the ways to the item in the order in which they are tried:
+// docs/node.md, "When to use what". What is known of peers will do the first time.
+func (i *item) ways(ctx context.Context, first bool) []way {
+	claims, ok := i.t.claimed(i.build.Signed.NarHash)
+	if !ok || !first {
+		claims = i.claims(ctx)
+	}
+	signed := i.contentWay(i.signedContent(claims))
+	var nars, hints []way
+	if i.t.o.Policy != P2POnly {
+		nars = i.narWays()
+	}
+	for _, c := range i.hinted(claims) {
+		hints = append(hints, i.contentWay(c)...)
+	}
+	var all []way
+	switch {
+	case i.t.o.Policy == HTTPOnly:
+		all = nars
+	case i.build.Signed.NarSize > small:
+		all = slices.Concat(signed, hints, nars)
+	case slices.ContainsFunc(claims, isNear):
+		// What a near peer has takes no long round trips.
+		all = slices.Concat(signed, hints, nars)
+	default:
+		all = slices.Concat(nars, signed, hints)
+	}
+	return slices.DeleteFunc(all, func(w way) bool { return i.bad[w.id] })
+}
+
+func isNear(c peers.Claim) bool { return !c.Held.Part && c.Peer.Near() }
+
+// claims returns what peers say that they have of the item.
+func (i *item) claims(ctx context.Context) []peers.Claim {
+	if i.t.o.Peers == nil {
+		return nil
+	}
+	return i.t.o.Peers.Have(ctx, [][32]byte{i.build.Signed.NarHash})[0]
+}
+
+// content is a compressed nar as blocks, and who is known to have it.
+type content struct {
+	readCap eris.ReadCap
+	method  string
+	format  string
+	signed  bool
+	servers []*upstream.Server
+	claims  []peers.Claim
+}
+
+// signedContent returns what the signed URN names; its read capability is zero
+// if there is none.
+func (i *item) signedContent(claims []peers.Claim) content {
+	s := i.build.Content
+	if s.URN == "" {
+		return content{}
+	}
+	c := content{readCap: s.ReadCap, method: s.Method, format: i.build.Signed.ERISFormat, signed: true}
+	if i.t.o.Policy == Mixed {
+		c.servers = s.Servers
+	}
+	for _, claim := range claims {
+		if claim.Held.ReadCap == s.ReadCap {
+			c.claims = append(c.claims, claim)
+		}
+	}
+	return c
+}
+
+// hinted returns what peers say that the nar can be had by, the content that
+// most have whole first. Nobody has signed that: NarSize bounds it, and NarHash
+// judges.
+func (i *item) hinted(claims []peers.Claim) []content {
+	var all []content
+	for _, claim := range claims {
+		m, err := compress.ParseFormat(claim.Held.Format)
+		if err != nil || claim.Held.ReadCap == i.build.Content.ReadCap && i.build.Content.URN != "" {
+			continue
+		}
+		k := slices.IndexFunc(all, func(c content) bool { return c.readCap == claim.Held.ReadCap && c.method == m.Name })
+		if k < 0 {
+			k = len(all)
+			all = append(all, content{readCap: claim.Held.ReadCap, method: m.Name, format: claim.Held.Format})
+		}
+		all[k].claims = append(all[k].claims, claim)
+	}
+	whole := func(c content) (n int) {
+		for _, claim := range c.claims {
+			if !claim.Held.Part {
+				n++
+			}
+		}
+		return n
+	}
+	slices.SortStableFunc(all, func(a, b content) int { return cmp.Compare(whole(b), whole(a)) })
+	return all[:min(len(all), maxHints)]
+}
+
+// maxHints bounds how many contents are tried that nobody has signed.
+const maxHints = 4
+
+// record returns what is kept of the item.
+func (i *item) record() keep.Item {
+	r := keep.Item{Path: i.want.Path, NarHash: i.build.Signed.NarHash, NarSize: int64(i.build.Signed.NarSize)}
+	if len(i.build.Narinfos) > 0 {
+		r.Narinfo, r.Server = i.build.Narinfos[0].Text, i.build.Narinfos[0].Server.String()
+	}
+	return r
+}
+
+// narWays returns the ways by whole nars: from servers that are not known to
+// fail or to be slow first; of those, in the form that the signed URN names,
+// since blocks and nars complete each other, or else in the order in which all
+// nodes choose, so that what they encode is the same.
+func (i *item) narWays() []way {
+	offers := slices.Clone(i.build.Nars)
+	slow := i.slowness(offers)
+	slices.SortStableFunc(offers, func(a, b upstream.Offer) int {
+		return cmp.Or(cmp.Compare(slow[a.Server], slow[b.Server]), cmp.Compare(i.form(a), i.form(b)))
+	})
+	var ways []way
+	for _, o := range offers {
+		ways = append(ways, i.narWay(o))
+	}
+	slices.SortStableFunc(ways, func(a, b way) int { return i.rank(a) - i.rank(b) })
+	return ways
+}
+
+// form is a number by which nars in one form come before those in another.
+func (i *item) form(o upstream.Offer) int {
+	if i.build.Content.URN == "" {
+		if k := slices.Index([]string{"zstd", "gzip", "lzip", "xz", "bzip2", "none"}, o.Nar.Compression); k >= 0 {
+			return k
+		}
+		return 6
+	}
+	if o.Nar.Compression == i.build.Content.Method {
+		return 0
+	}
+	return 1
+}
+
+// muchSlower is by how much a server is slower than the fastest one for its nars
+// to come behind those of all faster ones.
+const muchSlower = 4
+
+// slowness is 0 for servers to be asked first, 1 for those known to be much
+// slower than another, 2 for those that failed.
+func (i *item) slowness(offers []upstream.Offer) map[*upstream.Server]int {
+	pace := map[*upstream.Server]time.Duration{}
+	var fastest time.Duration
+	for _, o := range offers {
+		p := i.t.book.Prior(narName(o.Server)).Pace
+		pace[o.Server] = p
+		if p > 0 && (fastest == 0 || p < fastest) {
+			fastest = p
+		}
+	}
+	slow := map[*upstream.Server]int{}
+	for sv, p := range pace {
+		switch {
+		case i.t.book.Usable(narName(sv)) != nil:
+			slow[sv] = 2
+		case p > muchSlower*fastest:
+			slow[sv] = 1
+		}
+	}
+	return slow
+}
+
+// narName is what a Book calls a server as a source of nars.
+func narName(sv *upstream.Server) string { return "nar " + sv.String() }
