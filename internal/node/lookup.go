@@ -33,15 +33,7 @@ type found struct {
 }
 
 // want asks for the item.
-func (x found) want(k Kind) Want { return Want{x.choice.Path, x.choice, k} }
-
-// withoutServers returns x as what nobody outside is asked for.
-func (x found) withoutServers() found {
-	b := *x.choice.Builds[0]
-	b.Nars, b.Content = nil, upstream.Content{}
-	x.choice.Builds = []*upstream.Build{&b}
-	return x
-}
+func (x found) want(k Kind) Want { return Want{Path: x.choice.Path, Choice: x.choice, Kind: k} }
 
 // choose takes what counts of the answers about an item, which are in order of
 // preference. The error matches errWithheld if nothing does.

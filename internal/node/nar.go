@@ -29,7 +29,9 @@ func (c call) nar(base string) {
 		sendHead(c.w, x.size)
 		return
 	}
-	nar, err := c.transfers.Get(c.r.Context(), x.want(c.face.kind))
+	want := x.want(c.face.kind)
+	want.Kept = !c.local
+	nar, err := c.transfers.Get(c.r.Context(), want)
 	if err != nil {
 		c.refuse(p.Hash, soon, err)
 		return

@@ -17,6 +17,8 @@ type Want struct {
 	Path   storepath.Path
 	Choice upstream.Choice // one build at least
 	Kind   Kind
+	// Kept says that nobody is asked: it is for another machine.
+	Kept bool
 }
 
 // Nar is the nar of an item as it is, NarSize bytes. Its last bytes come only
@@ -30,7 +32,7 @@ type Nar interface {
 // concurrent use.
 type Transfers interface {
 	// Get returns when the first bytes of the nar are there. The error matches
-	// ErrNone if nobody has the item.
+	// ErrNone if nobody who may be asked has the item.
 	Get(ctx context.Context, w Want) (Nar, error)
 
 	// Ahead says what may be asked for soon, in one set. It does not wait.

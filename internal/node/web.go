@@ -206,7 +206,7 @@ func (c call) find(hash string) (found, time.Duration, error) {
 	if err != nil {
 		return found{}, soon, err
 	}
-	return x.withoutServers(), keptTTL, nil
+	return x, keptTTL, nil
 }
 
 // refuse says that an item cannot be had: in Guix's words for a short time, in

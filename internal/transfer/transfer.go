@@ -140,7 +140,9 @@ func (t *Transfers) Get(ctx context.Context, w node.Want) (node.Nar, error) {
 	if !b.Signed.HasNarSize {
 		return nil, fmt.Errorf("%s: its NarSize is not known", w.Path)
 	}
-	t.asked(w)
+	if !w.Kept {
+		t.asked(w)
+	}
 	r := &reader{t: t, ctx: ctx, want: w, size: int64(b.Signed.NarSize), sum: sha256.New()}
 	if err := r.begin(); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -161,8 +163,11 @@ func (t *Transfers) open(w node.Want, ahead bool) (*keep.File, *item, error) {
 	if i == nil {
 		// A transfer that has ended well is in the store before it is gone.
 		f, err := t.kept(w)
-		if err == nil || !errors.Is(err, keep.ErrNone) {
+		switch {
+		case err == nil || !errors.Is(err, keep.ErrNone):
 			return f, nil, err
+		case w.Kept:
+			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, node.ErrNone)
 		}
 		i = t.begin(w, ahead)
 	}
