@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ersatz/internal/nodeapi"
+	"ersatz/internal/upstream"
 	"ersatz/internal/votes"
 	"ersatz/narinfo"
 	"ersatz/nixsig"
@@ -111,6 +112,19 @@ func TestVotesOfKept(t *testing.T) {
 	r.o.Share, r.o.ShareKeys.Guix = ShareAll, r.o.ShareKeys.Guix.Add(testKey(t, 1).Public())
 	r.start(votingServers...)
 	r.want(r.get("10.1.2.3:4", "GET", votedURL), http.StatusOK)
+}
+
+// TestVotesOfPeers: a narinfo that a peer has is a vote like any other.
+func TestVotesOfPeers(t *testing.T) {
+	const peer = "http://peer.example"
+	r := votingRig(t)
+	r.publish(votingServers[0], signedBy(t, 1, "nar"))
+	r.publish(peer, signedBy(t, 1, "nar"))
+	r.o.PeerServers = func() []*upstream.Server { return servers(t, peer) }
+	r.start(votingServers...)
+	r.want(r.get("", "GET", votedURL), http.StatusNotFound)
+	r.publish(peer, signedBy(t, 2, "nar"))
+	r.want(r.get("", "GET", votedURL), http.StatusOK)
 }
 
 // TestVotesAndKeys: with both, a voter has to be among the keys, and a policy
