@@ -25,6 +25,7 @@ import (
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
 	"ersatz/internal/web"
+	"ersatz/storepath"
 )
 
 // What a node's state folder has beside what is kept: the cache of narinfos, and
@@ -148,11 +149,13 @@ func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets)
 		return usageError(err)
 	}
 	plan.usePeers(neighbours)
+	var n *node.Node // which transfers is a part of, and asks for what is to be fetched ahead
 	transfers := transfer.New(store, client, book, transfer.Options{
 		Policy: plan.policy, Peers: neighbours, IPFS: plan.ipfs, Count: metrics.NewTransfers(counted), Log: log,
+		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return n.Look(ctx, p) },
 	})
 	defer func() { err = errors.Join(err, transfers.Close()) }()
-	n, err := node.New(ctx, f.state, node.Keep(store), transfers, client, plan.servers, plan.node)
+	n, err = node.New(ctx, f.state, node.Keep(store), transfers, client, plan.servers, plan.node)
 	if errors.Is(err, node.ErrConflict) {
 		err = usageError(err)
 	}

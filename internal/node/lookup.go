@@ -93,6 +93,23 @@ func (n *Node) lookup(ctx context.Context, f *face, hash string) (found, time.Du
 	return x, ttl, err
 }
 
+// Look finds an item as for a client of the loopback server, to be fetched
+// ahead. The error matches ErrNone if its store is none of the upstreams'.
+func (n *Node) Look(ctx context.Context, p storepath.Path) (Want, error) {
+	f := n.upstreams.face(kindOf(p.Dir))
+	if f == nil || f.storeDir != p.Dir {
+		return Want{}, fmt.Errorf("%s: %w", p, ErrNone)
+	}
+	x, _, err := n.lookup(ctx, f, p.Hash)
+	switch {
+	case err != nil:
+		return Want{}, err
+	case x.choice.Path != p:
+		return Want{}, fmt.Errorf("%s: %w: upstreams have %s", p, ErrNone, x.choice.Path)
+	}
+	return x.want(f.kind), nil
+}
+
 // askPeers asks peers for what no upstream gave. They do not have long: most of
 // what clients ask for is nowhere, and the client waits. That they have nothing
 // says little, since that changes at any time: how long it may be believed that

@@ -2,9 +2,12 @@ package transfer
 
 import (
 	"container/list"
+	"maps"
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/internal/node"
 	"ersatz/internal/peers"
@@ -46,6 +49,17 @@ type set struct {
 	index map[string]int // by the last component of the store path
 }
 
+// add adds an item that can be fetched, once.
+func (s *set) add(w node.Want) {
+	if len(w.Choice.Builds) == 0 || !w.Choice.Builds[0].Signed.HasNarSize {
+		return
+	}
+	if _, twice := s.index[w.Path.Base()]; !twice {
+		s.index[w.Path.Base()] = len(s.wants)
+		s.wants = append(s.wants, w)
+	}
+}
+
 // outstanding is an item that was fetched ahead, or is being, and that nobody
 // has asked for.
 type outstanding struct {
@@ -57,12 +71,7 @@ type outstanding struct {
 func (t *Transfers) Ahead(wants []node.Want) {
 	s := &set{index: map[string]int{}}
 	for _, w := range wants[:min(len(wants), maxWants)] {
-		if base := w.Path.Base(); len(w.Choice.Builds) > 0 && w.Choice.Builds[0].Signed.HasNarSize {
-			if _, twice := s.index[base]; !twice {
-				s.index[base] = len(s.wants)
-				s.wants = append(s.wants, w)
-			}
-		}
+		s.add(w)
 	}
 	if len(s.wants) == 0 {
 		return
@@ -103,14 +112,68 @@ func (t *Transfers) asked(w node.Want) {
 	begun = slices.DeleteFunc(begun, func(o node.Want) bool { return o.Path == w.Path })
 	if t.ctx.Err() == nil && (out || len(begun) > 0) {
 		t.work.Go(func() {
-			t.enqueue(begun)
+			t.enqueue(begun, false)
+			t.pump()
+			t.enqueue(t.missing(append(begun, w)), true)
 			t.pump()
 		})
 	}
 }
 
-// enqueue has items fetched ahead. Peers are asked for all of them at once.
-func (t *Transfers) enqueue(wants []node.Want) {
+// missing returns the references of items that are not there, and theirs, as far
+// as nobody has asked for them: references first.
+func (t *Transfers) missing(wants []node.Want) []node.Want {
+	if t.o.Look == nil {
+		return nil
+	}
+	known := map[storepath.Path]bool{}
+	for _, w := range wants {
+		known[w.Path] = true
+	}
+	found := &set{index: map[string]int{}}
+	for len(wants) > 0 && len(known) < maxWants && t.ctx.Err() == nil {
+		var next []storepath.Path
+		for _, w := range wants {
+			for _, base := range w.Choice.Builds[0].Signed.References {
+				p, err := storepath.ParseBase(w.Path.Dir, base)
+				if err != nil || known[p] {
+					continue
+				}
+				known[p] = true
+				if _, err := t.store.Get(p.Hash); err != nil && !isThere(p) {
+					next = append(next, p)
+				}
+			}
+		}
+		wants = t.look(next)
+		for _, w := range wants {
+			found.add(w)
+		}
+	}
+	return found.order()
+}
+
+// look finds items, those that can be had.
+func (t *Transfers) look(paths []storepath.Path) []node.Want {
+	all := make([]node.Want, len(paths))
+	group := errgroup.Group{}
+	group.SetLimit(aheadAtOnce)
+	for k, p := range paths {
+		group.Go(func() error {
+			w, err := t.o.Look(t.ctx, p)
+			if err == nil {
+				all[k] = w
+			}
+			return nil // it may not be needed
+		})
+	}
+	group.Wait()
+	return slices.DeleteFunc(all, func(w node.Want) bool { return len(w.Choice.Builds) == 0 })
+}
+
+// enqueue has items fetched ahead, before or behind all others. Peers are asked
+// for all of them at once.
+func (t *Transfers) enqueue(wants []node.Want, before bool) {
 	if len(wants) == 0 {
 		return
 	}
@@ -127,9 +190,19 @@ func (t *Transfers) enqueue(wants []node.Want) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := &t.ahead
-	a.claims, a.until = claims, t.o.Now().Add(claimsFor)
+	if len(a.claims) == 0 || len(a.claims) > maxWants || !t.o.Now().Before(a.until) {
+		a.claims = map[[32]byte][]peers.Claim{}
+	}
+	maps.Copy(a.claims, claims)
+	a.until = t.o.Now().Add(claimsFor)
 	if a.queue.Len()+len(wants) > maxWants {
 		a.queue.Init() // what was queried before is wanted less
+	}
+	if before {
+		for _, w := range slices.Backward(wants) {
+			a.queue.PushFront(w)
+		}
+		return
 	}
 	for _, w := range wants {
 		a.queue.PushBack(w)

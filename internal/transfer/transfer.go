@@ -18,6 +18,7 @@ import (
 	"ersatz/internal/node"
 	"ersatz/internal/peers"
 	"ersatz/internal/upstream"
+	"ersatz/storepath"
 )
 
 const (
@@ -65,6 +66,10 @@ type Options struct {
 
 	// IPFS is the IPFS daemon as a source of blocks. Default: there is none.
 	IPFS *fetch.Source
+
+	// Look finds an item that nobody has named yet: a reference of one that is
+	// fetched ahead. Default: such are not fetched.
+	Look func(ctx context.Context, p storepath.Path) (node.Want, error)
 
 	// Stall is how long a source may give nothing useful. Default
 	// upstream.DefaultStall.
