@@ -53,7 +53,15 @@ type sources struct {
 // short time ago too if there are others.
 func (i *item) sources(c content) sources {
 	var good, resting []source
+	named := map[string]bool{}
 	add := func(s source) {
+		if named[s.Name] {
+			return // a peer that gave the narinfo too
+		}
+		named[s.Name] = true
+		if s.Near && s.kind == metrics.Far {
+			s.kind = metrics.Near
+		}
 		s.Prior = i.t.book.Prior(s.Name)
 		switch {
 		case i.t.book.Usable(s.Name) == nil:
@@ -66,9 +74,6 @@ func (i *item) sources(c content) sources {
 	if i.t.o.Peers != nil {
 		for _, p := range i.t.o.Peers.Nodes() {
 			s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
-			if s.Near {
-				s.kind = metrics.Near
-			}
 			for _, claim := range c.claims {
 				if claim.Peer == p {
 					known++

@@ -192,7 +192,7 @@ func TestRestart(t *testing.T) {
 		m.start().gets(x, o.url)
 		a, _ := o.gave("nar")
 		b, _ := o.gave("eris")
-		if n := len(x.files["zstd"]); a+b > n*105/100+2000 {
+		if n := len(x.files["zstd"]); a+b > n*110/100 {
 			t.Errorf("signed %v: %d bytes for a file of %d", signed, a+b, n)
 		}
 		m.keeps(x)
