@@ -36,10 +36,6 @@ func TestNetScenarios(t *testing.T) {
 	o := netOptions(t)
 	for _, name := range NetNames() {
 		t.Run(name, func(t *testing.T) {
-			switch name {
-			case "swarm", "orphans", "liars", "killed", "slow":
-				t.Skip("the node keeps nothing yet")
-			}
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			text, err := RunNet(ctx, name, o)

@@ -14,9 +14,9 @@ import (
 // killed is scenario (f): node and substituter are killed again and again in
 // the middle of an item.
 func (n *network) killed(ctx context.Context) ([]Table, error) {
-	size, times, link := int64(220_000_000), 10, swarmLink()
+	size, times, link := int64(220_000_000), 10, n.swarmLink()
 	if n.o.Short {
-		size, times, link = 25_000_000, 3, netlab.Link{Rate: 20 * netlab.Mbit}
+		size, times = 40_000_000, 3
 	}
 	from, items, err := n.origin(ctx, link, func(s *shelf) ([]item, error) {
 		i, err := s.add(ctx, "long", nil, func(path string) error { return realguix.MakePackage(path, 4, 300, size) })

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"ersatz/internal/nodeapi"
 	"ersatz/internal/realguix"
 )
 
@@ -16,16 +17,10 @@ const (
 	nodeState = "/var/lib/ersatz-node"
 )
 
-// shared are the flags of a node that gives other hosts what the origin has
-// signed.
-func shared() []string {
-	return []string{fmt.Sprintf("--listen=0.0.0.0:%d", nodePort), "--share=lan", "--share-list=/etc/guix/acl"}
-}
-
 // nodeServer is an ersatz node in a host's machine. Its state outlives it.
 type nodeServer struct {
 	host   *netHost
-	args   []string
+	flags  []string
 	server *realguix.Server
 	pid    int    // as this machine has it
 	logs   string // of those that were killed
@@ -39,7 +34,7 @@ func (s *nodeServer) start(ctx context.Context) error {
 	if _, err := m.Run(ctx, "install", "-d", "-o", "nobody", "-m", "755", nodeState, "/run/ersatz"); err != nil {
 		return err
 	}
-	args := append([]string{"--reuid=nobody", "--regid=nogroup", "--clear-groups", "ersatz", "node", "--state=" + nodeState}, s.args...)
+	args := append([]string{"--reuid=nobody", "--regid=nogroup", "--clear-groups", "ersatz", "node", "--state=" + nodeState}, s.flags...)
 	var cmd *exec.Cmd
 	server, err := realguix.ServeAt(ctx, nodeAddr, s.host.Dial, func(ctx context.Context) *exec.Cmd {
 		cmd = m.Command(ctx, "setpriv", args...)
@@ -95,15 +90,16 @@ func names(log, source string) bool {
 	return false
 }
 
-// nodeURL is where other hosts find the node of a host.
-func (h *netHost) nodeURL() string { return fmt.Sprintf("http://%s:%d", h.Addr(), nodePort) }
-
-// peersOf are the flags that name other hosts' nodes.
-func peersOf(h *netHost, all []*netHost) (args []string) {
-	for _, other := range all {
-		if other != h {
-			args = append(args, "--peer="+other.nodeURL())
-		}
+// find waits until the node has found so many others on the network.
+func (s *nodeServer) find(ctx context.Context, others int) error {
+	client := nodeapi.New(s.host.machine.Path("/run/ersatz/node.sock"), 0)
+	defer client.Close()
+	err := until(ctx, nil, func() (bool, error) {
+		known, err := client.Peers(ctx)
+		return len(known) >= others, err
+	})
+	if err != nil {
+		return fmt.Errorf("waiting until the node on %s knows %d others: %w", s.host.Name(), others, err)
 	}
-	return args
+	return nil
 }

@@ -38,7 +38,7 @@ func (n *network) slow(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	has, err := n.station(ctx, peer, nodeWay(), from, shared()...)
+	has, err := n.station(ctx, peer, nodeWay().sharing(), from)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,9 @@ func (n *network) slow(ctx context.Context) ([]Table, error) {
 				row = append(row, "not run", "not run") // the line is full: it takes what stock Guix takes
 				continue
 			}
-			got, err := n.install(ctx, client, by, from, items[k:k+1], append(shared(), "--peer="+peer.nodeURL())...)
+			by := by.sharing()
+			by.meets = 1
+			got, err := n.install(ctx, client, by, from, items[k:k+1])
 			if err != nil {
 				return nil, err
 			}

@@ -19,7 +19,15 @@ type way struct {
 	name     string
 	env      []string // of guix-daemon
 	node     bool     // a node runs beside it
-	loopback bool     // which is the daemon's only server, in place of the origin
+	flags    []string // of the node, beside those that all have
+	meets    int      // others that the node is to find before it is used
+	loopback bool     // the node is the daemon's only server, in place of the origin
+}
+
+// sharing has the node give other hosts what the origin has signed.
+func (w way) sharing() way {
+	w.flags = []string{fmt.Sprintf("--listen=0.0.0.0:%d", nodePort), "--share=lan", "--share-list=/etc/guix/acl"}
+	return w
 }
 
 // The ways that are compared.
@@ -46,8 +54,8 @@ type station struct {
 }
 
 // station gives a host a machine that knows nothing, and starts what its way
-// has. args are further flags of the node.
-func (n *network) station(ctx context.Context, h *netHost, by way, from *origin, args ...string) (_ *station, err error) {
+// has.
+func (n *network) station(ctx context.Context, h *netHost, by way, from *origin) (_ *station, err error) {
 	if err := n.boot(h); err != nil {
 		return nil, err
 	}
@@ -55,21 +63,26 @@ func (n *network) station(ctx context.Context, h *netHost, by way, from *origin,
 	if s.begin, err = h.Traffic(); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
 	url := from.url
 	if by.node {
-		s.node = &nodeServer{host: h, args: append([]string{"--upstream=" + url}, args...)}
+		s.node = &nodeServer{host: h, flags: append([]string{"--upstream=" + url}, by.flags...)}
 		if err := s.node.start(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.node.find(ctx, by.meets); err != nil {
 			return nil, err
 		}
 	}
 	if by.loopback {
 		url = "http://" + nodeAddr
 	}
-	if s.daemon, err = h.machine.StartDaemon(ctx, realguix.DaemonOptions{URLs: []string{url}, Env: by.env}); err != nil {
-		s.stop()
-		return nil, err
-	}
-	return s, nil
+	s.daemon, err = h.machine.StartDaemon(ctx, realguix.DaemonOptions{URLs: []string{url}, Env: by.env})
+	return s, err
 }
 
 // stop kills what the station runs.
@@ -159,8 +172,8 @@ func (s *station) failed(err error) error {
 func lastLines(log string) string { return log[max(0, len(log)-4<<10):] }
 
 // install has a host get items in some way, from an origin.
-func (n *network) install(ctx context.Context, h *netHost, by way, from *origin, items []item, args ...string) (trip, error) {
-	s, err := n.station(ctx, h, by, from, args...)
+func (n *network) install(ctx context.Context, h *netHost, by way, from *origin, items []item) (trip, error) {
+	s, err := n.station(ctx, h, by, from)
 	if err != nil {
 		return trip{}, err
 	}

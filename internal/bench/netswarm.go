@@ -12,12 +12,17 @@ import (
 )
 
 // swarmLink is the line of each host of scenarios (a), (b), (c) and (f).
-func swarmLink() netlab.Link { return netlab.Link{Rate: 10 * netlab.Mbit} }
+func (n *network) swarmLink() netlab.Link {
+	if n.o.Short {
+		return netlab.Link{Rate: 30 * netlab.Mbit}
+	}
+	return netlab.Link{Rate: 10 * netlab.Mbit}
+}
 
 // swarmSize is the size of a nar there, which packs to about a quarter.
 func (n *network) swarmSize() int64 {
 	if n.o.Short {
-		return 8_000_000
+		return 24_000_000
 	}
 	return 110_000_000
 }
@@ -52,16 +57,26 @@ func (n *network) hosts(ctx context.Context, count int, name string, link netlab
 	return all, nil
 }
 
-// stations prepares hosts, all in the same way, whose nodes share.
-func (n *network) stations(ctx context.Context, hosts []*netHost, by way, from *origin) ([]*station, error) {
+// stations prepares hosts whose nodes share, and waits until these have found
+// each other. by says how each gets substitutes.
+func (n *network) stations(ctx context.Context, hosts []*netHost, from *origin, by func(k int) way) ([]*station, error) {
 	var all []*station
-	for _, h := range hosts {
-		s, err := n.station(ctx, h, by, from, append(shared(), peersOf(h, hosts)...)...)
+	for k, h := range hosts {
+		s, err := n.station(ctx, h, by(k).sharing(), from)
 		if err != nil {
 			stopAll(all)
 			return nil, err
 		}
 		all = append(all, s)
+	}
+	for _, s := range all {
+		if s.node == nil {
+			continue
+		}
+		if err := s.node.find(ctx, len(hosts)-1); err != nil {
+			stopAll(all)
+			return nil, s.failed(err)
+		}
 	}
 	return all, nil
 }
@@ -76,29 +91,33 @@ const swarmHosts = 4
 
 // swarm is scenario (a): four hosts get the same closure at the same time.
 func (n *network) swarm(ctx context.Context) ([]Table, error) {
-	from, items, err := n.origin(ctx, swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
+	from, items, err := n.origin(ctx, n.swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := n.hosts(ctx, swarmHosts, "host", swarmLink())
+	hosts, err := n.hosts(ctx, swarmHosts, "host", n.swarmLink())
 	if err != nil {
 		return nil, err
 	}
 	t := Table{
-		Title: fmt.Sprintf("An origin and %d nodes, each with a line of 10 Mbit/s", swarmHosts),
-		Note: fmt.Sprintf("All begin at the same time with the same closure: two nars of %s MB and a small one, %s MB compressed in all. "+
+		Title: fmt.Sprintf("An origin and %d nodes, each with a line of %d Mbit/s", swarmHosts, n.swarmLink().Rate/netlab.Mbit),
+		Note: fmt.Sprintf("The nodes find each other by DNS-SD. All begin at the same time with the same closure: two nars of %s MB and a small one, %s MB compressed in all. "+
 			"The time is that of the last to have it, memory that of the greatest.",
 			number(float64(items[0].nar.Size)/1e6), number(float64(from.packed(items...))/1e6)),
 		Head: []string{"what", "wall", "sent by the origin", "of one copy", "peak memory of a node"},
 	}
-	for _, by := range []way{stockWay(), nodeWay(), loopbackWay()} {
+	ways, limit := []way{stockWay(), nodeWay(), loopbackWay()}, 2.0
+	if n.o.Short {
+		ways, limit = ways[1:], 3 // of less, more has come before they know what others have
+	}
+	for _, by := range ways {
 		all, err := n.swarmBy(ctx, hosts, by, from, items)
 		if err != nil {
 			return nil, err
 		}
 		sum := summary(all)
 		copies := float64(sum.sent) / float64(from.packed(items...))
-		if by.node && copies > maxCopies {
+		if by.node && copies > limit {
 			return nil, fmt.Errorf("%s: the origin has sent %.1f copies to %d hosts", by.name, copies, swarmHosts)
 		}
 		t.Rows = append(t.Rows, []string{by.name, seconds.one(sum.wall.Seconds()), megabyte.one(float64(sum.sent)),
@@ -107,13 +126,8 @@ func (n *network) swarm(ctx context.Context) ([]Table, error) {
 	return []Table{t}, nil
 }
 
-// maxCopies is how much of a closure an origin may send to a swarm, as a
-// multiple of its size: far less than to as many hosts that know nothing of
-// each other.
-const maxCopies = 2.5
-
 func (n *network) swarmBy(ctx context.Context, hosts []*netHost, by way, from *origin, items []item) ([]trip, error) {
-	all, err := n.stations(ctx, hosts, by, from)
+	all, err := n.stations(ctx, hosts, from, func(int) way { return by })
 	if err != nil {
 		return nil, err
 	}
@@ -124,23 +138,24 @@ func (n *network) swarmBy(ctx context.Context, hosts []*netHost, by way, from *o
 // orphans is scenario (b): the origin is killed when one host has a closure
 // and the others are in the middle of it.
 func (n *network) orphans(ctx context.Context) ([]Table, error) {
-	from, items, err := n.origin(ctx, swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
+	from, items, err := n.origin(ctx, n.swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := n.hosts(ctx, swarmHosts, "host", swarmLink())
+	hosts, err := n.hosts(ctx, swarmHosts, "host", n.swarmLink())
 	if err != nil {
 		return nil, err
 	}
-	var all []*station
-	defer func() { stopAll(all) }()
-	for k, by := range []way{nodeWay(), nodeWay(), nodeWay(), loopbackWay()} {
-		s, err := n.station(ctx, hosts[k], by, from, append(shared(), peersOf(hosts[k], hosts)...)...)
-		if err != nil {
-			return nil, err
+	all, err := n.stations(ctx, hosts, from, func(k int) way {
+		if k == swarmHosts-1 {
+			return loopbackWay()
 		}
-		all = append(all, s)
+		return nodeWay()
+	})
+	if err != nil {
+		return nil, err
 	}
+	defer stopAll(all)
 	first, err := all[0].build(ctx, items)
 	if err != nil {
 		return nil, err
