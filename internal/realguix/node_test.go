@@ -11,15 +11,24 @@ import (
 	"ersatz/narinfo"
 )
 
-const nodeSocket = "/run/ersatz/node.sock"
+const (
+	nodeSocket = "/run/ersatz/node.sock"
+	nodeState  = "/var/lib/ersatz-node"
+)
 
 // node runs ersatz node in the machine until the test ends, as a user who owns
 // nothing but its folders.
 func (w *world) node(addr string, args ...string) *Server {
 	w.t.Helper()
-	_, err := w.Run(w.ctx, "install", "-d", "-o", "nobody", "-m", "755", "/var/lib/ersatz-node", "/run/ersatz")
+	return w.nodeOn(addr, addr, args...)
+}
+
+// nodeOn is node for one that listens on more than addr.
+func (w *world) nodeOn(listen, addr string, args ...string) *Server {
+	w.t.Helper()
+	_, err := w.Run(w.ctx, "install", "-d", "-o", "nobody", "-m", "755", nodeState, "/run/ersatz")
 	w.check(err)
-	args = append([]string{"--reuid=nobody", "--regid=nogroup", "--clear-groups", "ersatz", "node", "--listen=" + addr, "--state=/var/lib/ersatz-node", "--log-level=debug"}, args...)
+	args = append([]string{"--reuid=nobody", "--regid=nogroup", "--clear-groups", "ersatz", "node", "--listen=" + listen, "--state=" + nodeState, "--log-level=debug"}, args...)
 	s, err := Serve(w.ctx, addr, func(ctx context.Context) *exec.Cmd { return w.Command(ctx, "setpriv", args...) })
 	w.check(err)
 	w.t.Cleanup(func() {
