@@ -5,9 +5,10 @@
 # make bench    ersatz beside stock Guix; writes docs/benchmarks.md
 # make bench-net  the same over bad links; writes docs/benchmarks-net.md
 # make man      manual pages of all commands, ./dist/man
+# make deb      the same with units as a Debian package, ./dist/*.deb
 # make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man soak check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man deb soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time. What guix-daemon runs has no C in it.
@@ -47,6 +48,9 @@ bench-net:
 man: build
 	rm -rf dist/man
 	bin/ersatz man --date "$$(git log -1 --format=%cs)" dist/man
+
+deb: build
+	scripts/deb.sh
 
 soak:
 	ERSATZ_LONG=1 go test -count=1 -timeout 1h ./eris

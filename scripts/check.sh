@@ -25,7 +25,7 @@ step() {
 note() { summary+=("$(printf '%-15s %s' "$1" "$2")"); }
 
 # Programs that tests use, and the Debian packages that have them.
-programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd groff:groff-base mandoc:mandoc'
+programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd lintian:lintian groff:groff-base mandoc:mandoc'
 
 packages() {
 	local pair missing=()
@@ -52,7 +52,7 @@ format() {
 
 shell() {
 	local f
-	for f in scripts/*.sh .ci/run packaging/ersatz-guix; do
+	for f in scripts/*.sh .ci/run packaging/ersatz-guix packaging/debian/p*; do
 		[ ! -e "$f" ] || bash -n "$f" || return 1
 	done
 }

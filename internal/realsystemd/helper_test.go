@@ -140,31 +140,60 @@ func (w *world) get(url, word string, args ...string) string {
 	}
 }
 
-// stock starts the stock guix-daemon of Debian, with what is in front of it,
-// has it trust the key of /etc/guix, and returns the path of a new item in its
-// store.
-func (w *world) stock() (item string) {
+// stock starts the stock guix-daemon of Debian.
+func (w *world) stock() {
 	w.t.Helper()
-	w.run("sh", "-ec", `
-		chown guix-daemon:guix-daemon /gnu/store /var/guix
-		ersatz keygen /etc/guix
-		ersatz authorize /etc/guix/signing-key.pub
-		systemctl start guix-daemon
-		echo hello >/tmp/hello`)
-	out := w.run("guix", "download", "file:///tmp/hello")
-	for line := range strings.Lines(out) {
+	w.run("chown", "guix-daemon:guix-daemon", "/gnu/store", "/var/guix")
+	w.run("systemctl", "start", "guix-daemon")
+}
+
+// daemonHas reports whether the running guix-daemon has a variable.
+func (w *world) daemonHas(variable string) bool {
+	w.t.Helper()
+	return strings.Contains(w.run("sh", "-ec", `tr '\0' '\n' </proc/$(systemctl show --value --property=MainPID guix-daemon)/environ`), variable+"\n")
+}
+
+// travel has an item, whose name and content are text, go from publish to the
+// node, and from there into the store again, and reports what is wrong. The
+// sockets are there, and guix-daemon runs.
+func (w *world) travel(text string) {
+	w.t.Helper()
+	w.run("sh", "-ec", `[ -e /etc/guix/signing-key.pub ] || { ersatz keygen /etc/guix; ersatz authorize /etc/guix/signing-key.pub; }`)
+	file := "/tmp/" + text
+	if err := w.WriteFile(file, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	item := ""
+	for line := range strings.Lines(w.run("guix", "download", "file://"+file)) {
 		if strings.HasPrefix(line, "/gnu/store/") {
 			item = strings.TrimSpace(line)
 		}
 	}
-	if item == "" {
-		w.t.Fatalf("no item in %s", out)
+	hash, _, _ := strings.Cut(strings.TrimPrefix(item, "/gnu/store/"), "-")
+	w.get("http://127.0.0.1:8080/"+hash+".narinfo", "\nERIS: ")
+	w.get("http://127.0.0.1:8181/"+hash+".narinfo", "URL: nar/"+filepath.Base(item))
+	w.run("guix", "gc", "--delete", item)
+	before := w.nars()
+	w.run("guix", "build", "--substitute-urls=http://127.0.0.1:8080", item)
+	if got := w.run("cat", item); got != text {
+		w.t.Errorf("the item is %q", got)
 	}
-	return item
+	if got := w.nars(); got != before+1 {
+		w.t.Errorf("the node gave %d nars", got-before)
+	}
 }
 
-// hashPart returns the hash part of a store path.
-func hashPart(item string) string {
-	hash, _, _ := strings.Cut(strings.TrimPrefix(item, "/gnu/store/"), "-")
-	return hash
+// nars returns how many the node has given to ersatz-substitute.
+func (w *world) nars() (n int) {
+	w.t.Helper()
+	const series = `ersatz_http_requests_total{code="200",face="socket",kind="nar"} `
+	_, rest, found := strings.Cut(w.get("http://127.0.0.1:8181/metrics", ""), series)
+	if found {
+		line, _, _ := strings.Cut(rest, "\n")
+		var err error
+		if n, err = strconv.Atoi(line); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return n
 }

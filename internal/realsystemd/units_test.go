@@ -2,7 +2,6 @@ package realsystemd
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -23,33 +22,29 @@ func (w *world) installUnits() {
 	w.run("systemctl", "daemon-reload")
 }
 
+// nodeOptions has the node ask the machine's own server.
+func (w *world) nodeOptions() {
+	w.t.Helper()
+	options := "NODE_OPTIONS=\"--upstream=http://127.0.0.1:8080 --acl=/etc/guix/acl\"\n"
+	if err := w.WriteFile("/etc/default/ersatz-node", []byte(options), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // TestUnits has all units do their work in their sandboxes: the stock
 // guix-daemon gets an item from the node, which gets it from publish. The first
 // requests start both.
 func TestUnits(t *testing.T) {
 	w := boot(t)
 	w.installUnits()
-	item := w.stock()
-	options := "NODE_OPTIONS=\"--upstream=http://127.0.0.1:8080 --acl=/etc/guix/acl\"\n"
-	if err := w.WriteFile("/etc/default/ersatz-node", []byte(options), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	w.stock()
+	w.nodeOptions()
 	w.run("systemctl", "start", "ersatz-node.socket", "ersatz-publish.socket")
 	if out, err := w.Run(w.ctx, "systemctl", "is-active", "ersatz-node", "ersatz-publish"); err == nil {
 		t.Errorf("they run before anybody has asked: %s", out)
 	}
-	narinfo := "/" + hashPart(item) + ".narinfo"
-	w.get("http://127.0.0.1:8080"+narinfo, "\nERIS: ")
-	w.get("http://127.0.0.1:8181"+narinfo, "URL: nar/"+filepath.Base(item))
-	has(t, w.get("http://127.0.0.1:8181/metrics", ""), `ersatz_http_requests_total{code="200",face="local",kind="narinfo"}`)
-
-	w.run("guix", "gc", "--delete", item)
-	w.run("guix", "build", "--substitute-urls=http://127.0.0.1:8080", item)
-	if got := w.run("cat", item); got != "hello\n" {
-		t.Errorf("the item is %q", got)
-	}
+	w.travel("hello")
 	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
-	has(t, w.get("http://127.0.0.1:8181/metrics", ""), `ersatz_http_requests_total{code="200",face="socket",kind="nar"} 1`)
 	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
 		if strings.Contains(journal, word) {
 			t.Errorf("%s in\n%s", word, journal)
