@@ -87,12 +87,20 @@ type thing struct {
 // those of the first, and their URN is signed.
 func newThing(t testing.TB, seed byte, size int, methods ...string) *thing {
 	t.Helper()
-	x := &thing{nar: noise(seed, size), files: map[string][]byte{}, order: methods, blocks: blocks{}}
+	x := &thing{order: methods}
+	x.setNar(t, noise(seed, size))
+	return x
+}
+
+// setNar makes all of an item that depends on its nar.
+func (x *thing) setNar(t testing.TB, archive []byte) {
+	t.Helper()
+	x.nar, x.files, x.blocks, x.refs = archive, map[string][]byte{}, blocks{}, nil
 	hash := sha256.Sum256(x.nar)
 	p, err := storepath.Parse("/gnu/store/" + nixbase32.Encode(hash[:20]) + "-thing")
 	must(t, err)
-	x.fields = narinfo.Fields{StorePath: p, NarHash: hash, NarSize: uint64(size)}
-	for k, name := range methods {
+	x.fields = narinfo.Fields{StorePath: p, NarHash: hash, NarSize: uint64(len(x.nar))}
+	for k, name := range x.order {
 		m := compress.Method{Name: name, Level: 1}
 		if name == "none" {
 			m = compress.None
@@ -115,7 +123,6 @@ func newThing(t testing.TB, seed byte, size int, methods ...string) *thing {
 		must(t, err)
 		x.fields.ERIS, x.fields.ERISFormat = x.rc.URN(), m.Format()
 	}
-	return x
 }
 
 // unsigned leaves the URN out of the narinfo.

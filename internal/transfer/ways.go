@@ -107,7 +107,7 @@ func (i *item) hinted(claims []peers.Claim) []content {
 	var all []content
 	for _, claim := range claims {
 		m, err := compress.ParseFormat(claim.Held.Format)
-		if err != nil || claim.Held.ReadCap == i.build.Content.ReadCap && i.build.Content.URN != "" {
+		if err != nil || !fixed(claim.Held.ReadCap) || claim.Held.ReadCap == i.build.Content.ReadCap && i.build.Content.URN != "" {
 			continue
 		}
 		k := slices.IndexFunc(all, func(c content) bool { return c.readCap == claim.Held.ReadCap && c.method == m.Name })
@@ -128,6 +128,10 @@ func (i *item) hinted(claims []peers.Claim) []content {
 	slices.SortStableFunc(all, func(a, b content) int { return cmp.Compare(whole(b), whole(a)) })
 	return all[:min(len(all), maxHints)]
 }
+
+// fixed reports whether a content can have been encoded by the rules of
+// "Mirror": blocks of 1 KiB hold less than 16 KiB, which takes two levels.
+func fixed(c eris.ReadCap) bool { return c.Size == eris.Size32KiB || c.Level <= 1 }
 
 // maxHints bounds how many contents are tried that nobody has signed.
 const maxHints = 4
