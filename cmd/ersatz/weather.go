@@ -168,7 +168,7 @@ func (f weatherFlags) node(ctx context.Context, c config.Config) (*nodeapi.Clien
 func (f weatherFlags) sources(node nodeapi.Status) ([]*upstream.Server, error) {
 	urls := f.servers
 	if len(urls) == 0 {
-		urls = doctor.DaemonServers()
+		urls = doctor.DaemonServers("/")
 		for _, u := range node.Upstreams {
 			urls = append(urls, u.URL)
 		}

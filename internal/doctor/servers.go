@@ -1,9 +1,9 @@
 package doctor
 
-// DaemonServers returns the substitute servers that the running guix-daemon
-// asks, in its order; none if no daemon runs.
-func DaemonServers() []string {
-	d := (&examination{o: Options{}.defaults()}).findDaemon()
+// DaemonServers returns the substitute servers that the running guix-daemon of
+// the machine below the folder root asks, in its order; none if no daemon runs.
+func DaemonServers(root string) []string {
+	d := (&examination{o: Options{Root: root}}).findDaemon()
 	if d.pid != 0 && len(d.servers) == 0 {
 		return defaultServers()
 	}
