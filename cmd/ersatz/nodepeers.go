@@ -43,7 +43,7 @@ func (p nodePlan) browser() peers.Browser {
 // every narinfo counts, only those that were named are asked: anybody can be
 // among the others, and a forged one that is kept would stand in the way.
 func (p *nodePlan) usePeers(s *peers.Set) {
-	p.node.Peers = s.List
+	p.node.Peers, p.node.NearServers = s.List, s.NearServers
 	p.node.Have = func(ctx context.Context, narHashes [][32]byte) [][]nodeapi.Claim {
 		all := make([][]nodeapi.Claim, len(narHashes))
 		for i, claims := range s.Have(ctx, narHashes) {

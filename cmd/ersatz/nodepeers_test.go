@@ -56,21 +56,20 @@ func TestBrowses(t *testing.T) {
 }
 
 // TestNodesFindEachOther has machines of one network, beside an avahi-daemon
-// each: a node that shares, a publish server, and a node that was told to look.
-// This one finds the others and has from them what its upstream, which is down,
-// does not give.
+// each: a node that shares, a publish server, an upstream of the same store, and
+// a node that was told to look. This one finds the first two, has from them what
+// the upstream lacks, and does not have the upstream send what is nearer.
 func TestNodesFindEachOther(t *testing.T) {
 	l := newNodeLab(t)
-	alpha, beta, gamma := l.host("alpha"), l.host("beta"), l.host("gamma")
-	item, content := l.keep("beta")
-	published := l.publish(gamma)
+	alpha, beta, gamma, origin := l.host("alpha"), l.host("beta"), l.host("gamma"), l.host("origin")
+	kept, keptNar := l.keep("beta")
+	published, publishedNar := l.item("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa2-published")
+	l.publish(gamma, published, publishedNar, "--advertise")
+	l.publish(origin, published, publishedNar)
 	share := l.run(beta, "node", "--state="+l.file("beta"), "--socket="+l.file("beta.sock"),
 		"--listen=0.0.0.0:8181", "--share=lan", "--share-list="+l.file("acl"))
-	const down = "http://127.0.0.1:1"
-	l.must(os.Mkdir(l.file("alpha"), 0o755))
-	l.must(os.WriteFile(l.file("alpha/upstreams.json"), fmt.Appendf(nil, `[{"url": %q, "store_dir": %q}]`, down, l.file("store")), 0o644))
-	l.run(alpha, "node", "--state="+l.file("alpha"), "--socket="+l.file("alpha.sock"),
-		"--listen=127.0.0.1:8181", "--upstream="+down, "--discover=yes", "--acl="+l.file("acl"))
+	l.run(alpha, "node", "--state="+l.file("alpha"), "--socket="+l.file("alpha.sock"), "--listen=127.0.0.1:8181",
+		"--upstream=http://"+origin.Addr().String()+":8080", "--discover=yes", "--acl="+l.file("acl"))
 
 	found := l.peers("alpha", 2, 0)
 	for i, want := range []nodeapi.Peer{
@@ -87,17 +86,17 @@ func TestNodesFindEachOther(t *testing.T) {
 	}
 	l.peers("beta", 1, 0) // it has found the server, and not who does not share
 
-	for base, want := range map[string][]byte{item.Path.Base(): content, published: nil} {
-		text := l.get(alpha, base[:32]+".narinfo")
-		if !bytes.Contains(text, []byte("Signature: ")) {
-			t.Errorf("narinfo\n%s", text)
-		}
-		if got := l.get(alpha, "nar/"+base); want != nil && !bytes.Equal(got, want) || !bytes.Contains(text, fmt.Appendf(nil, "NarSize: %d\n", len(got))) {
-			t.Errorf("%s: a nar of %d bytes", base, len(got))
-		}
-	}
-	if p := l.peers("alpha", 2, 1)[0]; p.Blocks < int64(len(content))/int64(eris.Size32KiB) {
+	l.install(alpha, kept.Path, keptNar)
+	if p := l.peers("alpha", 2, 1)[0]; p.Blocks < int64(len(keptNar))/int64(eris.Size32KiB) {
 		t.Errorf("the node gave %d blocks", p.Blocks)
+	}
+	before, err := origin.Traffic()
+	l.must(err)
+	l.install(alpha, published, publishedNar)
+	after, err := origin.Traffic()
+	l.must(err)
+	if sent := after.Since(before).Sent; sent > itemSize/10 {
+		t.Errorf("the upstream has sent %d bytes", sent)
 	}
 
 	l.must(share.Process.Signal(os.Interrupt))
@@ -210,7 +209,19 @@ func (l *nodeLab) peers(host string, n int, blocks int64) []nodeapi.Peer {
 	}
 }
 
-// get asks the node of a machine as its clients do.
+// install has what clients of a machine's node do to install an item.
+func (l *nodeLab) install(h *netlab.Host, p storepath.Path, want []byte) {
+	l.t.Helper()
+	text := l.get(h, p.Hash+".narinfo")
+	if !bytes.Contains(text, []byte("Signature: ")) {
+		l.t.Errorf("narinfo\n%s", text)
+	}
+	if got := l.get(h, "nar/"+p.Base()); !bytes.Equal(got, want) {
+		l.t.Errorf("%s: a nar of %d bytes, not the one of %d", p, len(got), len(want))
+	}
+}
+
+// get asks the node of a machine for a file.
 func (l *nodeLab) get(h *netlab.Host, path string) []byte {
 	l.t.Helper()
 	tr := &http.Transport{DialContext: h.Dial, DisableKeepAlives: true}
@@ -224,10 +235,10 @@ func (l *nodeLab) get(h *netlab.Host, path string) []byte {
 	return text
 }
 
-// keep has the node of a machine keep an item of 3 MB. It returns its nar too.
+// keep has the node of a machine keep an item. It returns its nar too.
 func (l *nodeLab) keep(host string) (keep.Item, []byte) {
 	l.t.Helper()
-	p, dumped := l.item("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1-random", 3e6)
+	p, dumped := l.item("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1-kept")
 	item := keep.Item{Path: p, NarHash: sha256.Sum256(dumped), NarSize: int64(len(dumped)), Method: "none", Server: "http://gone.example", Asked: true}
 	body := fmt.Sprintf("StorePath: %s\nNarHash: %s\nNarSize: %d\nReferences: \n", p, narinfo.FormatHash(item.NarHash), item.NarSize)
 	var err error
@@ -246,26 +257,41 @@ func (l *nodeLab) keep(host string) (keep.Item, []byte) {
 	return item, dumped
 }
 
-// publish has a machine serve another item of the store, and say so. It returns
-// the item's name.
-func (l *nodeLab) publish(h *netlab.Host) string {
+// publish has a machine serve an item of the store, and waits until it does.
+func (l *nodeLab) publish(h *netlab.Host, p storepath.Path, dumped []byte, args ...string) {
 	l.t.Helper()
-	p, dumped := l.item("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa2-published", 1000)
-	db, err := storedb.Create(l.file("guix"))
+	state := l.file("guix-" + h.Name())
+	db, err := storedb.Create(state)
 	l.must(err)
 	err = db.Register(l.ctx, storedb.Info{Path: p, NarHash: sha256.Sum256(dumped), NarSize: uint64(len(dumped)), Registered: time.Unix(1, 0)})
 	l.must(errors.Join(err, db.Close()))
 	l.must(os.WriteFile(l.file("key.pub"), l.key.Public().Text(), 0o644))
 	l.must(os.WriteFile(l.file("key.sec"), l.key.Text(), 0o600))
-	l.run(h, "publish", "--listen=0.0.0.0", "--port=8080", "--store="+l.file("store"), "--state="+l.file("guix"),
-		"--public-key="+l.file("key.pub"), "--private-key="+l.file("key.sec"), "--advertise")
-	return p.Base()
+	l.run(h, append([]string{
+		"publish", "--listen=0.0.0.0", "--port=8080", "--store=" + l.file("store"), "--state=" + state,
+		"--public-key=" + l.file("key.pub"), "--private-key=" + l.file("key.sec"),
+	}, args...)...)
+	for {
+		conn, err := h.Dial(l.ctx, "tcp", "127.0.0.1:8080")
+		if err == nil {
+			l.must(conn.Close())
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-l.ctx.Done():
+			l.t.Fatalf("%s: %v", h.Name(), err)
+		}
+	}
 }
 
+// itemSize is how many bytes an item has.
+const itemSize = 3_000_000
+
 // item makes a file of random bytes an item of the store, and returns its nar.
-func (l *nodeLab) item(base string, size int) (storepath.Path, []byte) {
+func (l *nodeLab) item(base string) (storepath.Path, []byte) {
 	l.t.Helper()
-	random := make([]byte, size)
+	random := make([]byte, itemSize)
 	_, err := rand.Read(random)
 	l.must(err)
 	p, err := storepath.ParseBase(l.file("store"), base)

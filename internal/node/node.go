@@ -92,6 +92,11 @@ type Options struct {
 	// that counts: those of upstream.ParsePeer. Default: nobody.
 	PeerServers func() []*upstream.Server
 
+	// NearServers returns who is asked, for an item that is about to be fetched,
+	// whether it has it too: substitute servers on the local network. The caller
+	// owns the slice. Default: nobody.
+	NearServers func() []*upstream.Server
+
 	// Have returns what POST /v1/have answers: what peers hold of nars, by their
 	// hashes. Default: nothing.
 	Have func(ctx context.Context, narHashes [][32]byte) [][]nodeapi.Claim
@@ -141,6 +146,9 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	}
 	if o.PeerServers == nil {
 		o.PeerServers = func() []*upstream.Server { return nil }
+	}
+	if o.NearServers == nil {
+		o.NearServers = func() []*upstream.Server { return nil }
 	}
 	if o.Have == nil {
 		o.Have = func(_ context.Context, narHashes [][32]byte) [][]nodeapi.Claim {

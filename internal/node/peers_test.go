@@ -187,11 +187,14 @@ func TestPeersAndTimes(t *testing.T) {
 	})
 }
 
-// hungPeer never answers for the peer.
-type hungPeer struct{ *fakeClient }
+// hung is a client for which one server never answers.
+type hung struct {
+	*fakeClient
+	server string
+}
 
-func (c hungPeer) AskHash(ctx context.Context, servers []*upstream.Server, hash string) []upstream.Answer {
-	if servers[0].String() != peerServer {
+func (c hung) AskHash(ctx context.Context, servers []*upstream.Server, hash string) []upstream.Answer {
+	if servers[0].String() != c.server {
 		return c.fakeClient.AskHash(ctx, servers, hash)
 	}
 	<-ctx.Done()
@@ -203,7 +206,7 @@ func TestPeerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.startWithPeers()
-		r.node.client = hungPeer{r.client}
+		r.node.client = hung{r.client, peerServer}
 		start := time.Now()
 		r.want(r.get("", "GET", "/"+strings.Repeat("7", 32)+".narinfo"), http.StatusNotFound)
 		if took := time.Since(start); took != peerTime {

@@ -118,11 +118,13 @@ func TestHostilePeers(t *testing.T) {
 	urn := heldOf(t, false, nil).ReadCap.URN()
 	victim := newNode(t, map[[32]byte]*peer.Held{})
 	for name, h := range map[string]http.HandlerFunc{
-		"page":      func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>\n") },
-		"error":     func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
-		"cut":       func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
-		"absurd":    func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "whole urn:eris:7777 "+format+"\n") },
-		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, victim.url+r.URL.Path, http.StatusTemporaryRedirect) },
+		"page":   func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>\n") },
+		"error":  func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusInternalServerError) },
+		"cut":    func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+		"absurd": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "whole urn:eris:7777 "+format+"\n") },
+		"elsewhere": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, victim.url+r.URL.Path, http.StatusTemporaryRedirect)
+		},
 		"endless line": func(w http.ResponseWriter, r *http.Request) {
 			for piece := strings.Repeat("A", 64<<10); ; {
 				if _, err := io.WriteString(w, piece); err != nil {
@@ -192,7 +194,7 @@ func TestSlowPeer(t *testing.T) {
 			t.Errorf("usual %v: %v, want %v", latency, got, want)
 		}
 	}
-	p.near.Store(false)
+	p.server.SetNear(false)
 	if got := r.patience(p); got != patience {
 		t.Errorf("a far one: %v", got)
 	}

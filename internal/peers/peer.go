@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"ersatz/internal/nodeapi"
@@ -26,7 +25,6 @@ type Peer struct {
 	server *upstream.Server
 	blocks *n2r.Client
 	client *peer.Client
-	near   atomic.Bool
 
 	mu      sync.Mutex
 	about   nodeapi.Peer // but for what is learnt
@@ -60,7 +58,7 @@ func (p *Peer) Name() string { return p.server.String() }
 
 // Near reports whether the peer is on the local network: it was found there, or
 // it was named and has a private, link-local or loopback address.
-func (p *Peer) Near() bool { return p.near.Load() }
+func (p *Peer) Near() bool { return p.server.Near() }
 
 // tell takes what was heard of the peer.
 func (p *Peer) tell(about nodeapi.Peer) {
@@ -77,6 +75,7 @@ func (p *Peer) what(now time.Time) nodeapi.Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	about := p.about
+	about.Near = p.Near()
 	if about.Named && now.Before(p.muted) {
 		about.Kind = nodeapi.KindPublish
 	}

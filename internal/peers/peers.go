@@ -129,7 +129,7 @@ func (s *Set) locate(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				s.o.Log.WarnContext(ctx, "address of a peer", slog.String("peer", p.Name()), slog.Any("error", err))
 			}
-			p.near.Store(len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !local(a) }))
+			p.server.SetNear(len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !local(a) }))
 		}
 		select {
 		case <-ctx.Done():
@@ -161,7 +161,7 @@ func (s *Set) all() []*Peer {
 				s.o.Log.Debug("peer cannot be used", slog.String("name", h.Name), slog.Any("error", err))
 				continue
 			}
-			p.near.Store(true)
+			p.server.SetNear(true)
 		}
 		p.tell(nodeapi.Peer{Name: h.Name, URL: url, Kind: string(h.Kind), Since: h.Since, Seen: h.Seen})
 		s.found[url] = p
@@ -184,6 +184,16 @@ func (s *Set) Servers() []*upstream.Server { return s.servers(s.all()) }
 
 // Named is Servers without those that were found: anybody can be among these.
 func (s *Set) Named() []*upstream.Server { return s.servers(s.named) }
+
+// NearServers is Servers without nodes, which answer Have, and without what is
+// not on the local network. What these have is only known by asking for narinfos.
+func (s *Set) NearServers() []*upstream.Server {
+	now := s.o.Now()
+	return s.servers(slices.DeleteFunc(slices.Clone(s.all()), func(p *Peer) bool {
+		about := p.what(now)
+		return !about.Near || about.Kind == nodeapi.KindNode
+	}))
+}
 
 func (s *Set) servers(peers []*Peer) []*upstream.Server {
 	var servers []*upstream.Server
@@ -230,7 +240,6 @@ func (s *Set) List() []nodeapi.Peer {
 	list := []nodeapi.Peer{}
 	for _, p := range s.all() {
 		e, about := s.book.Entry(p.Name()), p.what(s.o.Now())
-		about.Near = p.Near()
 		about.LatencyMS = float64(e.Learnt.Latency) / float64(time.Millisecond)
 		about.PerBlockMS = float64(e.Learnt.Pace) / float64(time.Millisecond)
 		about.Blocks, about.Bytes = e.Blocks, e.Bytes

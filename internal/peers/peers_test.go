@@ -121,6 +121,30 @@ func TestMany(t *testing.T) {
 	}
 }
 
+// TestNearServers: those that are near and do not answer what they have by
+// NarHash, which is found out of those that were named by asking.
+func TestNearServers(t *testing.T) {
+	near, node := serve(t, http.NotFound), newNode(t, nil)
+	r := newRig(t, near, "http://192.0.2.1:1")
+	r.named[0].server.SetNear(true)
+	publish := discover.Peer{Name: "guix-publish-x", Kind: discover.Publish, URL: "http://10.0.0.1:8080"}
+	r.net.set(publish, found(node.url))
+	for _, want := range [][]string{{publish.URL}, {near, publish.URL}} {
+		var got []string
+		for _, sv := range r.NearServers() {
+			got = append(got, sv.String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+		r.named[0].mute(r.now().Add(mute))
+		r.named[1].mute(r.now().Add(mute))
+	}
+	if s, err := New(http.DefaultClient, []string{near}, nil, r.book, Options{}); err != nil || len(s.NearServers()) != 0 || len(s.named) != 1 {
+		t.Errorf("%v; of %d named", err, len(s.named))
+	}
+}
+
 func TestList(t *testing.T) {
 	r := newRig(t, "http://named")
 	publish := discover.Peer{Name: "guix-publish-x", Kind: discover.Publish, URL: "http://10.0.0.1:8080", Since: time.Unix(5, 0), Seen: time.Unix(6, 0)}

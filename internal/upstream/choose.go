@@ -125,6 +125,33 @@ func (b *Build) take(x candidate) {
 	b.counting++
 }
 
+// Join adds what further servers, which were not asked at first, have of the
+// build: their nars go before those that are there, cheapest first. What their
+// answers are signed with does not matter, since hashes judge what they give.
+func (b *Build) Join(answers []Answer) {
+	var nars []Offer
+	var servers []*Server
+	for _, a := range answers {
+		n, err := narinfo.Parse(a.Text)
+		if a.Err != nil || err != nil || !b.Signed.Agrees(n) {
+			continue
+		}
+		for _, nar := range n.Nars {
+			if compress.Readable(nar.Compression) && nar.FileSize <= math.MaxInt64 {
+				nars = append(nars, Offer{a.Server, nar})
+			}
+		}
+		if b.Content.URN != "" && n.ERIS == b.Content.URN {
+			servers = append(servers, a.Server)
+		}
+	}
+	slices.SortStableFunc(nars, func(x, y Offer) int {
+		return cmp.Compare(cost(x.Nar, b.Signed.NarSize), cost(y.Nar, b.Signed.NarSize))
+	})
+	b.Nars = slices.Concat(nars, b.Nars)
+	b.Content.Servers = slices.Concat(servers, b.Content.Servers)
+}
+
 func (c *Choice) refuse(sv *Server, err error) {
 	c.Refused = append(c.Refused, fmt.Errorf("%s: %w", sv, err))
 }

@@ -70,8 +70,12 @@ func TestPeerLeadsNowhere(t *testing.T) {
 		t.Errorf("a narinfo from elsewhere: %q", a.Text)
 	}
 	source, ok := c.Blocks(sv)
-	if !ok {
-		t.Fatal("a peer has no blocks")
+	if !ok || source.Near {
+		t.Fatalf("blocks of a peer: %v, %+v", ok, source)
+	}
+	sv.SetNear(true)
+	if source, _ := c.Blocks(sv); !source.Near {
+		t.Error("a near server is far as a source of blocks")
 	}
 	err = source.Fetcher.Fetch(t.Context(), eris.Size1KiB, []eris.Ref{{1}}, func(int, []byte) error { return nil })
 	if err == nil || elsewhere.Load() != 0 {

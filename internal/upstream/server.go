@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"ersatz/internal/fetch"
 	"ersatz/internal/transport/httpclient"
@@ -18,6 +19,7 @@ import (
 type Server struct {
 	base *url.URL // as given, without a slash at its end
 	peer bool     // see ParsePeer
+	near atomic.Bool
 
 	once   sync.Once
 	blocks *n2r.Client // what it has learnt of the server lasts as long as this
@@ -28,6 +30,12 @@ func (s *Server) String() string { return s.base.String() }
 
 // IsFolder reports whether the server is a folder of this machine.
 func (s *Server) IsFolder() bool { return s.base.Scheme == "file" }
+
+// Near reports whether the server is known to be on the local network.
+func (s *Server) Near() bool { return s.near.Load() }
+
+// SetNear says whether it is.
+func (s *Server) SetNear(near bool) { s.near.Store(near) }
 
 // ParseServer reads the URL of a server: http, https, or file with an absolute
 // path; no query, no fragment.
@@ -105,5 +113,5 @@ func (c *Client) Blocks(sv *Server) (fetch.Source, bool) {
 	if sv.blocks == nil {
 		return fetch.Source{}, false
 	}
-	return fetch.Source{Name: sv.String(), Fetcher: sv.blocks}, true
+	return fetch.Source{Name: sv.String(), Fetcher: sv.blocks, Near: sv.Near()}, true
 }
