@@ -81,8 +81,13 @@ func (i *item) leave() {
 	}
 }
 
-// errOver means that a transfer has ended well: the item is kept, if it can be.
-var errOver = errors.New("transfer is over")
+var (
+	// errOver means that a transfer has ended well: the item is kept, if it can be.
+	errOver = errors.New("transfer is over")
+
+	// errIdle means that nobody wanted the item any more.
+	errIdle = errors.New("nobody waits for the transfer")
+)
 
 // next returns a reader of the content of the way that is being gone now, when
 // that is another one than last. It waits for one. The error is that of the
@@ -138,16 +143,20 @@ func (i *item) finish(err error) {
 
 // run goes one way after the other until the item is whole.
 func (i *item) run(ctx context.Context) error {
-	err := i.wait(ctx)
+	turn, err := i.wait(ctx)
 	if err == nil {
 		err = i.rounds(ctx)
+		turn()
 	}
 	switch {
 	case err == nil:
 		i.t.o.Count.Ended(metrics.Done)
-	case ctx.Err() != nil:
+	case i.t.ctx.Err() != nil:
 		i.t.o.Count.Ended(metrics.Cancelled)
 		return ErrClosed
+	case ctx.Err() != nil:
+		i.t.o.Count.Ended(metrics.Cancelled)
+		return errIdle
 	case errors.Is(err, node.ErrNone):
 		i.t.o.Count.Ended(metrics.Absent)
 		i.log.InfoContext(ctx, "nobody has an item")
@@ -158,22 +167,21 @@ func (i *item) run(ctx context.Context) error {
 	return err
 }
 
-// wait waits for the turn of an item that somebody asked for. What is fetched
-// ahead is bounded by who does that.
-func (i *item) wait(ctx context.Context) error {
+// wait waits for the turn of an item that somebody asked for; over ends the turn.
+// What is fetched ahead is bounded by who does that.
+func (i *item) wait(ctx context.Context) (over func(), err error) {
 	i.mu.Lock()
 	asked := i.asked
 	i.mu.Unlock()
 	if !asked {
-		return nil
+		return func() {}, nil
 	}
 	select {
 	case i.t.slots <- struct{}{}:
+		return func() { <-i.t.slots }, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	context.AfterFunc(ctx, func() { <-i.t.slots }) // begin ends it with the transfer
-	return nil
 }
 
 // rounds tries all ways, again as long as that brings more, and once more if a
@@ -240,14 +248,16 @@ func (i *item) try(ctx context.Context, w way) (err error) {
 	verdict := make(chan error, 1)
 	go func() {
 		err := i.check(checks, part, w.method)
-		cancel(err) // what is wrong already need not come whole
+		if err != nil {
+			cancel(err) // what is wrong already need not come whole
+		}
 		verdict <- err
 	}()
 	tree, err := fill(checks, part)
 	if err != nil {
 		part.Fail(err)
 		cancel(err)
-		if v := <-verdict; isWrong(v) {
+		if v := <-verdict; isWrong(v) || v != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			err = v
 		}
 		return i.condemn(ctx, part, w, err)

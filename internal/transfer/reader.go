@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"log/slog"
@@ -39,7 +38,13 @@ type reader struct {
 	given int64     // bytes, those of tail not among them
 	first []byte    // read already
 	tail  *bytes.Reader
+	err   error // that Read ended with
+
+	broken bool // a file was read that was kept and is broken
 }
+
+// errGiven means that what a reader was given is not of the nar that was signed.
+var errGiven = errors.New("the first bytes that were given are not those of the signed nar")
 
 // begin waits for the first bytes.
 func (r *reader) begin() error {
@@ -67,7 +72,15 @@ func (r *reader) Close() error {
 }
 
 // Read implements node.Nar.
-func (r *reader) Read(p []byte) (int, error) {
+func (r *reader) Read(p []byte) (n int, err error) {
+	if r.err == nil {
+		n, r.err = r.next(p)
+	}
+	return n, r.err
+}
+
+// next gives some bytes, or says why no more come.
+func (r *reader) next(p []byte) (int, error) {
 	for {
 		switch {
 		case len(p) == 0:
@@ -135,7 +148,7 @@ func (r *reader) open() error {
 			return err
 		}
 		err := r.skip()
-		if err == nil || r.ctx.Err() != nil {
+		if err == nil || r.ctx.Err() != nil || errors.Is(err, errGiven) {
 			return err
 		}
 		if err := r.giveUp(err); err != nil {
@@ -168,7 +181,7 @@ func (r *reader) openFile() error {
 		}
 		ctx, cancel := context.WithCancel(r.ctx)
 		try, file, err := r.item.next(ctx, r.try)
-		if errors.Is(err, errOver) {
+		if errors.Is(err, errOver) || errors.Is(err, errIdle) {
 			cancel()
 			r.item.leave()
 			r.item, r.try = nil, nil
@@ -188,7 +201,8 @@ func (r *reader) openFile() error {
 	}
 }
 
-// skip reads what was given already, and wants it to be the same.
+// skip reads what was given already. If that is not the same, one of the two is
+// wrong: NarHash says whether it is what was given.
 func (r *reader) skip() error {
 	if r.given == 0 {
 		return nil
@@ -197,10 +211,16 @@ func (r *reader) skip() error {
 	if err := r.s.sum(again, r.given); err != nil {
 		return err
 	}
-	if !bytes.Equal(again.Sum(nil), r.sum.Sum(nil)) {
-		return &wrongError{fmt.Errorf("the first %d bytes are not those that came before", r.given)}
+	if bytes.Equal(again.Sum(nil), r.sum.Sum(nil)) {
+		return nil
 	}
-	return nil
+	if err := r.s.sum(again, r.size-r.given); err != nil {
+		return err
+	}
+	if err := r.s.end(again, r.want.Choice.Builds[0].Signed.NarHash); err != nil {
+		return err
+	}
+	return errGiven
 }
 
 // giveUp ends reading from where it fails. An item that was kept and is broken
@@ -216,6 +236,10 @@ func (r *reader) giveUp(why error) error {
 	}
 	path := r.want.Path
 	r.t.log.WarnContext(r.ctx, "kept item is broken, and is fetched again", slog.String("store_path", path.String()), slog.Any("error", why))
+	if r.broken {
+		return errors.Join(why, err) // what this machine keeps does not last
+	}
+	r.broken = true
 	if rerr := r.t.forget(r.ctx, r.want); rerr != nil {
 		return errors.Join(why, err, rerr)
 	}

@@ -192,7 +192,8 @@ func TestRestart(t *testing.T) {
 		m.start().gets(x, o.url)
 		a, _ := o.gave("nar")
 		b, _ := o.gave("eris")
-		if n := len(x.files["zstd"]); a+b > n*110/100 {
+		// What was asked for when the source failed is lost: 4 calls of 32 blocks.
+		if n := len(x.files["zstd"]); a+b > n+4<<20+64<<10 {
 			t.Errorf("signed %v: %d bytes for a file of %d", signed, a+b, n)
 		}
 		m.keeps(x)
