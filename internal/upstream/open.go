@@ -63,7 +63,7 @@ func (c *Client) open(ctx context.Context, sv *Server, ref string) (*Body, http.
 		return nil, resp.Header, refusal(resp)
 	}
 	return &Body{
-		ReadCloser: resp.Body, Size: resp.ContentLength, ETag: strongETag(resp.Header),
+		ReadCloser: sv.atPace(resp.Body), Size: resp.ContentLength, ETag: strongETag(resp.Header),
 		untilClose: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0,
 	}, resp.Header, nil
 }

@@ -75,7 +75,7 @@ func (c *Client) OpenRange(ctx context.Context, sv *Server, ref string, r Range)
 		resp.Body.Close() // of a whole file, nothing is worth reading
 		return nil, err
 	}
-	body := resp.Body
+	body := sv.atPace(resp.Body)
 	if resp.ContentLength < 0 {
 		body = first(body, size)
 	}
