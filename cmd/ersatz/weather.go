@@ -57,7 +57,11 @@ The exit status is 3 if an item cannot be had. docs/weather.md has more.`,
   ersatz weather --closure ~/.guix-profile --json
   ersatz weather --server http://cache.example --nix-trusted-key cache.example-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY= paths`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: a.run(func(cmd *cobra.Command, args []string) error { return a.weather(cmd.Context(), f, args) }),
+		RunE: a.run(func(cmd *cobra.Command, args []string) error {
+			ctx, stop := untilSignal(cmd.Context()) // guix reads a script in a temporary folder
+			defer stop()
+			return a.weather(ctx, f, args)
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.servers, "server", nil, "`URL` of a substitute server to ask instead of the known ones (repeatable)")

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ersatz/internal/upstream"
@@ -120,6 +121,9 @@ func (l *survey) nixAuthorized(n *narinfo.Narinfo, name string) bool {
 	return false
 }
 
+// progressEvery is after how many answers progress is told.
+const progressEvery = 16
+
 // clock measures a server.
 type clock struct {
 	mu          sync.Mutex
@@ -136,7 +140,11 @@ func (l *survey) time(pending []upstream.Pending) (answered func(i int)) {
 		l.clocks[i] = &clock{begin: now}
 	}
 	clocks := l.clocks
+	var total atomic.Int64
 	return func(i int) {
+		if n := int(total.Add(1)); n%progressEvery == 0 {
+			l.o.Progress(len(l.r.Items)+n/len(pending), len(l.r.Items)+l.left)
+		}
 		c := clocks[i]
 		c.mu.Lock()
 		defer c.mu.Unlock()

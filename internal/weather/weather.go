@@ -55,8 +55,8 @@ type Options struct {
 	// Closure says that what the items refer to is looked at as well.
 	Closure bool
 
-	// Progress is told how many items of those that are known are done.
-	// Default: nobody is told.
+	// Progress is told how many items of those that are known are done, from
+	// many goroutines. Default: nobody is told.
 	Progress func(done, total int)
 
 	// Stall is how long a server may send nothing, of which it has three and
@@ -176,6 +176,7 @@ type survey struct {
 	r       Report
 	seen    map[storepath.Path]bool
 	peers   map[string]int // index in r.Peers by URL
+	left    int            // items that are known and not in r
 	clocks  []*clock       // of the batch that is being asked for, by server
 }
 
@@ -218,6 +219,7 @@ func (l *survey) all(ctx context.Context, paths []storepath.Path) error {
 			return fmt.Errorf("%w: more than %d", ErrTooMany, MaxItems)
 		}
 		n := min(batch, len(queue))
+		l.left = len(queue)
 		refs := l.some(ctx, queue[:n])
 		queue = queue[n:]
 		if err := ctx.Err(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -143,12 +144,17 @@ func TestLook(t *testing.T) {
 		paths = append(paths, path(n))
 	}
 	paths = append(paths, path(1)) // twice
+	var mu sync.Mutex
 	var progress []int
 	r := look(t, Options{
-		ACL: guixsig.ACL{}.Add(good.Public()), Progress: func(done, total int) { progress = append(progress, done, total) },
+		ACL: guixsig.ACL{}.Add(good.Public()), Progress: func(done, total int) {
+			mu.Lock()
+			defer mu.Unlock()
+			progress = append(progress, done, total)
+		},
 	}, paths, one.Server, two.Server, nobody)
 
-	if len(r.Items) != 10 || r.Available != 2 || r.AsBlocks != 1 || r.AtPeers != 0 || !slices.Equal(progress, []int{10, 10}) {
+	if len(r.Items) != 10 || r.Available != 2 || r.AsBlocks != 1 || r.AtPeers != 0 || !slices.Equal(progress, []int{5, 10, 10, 10}) {
 		t.Errorf("%d items, %d available, %d as blocks, %d at peers, progress %v", len(r.Items), r.Available, r.AsBlocks, r.AtPeers, progress)
 	}
 	if n := one.asked.Load(); n != 10 {
