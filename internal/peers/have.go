@@ -16,7 +16,7 @@ const (
 	// A peer has patience to answer, a near one that is known to be fast much
 	// less: what others have is waited for.
 	patience      = 2 * time.Second
-	leastPatience = 500 * time.Millisecond
+	leastPatience = time.Second
 
 	// Answers are kept for a while, those of peers that may soon have more for
 	// less.
@@ -90,7 +90,7 @@ func (s *Set) begin(f func()) bool {
 // ask asks a peer and settles what it was asked. Others wait for the answers
 // too, whatever becomes of who asked first.
 func (s *Set) ask(ctx context.Context, p *Peer, hashes [][32]byte) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.patience(p), errSlow)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience(p))
 	defer cancel()
 	start := s.o.Now()
 	for first := true; len(hashes) > 0; first = false {
@@ -107,6 +107,7 @@ func (s *Set) ask(ctx context.Context, p *Peer, hashes [][32]byte) {
 		if took := now.Sub(start); first && took > 0 && s.book.Prior(p.Name()).Latency == 0 {
 			s.book.Note(fetch.Stat{Name: p.Name(), Learnt: fetch.Learnt{Latency: took}})
 		}
+		p.answered(now)
 		p.settle(batch, held, now)
 		hashes = hashes[len(batch):]
 	}
@@ -114,18 +115,16 @@ func (s *Set) ask(ctx context.Context, p *Peer, hashes [][32]byte) {
 
 // failed has a peer that did not answer left alone.
 func (s *Set) failed(ctx context.Context, p *Peer, err error) {
-	if errors.Is(err, peer.ErrNoPeer) {
-		p.mute(s.o.Now().Add(mute))
-		return
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
 	s.o.Log.DebugContext(ctx, "peer does not say what it has", slog.String("peer", p.Name()), slog.Any("error", err))
-	s.book.Note(fetch.Stat{Name: p.Name(), Err: fmt.Errorf("asked what it has: %w", err)})
+	switch {
+	case errors.Is(err, peer.ErrNoPeer):
+		p.mute(s.o.Now())
+	case ctx.Err() != nil:
+		p.rest(s.o.Now())
+	default:
+		s.book.Note(fetch.Stat{Name: p.Name(), Err: fmt.Errorf("asked what it has: %w", err)})
+	}
 }
-
-var errSlow = errors.New("no answer in time")
 
 // patience is how long a peer may take to answer.
 func (s *Set) patience(p *Peer) time.Duration {
@@ -182,9 +181,6 @@ func (p *Peer) expect(hashes [][32]byte, now time.Time) (wanted []*answer, missi
 func (p *Peer) settle(hashes [][32]byte, held []*peer.Held, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if held != nil {
-		p.about.Seen = now
-	}
 	kept, bitmaps := 0, 0
 	for _, a := range p.answers {
 		if a.settled() {
@@ -213,11 +209,4 @@ func (p *Peer) settle(hashes [][32]byte, held []*peer.Held, now time.Time) {
 			delete(p.answers, h) // who waits for it has it
 		}
 	}
-}
-
-// mute has the peer not asked what it has until a time.
-func (p *Peer) mute(until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.muted = until
 }

@@ -182,12 +182,29 @@ func TestSlowPeer(t *testing.T) {
 	if took := time.Since(start); took < leastPatience || took > patience {
 		t.Errorf("waited for %v", took)
 	}
-	if err := r.book.Usable(slow); err == nil || !strings.Contains(err.Error(), "asked what it has: no answer in time") {
-		t.Error(err)
+	// It is no failure, and grows until it answers.
+	if err := r.book.Usable(slow); err != nil || len(r.Nodes()) != 0 || len(r.Servers()) != 1 {
+		t.Errorf("%v, nodes %v", err, names(r.Nodes()))
+	}
+	if e := r.List()[0].Error; e != "did not say in time what it has, is asked again in 5s" {
+		t.Errorf("%q", e)
 	}
 	p := r.all()[0]
+	for _, want := range []time.Duration{10, 20, 40, 80, 160, 300, 300} {
+		r.skip.Add(int64(p.slow))
+		p.rest(r.now())
+		p.rest(r.now()) // of another who asked
+		if p.slow != want*time.Second || p.asked(r.now()) {
+			t.Errorf("rests for %v, want %d s", p.slow, want)
+		}
+	}
+	p.answered(r.now())
+	r.skip.Add(int64(time.Hour))
+	if p.rest(r.now()); p.slow != firstRest {
+		t.Errorf("after an answer: %v", p.slow)
+	}
 	for latency, want := range map[time.Duration]time.Duration{
-		time.Nanosecond: leastPatience, 100 * time.Millisecond: time.Second, time.Minute: patience,
+		time.Nanosecond: leastPatience, 150 * time.Millisecond: 1500 * time.Millisecond, time.Minute: patience,
 	} {
 		r.book.Note(fetch.Stat{Name: slow, Learnt: fetch.Learnt{Latency: latency}})
 		if got := r.patience(p); got != want {

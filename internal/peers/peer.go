@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,8 +17,17 @@ import (
 	"ersatz/internal/upstream"
 )
 
-// mute is how long a server that answers no questions of peers is not asked any.
-const mute = time.Hour
+const (
+	// mute is how long a server that answers no questions of peers is not asked
+	// any.
+	mute = time.Hour
+
+	// One that did not answer in time is not asked what it has for firstRest, and
+	// twice as long each time that it happens again, up to lastRest. It may be
+	// busy with giving blocks, so this is no failure.
+	firstRest = 5 * time.Second
+	lastRest  = 5 * time.Minute
+)
 
 // Peer is one node or server. It is the same while it is known.
 type Peer struct {
@@ -27,8 +37,10 @@ type Peer struct {
 	client *peer.Client
 
 	mu      sync.Mutex
-	about   nodeapi.Peer // but for what is learnt
-	muted   time.Time    // until when it is not asked what it has
+	about   nodeapi.Peer  // but for what is learnt
+	rests   time.Time     // until when it is not asked what it has
+	slow    time.Duration // for how long it rested last because it was slow
+	plain   bool          // it answers no questions of peers
 	answers answers
 }
 
@@ -76,8 +88,11 @@ func (p *Peer) what(now time.Time) nodeapi.Peer {
 	defer p.mu.Unlock()
 	about := p.about
 	about.Near = p.Near()
-	if about.Named && now.Before(p.muted) {
+	if about.Named && p.plain {
 		about.Kind = nodeapi.KindPublish
+	}
+	if p.slow > 0 && now.Before(p.rests) {
+		about.Error = fmt.Sprintf("did not say in time what it has, is asked again in %v", p.rests.Sub(now).Round(time.Second))
 	}
 	return about
 }
@@ -86,7 +101,32 @@ func (p *Peer) what(now time.Time) nodeapi.Peer {
 func (p *Peer) asked(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !now.Before(p.muted)
+	return !now.Before(p.rests)
+}
+
+// answered notes that the peer has said what it has.
+func (p *Peer) answered(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.about.Seen, p.slow, p.plain = now, 0, false
+}
+
+// mute has a server not asked what it has.
+func (p *Peer) mute(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rests, p.slow, p.plain = now.Add(mute), 0, true
+}
+
+// rest has a slow peer left alone. Those who asked at the same time share that.
+func (p *Peer) rest(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Before(p.rests) {
+		return
+	}
+	p.slow = max(firstRest, min(2*p.slow, lastRest))
+	p.rests = now.Add(p.slow)
 }
 
 // local reports whether an address is one of the local network or this machine.

@@ -137,8 +137,8 @@ func TestNearServers(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
-		r.named[0].mute(r.now().Add(mute))
-		r.named[1].mute(r.now().Add(mute))
+		r.named[0].mute(r.now())
+		r.named[1].mute(r.now())
 	}
 	if s, err := New(http.DefaultClient, []string{near}, nil, r.book, Options{}); err != nil || len(s.NearServers()) != 0 || len(s.named) != 1 {
 		t.Errorf("%v; of %d named", err, len(s.named))
