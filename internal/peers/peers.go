@@ -143,10 +143,10 @@ func (s *Set) all() []*Peer {
 	if s.browser == nil {
 		return s.named
 	}
-	heard := s.browser.Peers()
-	heard = heard[:min(len(heard), maxFound)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	heard := s.browser.Peers() // under the lock: an older list must not follow a newer one
+	heard = heard[:min(len(heard), maxFound)]
 	peers, before := slices.Clone(s.named), s.found
 	s.found = map[string]*Peer{}
 	for _, h := range heard {
