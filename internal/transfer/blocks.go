@@ -100,17 +100,20 @@ func (f *blockFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, erro
 	if ctx.Err() != nil || errors.As(err, &local) || !f.content.signed || f.t.o.Policy != Mixed {
 		return nil, err
 	}
-	tree, herr := f.complete(ctx, filler, part)
-	if herr != nil {
-		return nil, errors.Join(err, herr)
+	tree, cerr := f.complete(ctx, filler, part)
+	switch broken := filler.Err(); {
+	case cerr == nil:
+		return tree, nil
+	case broken != nil:
+		return nil, &wrongError{broken}
 	}
-	return tree, nil
+	return nil, errors.Join(err, cerr)
 }
 
 // mixed fetches from the mix of sources.
 func (f *blockFetch) mixed(ctx context.Context, filler *eris.Filler) (int64, error) {
 	mix := fetch.New(f.sources.list(filler), fetch.Options{Stall: f.t.o.Stall, InFlight: inFlight, Log: f.log})
-	defer f.learn(ctx, mix)
+	defer f.learn(ctx, mix, filler)
 	watching, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -124,16 +127,18 @@ func (f *blockFetch) mixed(ctx context.Context, filler *eris.Filler) (int64, err
 	return filler.Run(ctx, mix)
 }
 
-// learn takes what the sources of a mix have done.
-func (f *blockFetch) learn(ctx context.Context, mix *fetch.Mix) {
+// learn takes what the sources of a mix have done. Who was cut off, or whose
+// blocks this machine could not store, or whose tree is broken, is not at fault.
+func (f *blockFetch) learn(ctx context.Context, mix *fetch.Mix, filler *eris.Filler) {
 	for k, s := range mix.Stats() {
 		if s.Blocks > 0 || s.Err != nil {
 			f.log.InfoContext(ctx, "source of blocks", slog.String("source", s.Name), slog.Int64("blocks", s.Blocks),
 				slog.Int64("bytes", s.Bytes), slog.Any("error", s.Err))
 		}
 		f.t.o.Count.Got(f.sources.all[k].kind, s.Bytes)
-		if ctx.Err() != nil && !errors.Is(s.Err, eris.ErrCorrupt) {
-			s.Err = nil // who was cut off is not at fault
+		var local *localError
+		if !errors.Is(s.Err, eris.ErrCorrupt) && (ctx.Err() != nil || filler.Err() != nil) || errors.As(s.Err, &local) {
+			s.Err = nil
 		}
 		f.t.book.Note(s)
 	}

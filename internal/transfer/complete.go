@@ -24,6 +24,10 @@ const rangesAtOnce = 4
 // the tree, nil if the internal nodes are not all there: then the content is to
 // be encoded, and NarHash says whether it is right.
 func (f *blockFetch) complete(ctx context.Context, filler *eris.Filler, part *keep.Part) (keep.Tree, error) {
+	// What lies on disk is not asked for.
+	if tree, err := f.whole(ctx, filler, part, -1); err == nil || !errors.Is(err, eris.ErrNotFound) {
+		return tree, err
+	}
 	var errs []error
 	for _, o := range f.build.Nars {
 		if o.Nar.Compression != f.content.method || o.Nar.FileSize == 0 || !slices.Contains(f.content.servers, o.Server) || f.waited[o.Server] {
@@ -33,7 +37,8 @@ func (f *blockFetch) complete(ctx context.Context, filler *eris.Filler, part *ke
 		if err == nil {
 			return f.whole(ctx, filler, part, int64(o.Nar.FileSize))
 		}
-		if ctx.Err() != nil {
+		var local *localError
+		if ctx.Err() != nil || filler.Err() != nil || errors.As(err, &local) {
 			return nil, err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", o.URL(), err))
@@ -59,7 +64,7 @@ func (f *blockFetch) completeFrom(ctx context.Context, filler *eris.Filler, part
 	f.log.InfoContext(ctx, "blocks are completed from a nar", slog.String("source", o.URL()), slog.Int("gaps", len(missing)))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(rangesAtOnce)
-	first := true
+	etag, first := "", true
 	for _, span := range missing {
 		if span.End < 0 || span.End > leaves {
 			span.End = leaves
@@ -69,16 +74,15 @@ func (f *blockFetch) completeFrom(ctx context.Context, filler *eris.Filler, part
 		}
 		if first {
 			// All others have to be of the file that the first is of.
-			etag, err := r.fetch(ctx, span)
-			if err != nil {
+			if err := r.fetch(ctx, span, &etag); err != nil {
 				return err
 			}
-			r.etag, first = etag, false
+			first = false
 			continue
 		}
 		group.Go(func() error {
-			_, err := r.fetch(ctx, span)
-			return err
+			etag := etag
+			return r.fetch(ctx, span, &etag)
 		})
 	}
 	return group.Wait()
@@ -90,38 +94,37 @@ type ranges struct {
 	filler *eris.Filler
 	part   *keep.Part
 	offer  upstream.Offer
-	size   int64  // of the file
-	etag   string // that all have; "" for the first
+	size   int64 // of the file
 }
 
-// fetch gets a run of leaves that are not there. It returns the ETag that the
-// file had first.
-func (r *ranges) fetch(ctx context.Context, span eris.Span) (etag string, err error) {
+// fetch gets a run of leaves that are not there, of the file with an ETag. If
+// that is "", it becomes the one that the file has.
+func (r *ranges) fetch(ctx context.Context, span eris.Span, etag *string) error {
 	block := int64(r.f.content.readCap.Size)
 	for next := span.First; next < span.End; {
 		if next*block == r.size {
-			return etag, r.put(next, nil) // padding alone
+			return r.put(next, nil) // padding alone
 		}
 		before := next
-		tag, err := r.from(ctx, &next, min(span.End*block, r.size))
-		if before == span.First {
-			etag = tag
-		}
+		err := r.from(ctx, &next, min(span.End*block, r.size), etag)
 		if err != nil && (next == before || !upstream.BrokeOff(err) || ctx.Err() != nil) {
-			return etag, err
+			return err
 		}
 	}
-	return etag, nil
+	return nil
 }
 
 // from gets leaves from next on, up to the byte end, and moves next on.
-func (r *ranges) from(ctx context.Context, next *int64, end int64) (etag string, err error) {
+func (r *ranges) from(ctx context.Context, next *int64, end int64, etag *string) error {
 	block := int64(r.f.content.readCap.Size)
 	off := *next * block
 	body, err := r.f.t.client.OpenRange(ctx, r.offer.Server, r.offer.Nar.URL,
-		upstream.Range{Offset: off, Length: end - off, Total: r.size, ETag: r.etag})
+		upstream.Range{Offset: off, Length: end - off, Total: r.size, ETag: *etag})
 	if err != nil {
-		return "", err
+		return err
+	}
+	if *etag == "" {
+		*etag = body.ETag
 	}
 	defer body.Close()
 	defer context.AfterFunc(ctx, func() { body.Close() })()
@@ -132,14 +135,14 @@ func (r *ranges) from(ctx context.Context, next *int64, end int64) (etag string,
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return body.ETag, err
+			return err
 		}
 		if err := r.put(*next, leaf); err != nil {
-			return body.ETag, err
+			return err
 		}
 		*next++
 	}
-	return body.ETag, nil
+	return nil
 }
 
 // put stores a leaf.
@@ -160,14 +163,16 @@ func (r *ranges) put(index int64, content []byte) error {
 	return nil
 }
 
-// whole ends a content of which all leaves are there.
+// whole ends a content with what is there. If all leaves are known to be, of a
+// content of size bytes, the tree may be nil; with -1 that is an error that
+// matches eris.ErrNotFound.
 func (f *blockFetch) whole(ctx context.Context, filler *eris.Filler, part *keep.Part, size int64) (keep.Tree, error) {
 	length, err := filler.Run(ctx, none{})
 	switch {
 	case err == nil:
 		part.Finish(length)
 		return filler.Tree, nil
-	case !errors.Is(err, eris.ErrNotFound):
+	case size < 0 || !errors.Is(err, eris.ErrNotFound):
 		return nil, err
 	}
 	part.Finish(size)

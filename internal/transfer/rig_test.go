@@ -80,7 +80,8 @@ type thing struct {
 	order  []string          // methods, as the narinfo has them
 	rc     eris.ReadCap      // of the first method's file
 	blocks blocks
-	refs   []eris.Ref // in the encoder's order
+	refs   []eris.Ref   // in the encoder's order
+	nodes  []eris.Block // where each stands, likewise
 }
 
 // newThing makes an item of size random bytes, compressed by methods. Blocks are
@@ -115,13 +116,8 @@ func (x *thing) setNar(t testing.TB, archive []byte) {
 		if k > 0 {
 			continue
 		}
-		x.rc, _, err = eris.Encode(&b, eris.Recommended(int64(b.Len())), eris.Secret{}, func(b eris.Block) error {
-			x.blocks[b.Ref] = bytes.Clone(b.Data)
-			x.refs = append(x.refs, b.Ref)
-			return nil
-		})
-		must(t, err)
-		x.fields.ERIS, x.fields.ERISFormat = x.rc.URN(), m.Format()
+		x.recode(t, eris.Recommended(int64(b.Len())))
+		x.fields.ERISFormat = m.Format()
 	}
 }
 
@@ -153,16 +149,28 @@ func (x *thing) want(t testing.TB, servers ...string) node.Want {
 	t.Helper()
 	var answers []upstream.Answer
 	for _, s := range servers {
-		sv, err := upstream.ParseServer(s)
-		must(t, err)
-		answers = append(answers, upstream.Answer{Server: sv, Text: x.text(t)})
+		answers = append(answers, answer(t, x, s))
 	}
+	return choose(t, x.fields.StorePath, answers...)
+}
+
+// answer is what a server says of an item.
+func answer(t testing.TB, x *thing, server string) upstream.Answer {
+	t.Helper()
+	sv, err := upstream.ParseServer(server)
+	must(t, err)
+	return upstream.Answer{Server: sv, Text: x.text(t)}
+}
+
+// choose is what a node makes of the answers about an item.
+func choose(t testing.TB, p storepath.Path, answers ...upstream.Answer) node.Want {
+	t.Helper()
 	acl := guixsig.ACL{}.Add(testKey(t).Public())
-	c := upstream.Choose(x.fields.StorePath, answers, func(n *narinfo.Narinfo) (narinfo.Signed, error) { return n.VerifyGuix(acl) })
+	c := upstream.Choose(p, answers, func(n *narinfo.Narinfo) (narinfo.Signed, error) { return n.VerifyGuix(acl) })
 	if len(c.Builds) != 1 {
 		t.Fatal(c.Refused)
 	}
-	return node.Want{Path: x.fields.StorePath, Choice: c}
+	return node.Want{Path: p, Choice: c}
 }
 
 // origin is a server of nars and blocks that counts what it gives.
@@ -357,7 +365,13 @@ func (m *machine) get(w node.Want) ([]byte, error) {
 // gets wants the item to come.
 func (m *machine) gets(x *thing, servers ...string) {
 	m.t.Helper()
-	b, err := m.get(x.want(m.t, servers...))
+	m.receives(x, x.want(m.t, servers...))
+}
+
+// receives wants what is asked for to come.
+func (m *machine) receives(x *thing, w node.Want) {
+	m.t.Helper()
+	b, err := m.get(w)
 	if err != nil {
 		m.t.Fatalf("%v\n%s", err, m.log.String())
 	}
