@@ -5,10 +5,11 @@
 # make bench    ersatz beside stock Guix; writes docs/benchmarks.md
 # make bench-net  the same over bad links; writes docs/benchmarks-net.md
 # make man      manual pages of all commands, ./dist/man
+# make dist     the same as a tarball for the Guix package, ./dist/*.tar.gz
 # make deb      the same with units as a Debian package, ./dist/*.deb
 # make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man deb soak check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man dist deb soak check clean
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time. What guix-daemon runs has no C in it.
@@ -48,6 +49,9 @@ bench-net:
 man: build
 	rm -rf dist/man
 	bin/ersatz man --date "$$(git log -1 --format=%cs)" dist/man
+
+dist: build
+	scripts/dist.sh
 
 deb: build
 	scripts/deb.sh

@@ -27,7 +27,8 @@ func newWrapper(t *testing.T) *wrapper {
 	w.write("bin/ersatz-guix", string(text))
 	w.write("bin/ersatz-substitute", "#!/bin/sh\n[ \"$1\" = --check ] || echo \"ours $*\"\n")
 	w.write("guix", "#!/bin/sh\necho \"guix $* GUIX=${GUIX:-none}\"\n")
-	w.env = []string{"PATH=" + os.Getenv("PATH"), "GUIX=" + w.path("bin/ersatz-guix"), "ERSATZ_GUIX_REAL=" + w.path("guix")}
+	// guix-daemon's PATH may have no programs: on Guix System it has tar and gzip.
+	w.env = []string{"PATH=" + w.path("none"), "GUIX=" + w.path("bin/ersatz-guix"), "ERSATZ_GUIX_REAL=" + w.path("guix")}
 	return w
 }
 
