@@ -50,11 +50,12 @@ type sources struct {
 // sources returns who has, or may soon have, blocks of a content: peers, of
 // which those that fetch it too say later what they have; servers that have
 // signed its URN; the IPFS daemon. One that lied is left out, one that failed a
-// short time ago too if there are others.
+// short time ago too unless nobody else has anything.
 func (i *item) sources(c content) sources {
 	var good, resting []source
+	holders := 0 // that are good and have something
 	named := map[string]bool{}
-	add := func(s source) {
+	add := func(s source, has bool) {
 		if named[s.Name] {
 			return // a peer that gave the narinfo too
 		}
@@ -66,38 +67,37 @@ func (i *item) sources(c content) sources {
 		switch {
 		case i.t.book.Usable(s.Name) == nil:
 			good = append(good, s)
-		case i.t.book.Entry(s.Name).Lied.IsZero():
+			if has {
+				holders++
+			}
+		case has && i.t.book.Entry(s.Name).Lied.IsZero():
 			resting = append(resting, s)
 		}
 	}
-	known := 0
 	if i.t.o.Peers != nil {
 		for _, p := range i.t.o.Peers.Nodes() {
 			s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
-			for _, claim := range c.claims {
-				if claim.Peer == p {
-					known++
-					s.held.now.Store(&claim.Held)
-				}
+			k := slices.IndexFunc(c.claims, func(claim peers.Claim) bool { return claim.Peer == p })
+			if k >= 0 {
+				s.held.now.Store(&c.claims[k].Held)
 			}
-			add(s)
+			add(s, k >= 0)
 		}
 	}
 	for _, sv := range c.servers {
 		if s, ok := i.t.client.Blocks(sv); ok {
-			known++
-			add(source{Source: s, kind: metrics.Far})
+			add(source{Source: s, kind: metrics.Far}, true)
 		}
 	}
-	if s := i.t.o.IPFS; s != nil && (known == 0 || i.worth(good)) {
-		known++
-		add(source{Source: *s, kind: metrics.IPFS})
+	alone := holders == 0
+	if s := i.t.o.IPFS; s != nil && (alone || i.worth(good)) {
+		add(source{Source: *s, kind: metrics.IPFS}, true)
 	}
-	switch {
-	case known == 0:
-		return sources{} // peers without anything are no beginning
-	case len(good) == 0:
-		good = resting
+	if alone {
+		good = append(good, resting...)
+		if holders == 0 && len(resting) == 0 {
+			return sources{} // peers without anything are no beginning
+		}
 	}
 	return sources{good}
 }
@@ -159,17 +159,18 @@ func whole(h *peer.Held) bool { return h != nil && !h.Part }
 func (f *blockFetch) watch(ctx context.Context, mix *fetch.Mix) {
 	var open []*holding
 	for _, s := range f.sources.all {
-		if s.held != nil && !whole(s.held.now.Load()) {
+		if s.held != nil {
 			open = append(open, s.held)
 		}
-	}
-	if len(open) == 0 {
-		return
 	}
 	timer := time.NewTimer(firstLook)
 	defer timer.Stop()
 	for {
+		open = slices.DeleteFunc(open, func(h *holding) bool { return whole(h.now.Load()) })
 		f.spread(mix, open)
+		if len(open) == 0 {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
