@@ -42,14 +42,14 @@ func (n *network) liars(ctx context.Context) ([]Table, error) {
 		return nil, err
 	}
 	var proxies []*faultyProxy
-	var named []string
+	var urls []string
 	for k, h := range peers {
 		p, err := n.faultyPeer(ctx, h, faults[k], from, items)
 		if err != nil {
 			return nil, err
 		}
 		proxies = append(proxies, p)
-		named = append(named, fmt.Sprintf("--peer=http://%s:%d", h.Addr(), faultyPort))
+		urls = append(urls, fmt.Sprintf("http://%s:%d", h.Addr(), faultyPort))
 	}
 	clients, err := n.hosts(ctx, 2, "client", n.swarmLink())
 	if err != nil {
@@ -60,30 +60,23 @@ func (n *network) liars(ctx context.Context) ([]Table, error) {
 			return nil, err
 		}
 	}
-	var all []*station
-	defer func() { stopAll(all) }()
-	for k, by := range []way{nodeWay(), loopbackWay()} {
-		by = by.sharing()
-		by.flags = append(by.flags, named...)
-		s, err := n.station(ctx, clients[k], by, from)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
+	all, err := n.stations(ctx, clients, from, []way{nodeWay(), loopbackWay()}, urls...)
+	if err != nil {
+		return nil, err
 	}
+	defer stopAll(all)
 	trips, err := together(ctx, from, items, all...)
 	if err != nil {
 		return nil, err
 	}
 	telling := 0
-	liar := fmt.Sprintf("http://%s:%d", peers[0].Addr(), faultyPort)
 	for _, s := range all {
-		if names(s.node.log(), liar) {
+		if names(s.node.log(), urls[0]) {
 			telling++
 		}
 	}
 	if telling < len(all) {
-		return nil, all[0].failed(fmt.Errorf("%s has lied and is not named in every log", liar))
+		return nil, all[0].failed(fmt.Errorf("%s has lied and is not named in every log", urls[0]))
 	}
 	for k, p := range proxies {
 		if p.spoilt.Load() == 0 {
@@ -94,7 +87,7 @@ func (n *network) liars(ctx context.Context) ([]Table, error) {
 	return []Table{{
 		Title: "A peer that lies, one that stalls and one that resets connections",
 		Note: fmt.Sprintf("The same closure and lines. Behind a proxy each, three nodes have all of it: one lies in every tenth block, "+
-			"one gives %d MiB and then nothing, one resets each connection after %d kB. Two hosts that know these peers and the origin begin at the same time, "+
+			"one gives %d MiB and then nothing, one resets each connection after %d kB. Two hosts that know these peers, each other and the origin begin at the same time, "+
 			"one with ersatz-substitute and one with stock Guix over loopback. All complete, and nothing wrong is installed.", stallAfter>>20, resetAfter/1000),
 		Head: []string{"what", "figure"},
 		Rows: [][]string{

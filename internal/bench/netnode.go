@@ -90,7 +90,7 @@ func names(log, source string) bool {
 	return false
 }
 
-// find waits until the node has found so many others on the network.
+// find waits until the node knows so many others, named ones among them.
 func (s *nodeServer) find(ctx context.Context, others int) error {
 	client := nodeapi.New(s.host.machine.Path("/run/ersatz/node.sock"), 0)
 	defer client.Close()

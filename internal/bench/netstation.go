@@ -20,13 +20,17 @@ type way struct {
 	env      []string // of guix-daemon
 	node     bool     // a node runs beside it
 	flags    []string // of the node, beside those that all have
-	meets    int      // others that the node is to find before it is used
+	meets    int      // others that the node is to know before it is used
 	loopback bool     // the node is the daemon's only server, in place of the origin
 }
 
-// sharing has the node give other hosts what the origin has signed.
-func (w way) sharing() way {
+// sharing has the node give other hosts what the origin has signed. peers are
+// URLs of nodes that it asks, beside those that it finds.
+func (w way) sharing(peers ...string) way {
 	w.flags = []string{fmt.Sprintf("--listen=0.0.0.0:%d", nodePort), "--share=lan", "--share-list=/etc/guix/acl"}
+	for _, url := range peers {
+		w.flags = append(w.flags, "--peer="+url)
+	}
 	return w
 }
 

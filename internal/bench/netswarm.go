@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,11 +59,11 @@ func (n *network) hosts(ctx context.Context, count int, name string, link netlab
 }
 
 // stations prepares hosts whose nodes share, and waits until these have found
-// each other. by says how each gets substitutes.
-func (n *network) stations(ctx context.Context, hosts []*netHost, from *origin, by func(k int) way) ([]*station, error) {
+// each other. by says how each gets substitutes; peers are nodes that all know.
+func (n *network) stations(ctx context.Context, hosts []*netHost, from *origin, by []way, peers ...string) ([]*station, error) {
 	var all []*station
 	for k, h := range hosts {
-		s, err := n.station(ctx, h, by(k).sharing(), from)
+		s, err := n.station(ctx, h, by[k].sharing(peers...), from)
 		if err != nil {
 			stopAll(all)
 			return nil, err
@@ -73,7 +74,7 @@ func (n *network) stations(ctx context.Context, hosts []*netHost, from *origin, 
 		if s.node == nil {
 			continue
 		}
-		if err := s.node.find(ctx, len(hosts)-1); err != nil {
+		if err := s.node.find(ctx, len(hosts)-1+len(peers)); err != nil {
 			stopAll(all)
 			return nil, s.failed(err)
 		}
@@ -127,7 +128,7 @@ func (n *network) swarm(ctx context.Context) ([]Table, error) {
 }
 
 func (n *network) swarmBy(ctx context.Context, hosts []*netHost, by way, from *origin, items []item) ([]trip, error) {
-	all, err := n.stations(ctx, hosts, from, func(int) way { return by })
+	all, err := n.stations(ctx, hosts, from, slices.Repeat([]way{by}, len(hosts)))
 	if err != nil {
 		return nil, err
 	}
@@ -146,12 +147,7 @@ func (n *network) orphans(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := n.stations(ctx, hosts, from, func(k int) way {
-		if k == swarmHosts-1 {
-			return loopbackWay()
-		}
-		return nodeWay()
-	})
+	all, err := n.stations(ctx, hosts, from, []way{nodeWay(), nodeWay(), nodeWay(), loopbackWay()})
 	if err != nil {
 		return nil, err
 	}
