@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"ersatz/internal/keep"
@@ -128,7 +127,6 @@ type Node struct {
 	upload    *rate.Limiter // of other machines; nil: none
 	all       blockHandlers // for this machine
 	shared    blockHandlers // for others
-	sets      *sets
 	reading   chan struct{} // a slot for each request of the socket that is being read
 	started   time.Time
 }
@@ -162,7 +160,6 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 		store: store, transfers: transfers, client: client, o: o, log: o.Log,
 		upload: newLimiter(o.UploadLimit), started: o.Now(), reading: make(chan struct{}, maxBodies),
 	}
-	n.sets = newSets(transfers.Ahead)
 	n.all = newBlockHandlers(store.Blocks(nil))
 	n.shared = newBlockHandlers(store.Blocks(o.ShareKeys.shares))
 	var err error
@@ -190,14 +187,6 @@ func newBlockHandlers(b Blocks) blockHandlers {
 
 // Run does what is to be done beside requests until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
-	var group errgroup.Group
-	group.Go(func() error {
-		n.upstreams.run(ctx)
-		return nil
-	})
-	group.Go(func() error {
-		n.sets.run(ctx)
-		return nil
-	})
-	return group.Wait()
+	n.upstreams.run(ctx)
+	return nil
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -176,37 +173,4 @@ func TestCredentials(t *testing.T) {
 	if got := userOf(a); got != -1 {
 		t.Errorf("a pipe's user is %d", got)
 	}
-}
-
-// TestSets: what stock clients ask for in one go is one set.
-func TestSets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var got [][]Want
-		s := newSets(func(w []Want) { got = append(got, w) })
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			s.run(ctx)
-			close(ended)
-		}()
-		for range 3 {
-			s.add(Want{})
-			time.Sleep(setGap / 2)
-		}
-		time.Sleep(3 * setGap)
-		s.add(Want{}) // alone
-		time.Sleep(3 * setGap)
-		for range maxSet {
-			s.add(Want{})
-			synctest.Wait()
-		}
-		cancel()
-		<-ended
-		for range 1000 {
-			s.add(Want{}) // nobody gathers: it does not wait
-		}
-		if len(got) != 2 || len(got[0]) != 3 || len(got[1]) != maxSet {
-			t.Errorf("%d sets", len(got))
-		}
-	})
 }

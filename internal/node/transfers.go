@@ -35,6 +35,6 @@ type Transfers interface {
 	// ErrNone if nobody who may be asked has the item.
 	Get(ctx context.Context, w Want) (Nar, error)
 
-	// Ahead says what may be asked for soon, in one set. It does not wait.
+	// Ahead says what may be asked for soon. It does not wait.
 	Ahead(wants []Want)
 }

@@ -192,7 +192,7 @@ func (c call) narinfo(hash string) {
 	web.MaxAge(c.w, ttl)
 	web.Send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
 	if c.local && !x.whole {
-		c.sets.add(x.want(c.face.kind))
+		c.transfers.Ahead([]Want{x.want(c.face.kind)})
 	}
 }
 

@@ -59,6 +59,9 @@ func TestNarinfoAndNar(t *testing.T) {
 	if age := w.Header().Get("Cache-Control"); age != "max-age=3599" && age != "max-age=3600" {
 		t.Errorf("Cache-Control %q", age)
 	}
+	if sets := r.transfers.sets; len(sets) != 1 || len(sets[0]) != 1 || sets[0][0].Path != it.path || sets[0][0].Kind != Guix {
+		t.Errorf("what may be asked for soon: %+v", sets)
+	}
 	n, err := narinfo.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -154,8 +157,8 @@ func TestKept(t *testing.T) {
 	if got := r.want(r.get("", "GET", "/nar/"+it.path.Base()), http.StatusOK); got != "nar" {
 		t.Errorf("nar %q", got)
 	}
-	if len(r.client.asked) > before {
-		t.Errorf("asked for %q", r.client.asked[before:])
+	if len(r.client.asked) > before || len(r.transfers.sets) > 0 {
+		t.Errorf("asked for %q, fetched ahead %+v", r.client.asked[before:], r.transfers.sets)
 	}
 	r.want(r.get("", "GET", "/nix/"+it.path.Hash+".narinfo"), http.StatusNotFound)
 	// A node that starts with its upstream down knows its kind.

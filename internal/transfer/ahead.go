@@ -27,6 +27,10 @@ const (
 	// claimsFor is for how long holds what peers said of a whole set.
 	claimsFor = 30 * time.Second
 
+	// joinFor is how soon after a query another one counts as a part of it: stock
+	// clients ask for narinfos one by one, and guix-daemon for paths.
+	joinFor = time.Second
+
 	maxSets  = 16      // sets that are remembered, the last ones
 	maxWants = 1 << 14 // items in all of them
 )
@@ -34,6 +38,8 @@ const (
 // ahead is what may be asked for soon. It is under Transfers.mu.
 type ahead struct {
 	sets    []*set    // the last one last
+	asked   node.Want // the last that somebody asked for
+	askedAt time.Time
 	queue   list.List // of node.Want: what is to be fetched ahead, in order
 	out     map[[32]byte]outstanding
 	bytes   int64 // of all in out
@@ -43,10 +49,11 @@ type ahead struct {
 	until  time.Time                  // claims are good
 }
 
-// set is a query.
+// set is a query, or several that came without a pause.
 type set struct {
 	wants []node.Want
 	index map[string]int // by the last component of the store path
+	last  time.Time      // when the last of them came
 }
 
 // add adds an item that can be fetched, once.
@@ -69,17 +76,27 @@ type outstanding struct {
 
 // Ahead implements node.Transfers.
 func (t *Transfers) Ahead(wants []node.Want) {
-	s := &set{index: map[string]int{}}
-	for _, w := range wants[:min(len(wants), maxWants)] {
-		s.add(w)
-	}
-	if len(s.wants) == 0 {
+	if len(wants) == 0 {
 		return
 	}
+	wants = wants[:min(len(wants), maxWants)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a := &t.ahead
-	a.sets = append(a.sets, s)
+	a, now := &t.ahead, t.o.Now()
+	s := a.latest()
+	if s == nil || now.Sub(s.last) >= joinFor || len(s.wants)+len(wants) > maxWants {
+		s = &set{index: map[string]int{}}
+		a.sets = append(a.sets, s)
+	}
+	s.last = now
+	for _, w := range wants {
+		s.add(w)
+	}
+	// Who queries and who asks are two processes: asking may be faster.
+	if _, of := s.index[a.asked.Path.Base()]; of && now.Sub(a.askedAt) < joinFor {
+		t.start(a.asked, false)
+		return
+	}
 	total := 0
 	for k := len(a.sets) - 1; k >= 0; k-- {
 		if total += len(a.sets[k].wants); total > maxWants || len(a.sets)-k > maxSets {
@@ -87,6 +104,14 @@ func (t *Transfers) Ahead(wants []node.Want) {
 			break
 		}
 	}
+}
+
+// latest returns the last set, nil if there is none.
+func (a *ahead) latest() *set {
+	if len(a.sets) == 0 {
+		return nil
+	}
+	return a.sets[len(a.sets)-1]
 }
 
 // asked notes that somebody asks for an item: what else was queried with it is
@@ -101,6 +126,14 @@ func (t *Transfers) asked(w node.Want) {
 		t.o.Count.AheadUsed()
 		a.settle(hash)
 	}
+	a.asked, a.askedAt = w, t.o.Now()
+	t.start(w, out)
+}
+
+// start has what was queried together with an item fetched ahead, and what it
+// refers to if its set has begun before. The caller has t.mu.
+func (t *Transfers) start(w node.Want, before bool) {
+	a := &t.ahead
 	var begun []node.Want
 	a.sets = slices.DeleteFunc(a.sets, func(s *set) bool {
 		_, of := s.index[w.Path.Base()]
@@ -110,7 +143,7 @@ func (t *Transfers) asked(w node.Want) {
 		return of
 	})
 	begun = slices.DeleteFunc(begun, func(o node.Want) bool { return o.Path == w.Path })
-	if t.ctx.Err() == nil && (out || len(begun) > 0) {
+	if t.ctx.Err() == nil && (before || len(begun) > 0) {
 		t.work.Go(func() {
 			t.enqueue(begun, false)
 			t.pump()
