@@ -26,9 +26,6 @@ const (
 	// its chances, of which it has nodeTries for one item.
 	nodePause = 200 * time.Millisecond
 	nodeTries = 100
-
-	// aheadTime bounds how long it may take to say what may be asked for.
-	aheadTime = 2 * time.Second
 )
 
 // errNoNode means that the node has nothing to do with an item.
@@ -134,41 +131,4 @@ func narinfosOf(b *upstream.Build) []nodeapi.Narinfo {
 		}
 	}
 	return given
-}
-
-// tellAhead tells the node, in the background, what may be asked for soon. It
-// does nothing while the node has not taken the last such set.
-func (s *Substituter) tellAhead(choices []upstream.Choice) {
-	if s.node == nil {
-		return
-	}
-	var set nodeapi.AheadRequest
-	size := 0
-	for _, c := range choices {
-		for _, b := range c.Builds[:min(len(c.Builds), 1)] {
-			for _, n := range narinfosOf(b) {
-				// JSON takes two bytes for each newline.
-				if size += len(n.Text) + len(n.Text)/8 + len(n.Server) + 100; size > nodeapi.MaxAheadBody || len(set.Narinfos) == nodeapi.MaxAhead {
-					break
-				}
-				set.Narinfos = append(set.Narinfos, n)
-			}
-		}
-	}
-	if len(set.Narinfos) == 0 {
-		return
-	}
-	select {
-	case s.telling <- struct{}{}:
-	default:
-		return
-	}
-	s.work.Go(func() {
-		defer func() { <-s.telling }()
-		ctx, cancel := context.WithTimeout(context.Background(), aheadTime)
-		defer cancel()
-		if err := s.node.Ahead(ctx, set); err != nil {
-			s.log.Debug("node does not look ahead", slog.Any("error", err))
-		}
-	})
 }

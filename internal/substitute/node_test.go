@@ -2,6 +2,7 @@ package substitute_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -233,7 +234,7 @@ func TestAhead(t *testing.T) {
 	}
 
 	release := make(chan struct{})
-	newNode(t, m, func(http.ResponseWriter, *http.Request, int) { <-release })
+	n = newNode(t, m, func(http.ResponseWriter, *http.Request, int) { <-release })
 	s := m.start()
 	requests, in := io.Pipe()
 	out, replies := io.Pipe()
@@ -257,4 +258,33 @@ func TestAhead(t *testing.T) {
 		t.Errorf("the end took %v", took)
 	}
 	close(release)
+	if len(n.ahead) != 1 {
+		t.Errorf("a node that does not answer was told %d times", len(n.ahead))
+	}
+}
+
+// TestAheadGathers: what is found while the node is told goes into the next
+// request.
+func TestAheadGathers(t *testing.T) {
+	server := newServer(t)
+	m := newMachine(t, server.URL)
+	var items []*item
+	for k := range 4 {
+		it := newItem(t, fmt.Sprintf("item-%d", k), tree(t, 1000+k), "zstd")
+		server.add(t, it, key(t, 1))
+		items = append(items, it)
+	}
+	release := make(chan struct{})
+	n := newNode(t, m, func(http.ResponseWriter, *http.Request, int) { <-release })
+	s := m.start()
+	for _, it := range items {
+		must(t, s.Query(t.Context(), strings.NewReader("info "+it.path.String()+"\n"), io.Discard))
+	}
+	first := <-n.ahead
+	close(release)
+	must(t, s.Close())
+	second := <-n.ahead
+	if len(first.Narinfos)+len(second.Narinfos) != len(items) || len(n.ahead) > 0 {
+		t.Errorf("told %d, then %d, and %d times more, of %d", len(first.Narinfos), len(second.Narinfos), len(n.ahead), len(items))
+	}
 }

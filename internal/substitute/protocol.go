@@ -111,7 +111,7 @@ func (s *Substituter) Query(ctx context.Context, requests io.Reader, replies io.
 		choices := s.find(ctx, s.parsePaths(r.paths))
 		s.tellTooFew(choices)
 		if r.verb == "info" {
-			return describeAll(choices, true), func() { s.tellAhead(choices) }, nil
+			return describeAll(choices, true), func() { s.ahead.tell(choices) }, nil
 		}
 		return describeAll(choices, false), nil, nil
 	})

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"ersatz/guixsig"
@@ -76,9 +75,8 @@ type Substituter struct {
 	told     string                  // what was last said of the files of keys
 	lacking  map[storepath.Path]bool // what people were told of that it lacks votes
 
-	node    *nodeapi.Client // nil if none is there
-	telling chan struct{}   // a slot for who tells the node what may be asked for
-	work    sync.WaitGroup  // of that
+	node  *nodeapi.Client // nil if none is there
+	ahead teller          // of the node
 }
 
 // New returns a Substituter. messages is the daemon's log pipe, where progress
@@ -106,8 +104,9 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
 		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, lacking: map[storepath.Path]bool{},
-		node: openNode(o), telling: make(chan struct{}, 1),
+		node: openNode(o),
 	}
+	s.ahead.node, s.ahead.log = s.node, s.log
 	if o.IPFS != "" {
 		c, err := ipfs.New(o.IPFS, nil)
 		if err != nil {
@@ -129,7 +128,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 
 // Close ends what runs in the background and closes all connections.
 func (s *Substituter) Close() error {
-	s.work.Wait()
+	s.ahead.work.Wait()
 	if s.node != nil {
 		s.node.Close()
 	}
