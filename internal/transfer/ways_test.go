@@ -225,6 +225,7 @@ func TestServersInOrder(t *testing.T) {
 func TestSources(t *testing.T) {
 	const mib = 1 << 20
 	failed, lied := errGiven, &eris.CorruptError{}
+	things := map[int]*thing{mib: newThing(t, 1, mib, "none"), 5 * mib: newThing(t, 1, 5*mib, "none")}
 	for _, c := range []struct {
 		name   string
 		size   int
@@ -253,7 +254,7 @@ func TestSources(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				trans, _, book := bubbled(t, offering{newServers()}, Options{})
 				crowd := newCrowd(t, book, "near", "far")
-				x := newThing(t, 1, c.size, "none")
+				x := things[c.size]
 				for _, name := range strings.Fields(c.claims) {
 					crowd.claim(name, x.rc, false)
 				}
