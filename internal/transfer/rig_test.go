@@ -276,9 +276,12 @@ type machine struct {
 	close  func()
 }
 
+// stallOfRig is short, so that tests are.
+const stallOfRig = 2 * time.Second
+
 func newMachine(t testing.TB) *machine {
 	m := &machine{t: t, dir: t.TempDir()}
-	m.o.Stall = 2 * time.Second
+	m.o.Stall = stallOfRig
 	t.Cleanup(m.stop)
 	return m
 }

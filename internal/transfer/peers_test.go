@@ -1,0 +1,101 @@
+package transfer
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+
+	"ersatz/eris"
+	"ersatz/internal/transport/n2r"
+)
+
+// once gives each leaf to the first who asks for it, and no other.
+type once struct {
+	blocks
+	inner map[eris.Ref]bool // internal nodes, which all get
+
+	mu    *sync.Mutex
+	given map[eris.Ref]bool
+}
+
+func (o once) Batch(ctx context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
+	return o.blocks.Batch(ctx, refs, func(i int, block []byte) error {
+		o.mu.Lock()
+		first := !o.given[refs[i]]
+		o.given[refs[i]] = true
+		o.mu.Unlock()
+		if !first && !o.inner[refs[i]] {
+			block = nil
+		}
+		return emit(i, block)
+	})
+}
+
+// Machines that get the same at the same time from an origin that gives each block
+// once get the rest from each other.
+func TestSwarm(t *testing.T) {
+	const machines = 3
+	x := newThing(t, 1, 6<<20, "zstd")
+	source := once{blocks: x.blocks, inner: map[eris.Ref]bool{}, mu: &sync.Mutex{}, given: map[eris.Ref]bool{}}
+	for _, n := range x.nodes {
+		source.inner[n.Ref] = n.Level > 0
+	}
+	o := newOrigin(t, x)
+	o.files = nil
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		n2r.Handler(source).ServeHTTP(w, r)
+		return true
+	})
+	all := make([]*machine, machines)
+	urls := make([]string, machines)
+	for k := range all {
+		all[k] = newMachine(t)
+		all[k].o.Stall = 10 * stallOfRig
+		urls[k] = all[k].share(nil)
+	}
+	for k, m := range all {
+		for j, url := range urls {
+			if j != k {
+				m.named = append(m.named, url)
+			}
+		}
+		m.start()
+	}
+	var work sync.WaitGroup
+	for _, m := range all {
+		work.Go(func() { m.gets(x, o.url) })
+	}
+	work.Wait()
+	for _, m := range all {
+		if i := m.keeps(x); !i.Signed {
+			t.Errorf("kept as %+v", i)
+		}
+	}
+	if n, _ := o.gave("eris"); n > len(x.files["zstd"])+len(x.files["zstd"])/10 {
+		t.Errorf("the origin gave %d bytes of %d to %d machines", n, len(x.files["zstd"]), machines)
+	}
+}
+
+// What is on its way is served to peers already, and nothing that is not right.
+func TestPartIsServed(t *testing.T) {
+	x := newThing(t, 1, 2<<20, "zstd")
+	o := newOrigin(t, x)
+	o.files = nil
+	o.blocks, _ = x.without(func(l int, i int64) bool { return l == 0 && i >= 40 })
+	first, second := newMachine(t), newMachine(t)
+	first.o.Stall, second.o.Stall = 10*stallOfRig, 10*stallOfRig
+	first.named = []string{second.share(nil)} // has nothing, may grow: it is waited for
+	second.named = []string{first.share(nil)}
+	rest := newOrigin(t, x)
+	rest.files = nil
+	rest.blocks, _ = x.without(func(l int, i int64) bool { return l == 0 && i < 40 })
+	first.start()
+	second.start()
+	var work sync.WaitGroup
+	work.Go(func() { first.gets(x, o.url) })
+	work.Go(func() { second.gets(x, rest.url) })
+	work.Wait()
+	first.keeps(x)
+	second.keeps(x)
+}
