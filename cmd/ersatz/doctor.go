@@ -15,8 +15,9 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [--json]",
 		Short: "Say what is missing for substitutes to work, and what to do",
-		Long: `Look at all that ersatz depends on: keys, access control list, the setting of
-guix-daemon, servers, IPFS daemon, clock and disk. Nothing is changed.
+		Long: `Look at all that ersatz depends on: keys, access control list, policy of votes,
+units of systemd, the node, the setting of guix-daemon, servers, IPFS daemon,
+clock and disk. Nothing is changed.
 
 The settings of ersatz-substitute apply. Run it as root, or as the daemon's
 user: some of it others cannot see. The exit status is 7 if something is to be
@@ -29,7 +30,8 @@ mended.`,
 			if err != nil {
 				return usageError(err)
 			}
-			o.ACL, o.IPFS, o.State = c.ACL, c.IPFS, c.States[0]
+			o.ACL, o.IPFS, o.State, o.Node, o.Votes = c.ACL, c.IPFS, c.States[0], c.Node, c.Votes
+			o.Version = version()
 			findings := doctor.Examine(cmd.Context(), o)
 			print := doctor.Print
 			if asJSON {

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,7 +21,7 @@ type daemon struct {
 }
 
 const wrapperAdvice = `install the wrapper and the drop-in, then restart the daemon:
-sudo install packaging/ersatz-guix /usr/local/bin/ersatz-guix
+sudo install bin/ersatz-substitute packaging/ersatz-guix /usr/local/bin/
 sudo install -D -m 644 packaging/guix-daemon-ersatz.conf /etc/systemd/system/guix-daemon.service.d/ersatz.conf
 sudo systemctl daemon-reload && sudo systemctl restart guix-daemon`
 
@@ -44,11 +46,33 @@ func (e *examination) checkDaemon() {
 		e.add(check, Bad, fmt.Sprintf("the running guix-daemon (process %d) was started before GUIX was set", d.pid),
 			"sudo systemctl daemon-reload && sudo systemctl restart guix-daemon")
 		return
+	case d.guix == "" && e.asksNode(d) != "":
+		e.add(check, OK, fmt.Sprintf("guix-daemon (process %d) asks the node at %s", d.pid, e.asksNode(d)), "")
+		return
 	case d.guix == "":
 		e.add(check, Bad, fmt.Sprintf("guix-daemon (process %d) runs without GUIX: ersatz is not asked for substitutes", d.pid), wrapperAdvice)
 		return
 	}
 	e.checkWrapper(d)
+}
+
+// asksNode returns the substitute server of a daemon that is this machine's
+// node, "" if none is.
+func (e *examination) asksNode(d daemon) string {
+	for _, s := range d.servers {
+		u, err := url.Parse(s)
+		if err != nil {
+			continue
+		}
+		host := strings.ReplaceAll(u.Hostname(), "localhost", "127.0.0.1")
+		for _, at := range e.node.Listen {
+			_, port, err := net.SplitHostPort(at)
+			if err == nil && port == u.Port() && loopback(net.JoinHostPort(host, port)) {
+				return s
+			}
+		}
+	}
+	return ""
 }
 
 // checkWrapper looks at the program that the daemon starts.
@@ -147,7 +171,7 @@ func substituteURLs(args []string) []string {
 // systemdGUIX returns the value that the unit or a drop-in gives to GUIX.
 func (e *examination) systemdGUIX() string {
 	var guix string
-	for _, dir := range []string{"/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"} {
+	for _, dir := range unitDirs() {
 		files := []string{e.path(dir + "/guix-daemon.service")}
 		dropIns, err := filepath.Glob(e.path(dir + "/guix-daemon.service.d/*.conf"))
 		if err == nil {

@@ -1,6 +1,6 @@
 // Package doctor looks at everything that ersatz depends on and says what is
-// missing and what to do about it: keys, the daemon's setting, servers, the
-// IPFS daemon, clock, disk. It changes nothing but for a temporary file in the
+// missing and what to do about it: keys, the policy of votes, units, the node,
+// the daemon's setting, servers, the IPFS daemon, clock, disk. It changes nothing but for a temporary file in the
 // state folder, which it removes.
 package doctor
 
@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
 )
 
@@ -58,6 +59,12 @@ type Options struct {
 	Servers []string
 	// IPFS is the address of a Kubo RPC; "" if none is used.
 	IPFS string
+	// Node is the Unix socket of the node; "" if none is asked.
+	Node string
+	// Votes is the policy of votes; "" if there is none.
+	Votes string
+	// Version is compared with the node's. Default: it is not.
+	Version string
 	// Timeout bounds each request. Default 5 s.
 	Timeout time.Duration
 	// Client sends the requests. Default: one that checks no certificates,
@@ -95,6 +102,7 @@ func (o Options) defaults() Options {
 type examination struct {
 	o        Options
 	daemon   daemon
+	node     nodeapi.Status // zero if it does not answer
 	findings []Finding
 }
 
@@ -103,7 +111,10 @@ type examination struct {
 func Examine(ctx context.Context, o Options) []Finding {
 	e := &examination{o: o.defaults()}
 	e.checkACL()
+	e.checkVotes()
 	e.checkSigningKey()
+	e.checkUnits()
+	e.checkNode(ctx)
 	e.checkDaemon()
 	e.checkServers(ctx)
 	e.checkIPFS(ctx)

@@ -103,7 +103,9 @@ func TestSoundMachine(t *testing.T) {
 		fmt.Fprint(w, `{"Version":"0.40.1"}`)
 	}))
 	defer ipfs.Close()
-	for check, f := range examine(t, sound(t, server(t, 0)), doctor.Options{IPFS: ipfs.URL}) {
+	m := sound(t, server(t, 0))
+	m.node(soundStatus())
+	for check, f := range examine(t, m, doctor.Options{IPFS: ipfs.URL, Node: nodeSocket}) {
 		// The disk that the tests run on may be short of space.
 		if f.Level != doctor.OK && !strings.Contains(f.Text, "GiB free") {
 			t.Errorf("%s: %v: %s", check, f.Level, f.Text)
@@ -134,6 +136,11 @@ func TestFaults(t *testing.T) {
 		{name: "no daemon", check: "daemon", text: "no guix-daemon runs", level: doctor.Bad, change: remove("proc")},
 		{name: "daemon without GUIX", check: "daemon", text: "runs without GUIX", level: doctor.Bad,
 			change: write("proc/100/environ", "PATH=/bin\x00", 0o644)},
+		{name: "votes", check: "votes", text: "demands 1 of 2 keys", level: doctor.OK, change: policy(1), o: doctor.Options{Votes: "/etc/ersatz/votes"}},
+		{name: "too few keys", check: "votes", text: "authorizes 1 of its", level: doctor.Bad, change: policy(2), o: doctor.Options{Votes: "/etc/ersatz/votes"}},
+		{name: "broken votes", check: "votes", text: "nothing is installed", level: doctor.Bad,
+			change: write("etc/ersatz/votes", "require\n", 0o644), o: doctor.Options{Votes: "/etc/ersatz/votes"}},
+		{name: "no votes", check: "votes", text: "no such file", level: doctor.Bad, o: doctor.Options{Votes: "/etc/ersatz/votes"}},
 		{name: "daemon not restarted", check: "daemon", text: "before GUIX was set", level: doctor.Bad, change: func(m *machine) {
 			m.write("proc/100/environ", "", 0o644)
 			m.write("etc/systemd/system/guix-daemon.service.d/ersatz.conf", "[Service]\nEnvironment=\"GUIX=/usr/local/bin/ersatz-guix\"\n", 0o644)
@@ -180,6 +187,21 @@ func TestFaults(t *testing.T) {
 				t.Fatalf("%s: %v: %q, want %v with %q", c.check, f.Level, f.Text, c.level, c.text)
 			}
 		})
+	}
+}
+
+// policy demands a number of the machine's own key and another one.
+func policy(need int) func(*machine) {
+	return func(m *machine) {
+		text, err := os.ReadFile(filepath.Join(m.root, "etc/guix/signing-key.pub"))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		key, err := guixsig.ParsePublicKey(text)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.write("etc/ersatz/votes", fmt.Sprintf("require %d of\n%s own\ncache.example-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=\n", need, key), 0o644)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"ersatz/guixsig"
+	"ersatz/internal/votes"
 )
 
 func (e *examination) checkACL() {
@@ -33,6 +34,45 @@ func (e *examination) checkACL() {
 		return
 	}
 	e.add(check, OK, fmt.Sprintf("%s authorizes %s", e.o.ACL, count(n, "key")), "")
+}
+
+// checkVotes looks at the policy of how many keys have to agree.
+func (e *examination) checkVotes() {
+	const check = "votes"
+	if e.o.Votes == "" {
+		return
+	}
+	p, err := votes.Load(e.path(e.o.Votes))
+	if err != nil {
+		e.add(check, Bad, fmt.Sprintf("%s: %v: nothing is installed", e.o.Votes, err), "mend the file (docs/votes.md), or take votes out of the configuration")
+		return
+	}
+	need, of := p.Size()
+	if n := e.authorized(p); n < need {
+		e.add(check, Bad, fmt.Sprintf("%s demands %d keys, and %s authorizes %d of its: nothing is installed", e.o.Votes, need, e.o.ACL, n),
+			"authorize more of them: sudo ersatz authorize < signing-key.pub")
+		return
+	}
+	e.add(check, OK, fmt.Sprintf("%s demands %d of %d keys", e.o.Votes, need, of), "")
+}
+
+// authorized returns how many keys of a policy the ACL has.
+func (e *examination) authorized(p votes.Policy) (n int) {
+	text, err := os.ReadFile(e.path(e.o.ACL))
+	if err != nil {
+		return 0 // checkACL says so
+	}
+	acl, err := guixsig.ParseACL(text)
+	if err != nil {
+		return 0
+	}
+	voters, _ := p.Keys() // Nix's are for the node
+	for _, key := range voters.Keys() {
+		if acl.Authorizes(key) {
+			n++
+		}
+	}
+	return n
 }
 
 // checkSigningKey looks at the key pair that only publish needs.

@@ -108,6 +108,11 @@ type Options struct {
 	Requests *metrics.Requests
 	Metrics  http.Handler
 
+	// Version and Listen, addresses, are what GET /v1/status says of the node.
+	// Default: nothing.
+	Version string
+	Listen  []string
+
 	// Log is told what an operator acts on, and of requests at level debug.
 	// Default: nothing.
 	Log *slog.Logger
@@ -118,6 +123,7 @@ type Options struct {
 
 // Node answers requests. Its handlers are safe for concurrent use.
 type Node struct {
+	dir       string // state folder
 	store     Kept
 	transfers Transfers
 	client    Client
@@ -157,7 +163,7 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 		o.Peers = func() []nodeapi.Peer { return nil }
 	}
 	n := &Node{
-		store: store, transfers: transfers, client: client, o: o, log: o.Log,
+		dir: dir, store: store, transfers: transfers, client: client, o: o, log: o.Log,
 		upload: newLimiter(o.UploadLimit), started: o.Now(), reading: make(chan struct{}, maxBodies),
 	}
 	n.all = newBlockHandlers(store.Blocks(nil))

@@ -13,7 +13,7 @@ import (
 func (n *Node) socketStatus(w http.ResponseWriter, r *http.Request) {
 	u := n.store.Usage()
 	sendJSON(w, r, nodeapi.Status{
-		Started: n.started, Share: n.o.Share.String(), Upstreams: n.upstreams.status(),
+		Version: n.o.Version, Started: n.started, Listen: n.o.Listen, State: n.dir, Share: n.o.Share.String(), Upstreams: n.upstreams.status(),
 		Kept: nodeapi.Kept{Items: u.Items, ItemBytes: u.ItemBytes, Parts: u.Parts, PartBytes: u.PartBytes, Quota: u.Quota},
 	})
 }

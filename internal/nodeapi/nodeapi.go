@@ -85,7 +85,10 @@ type Peer struct {
 
 // Status is what a node is doing.
 type Status struct {
+	Version   string     `json:"version"`
 	Started   time.Time  `json:"started"`
+	Listen    []string   `json:"listen"` // addresses, HOST:PORT
+	State     string     `json:"state"`  // folder of what is kept
 	Share     string     `json:"share"`
 	Upstreams []Upstream `json:"upstreams"`
 	Kept      Kept       `json:"kept"`
