@@ -161,8 +161,11 @@ func RunNet(ctx context.Context, name string, o NetOptions) (string, error) {
 Made by `+"`make bench-net`"+` on %s, in %s. Hosts are network namespaces on one machine, each with a machine
 of its own that runs a real guix-daemon; rate is by tc's token bucket, loss by nftables in both directions, delay is of each
 packet, those that open a connection too (internal/bench/netlab). TCP is Linux's CUBIC. Bytes are those of Ethernet
-frames, counted where the origin's line begins: what the line then loses is in them. Times are those of `+"`guix build`"+`, of
-which a second or so is Guile's start. Where there are several runs, figures are medians, with the least and the greatest.
+frames, counted where the origin's line begins: what the line then loses is in them. Times are those of `+"`guix build`"+`,
+from its start to its end. Where there are several runs, figures are medians, with the least and the greatest.
+The origin is ersatz publish with zstd:3 nars, also for stock Guix. Nodes run as a user without privileges beside the daemon,
+and memory is the greatest that was resident, as Linux says at the end. A run that leaves an item missing, or other than it
+should be, fails; so do a liar that is not named, and kills after which 5 %% or more is fetched twice.
 
 %s%s`, begin.UTC().Format("2 January 2006"), time.Since(begin).Round(time.Second), about, body.String()), nil
 }

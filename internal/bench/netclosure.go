@@ -13,14 +13,6 @@ import (
 
 var megabyte = unit{name: "MB", scale: 1e-6}
 
-// memory prints the bytes that nodes have had, if there were any.
-func memory(bytes series) string {
-	if len(bytes) == 0 {
-		return "no node"
-	}
-	return mebibytes.cell(bytes)
-}
-
 // closureOf makes count small items, each of which refers to some of those
 // before it, and the last to all.
 func closureOf(ctx context.Context, s *shelf, count int) ([]item, error) {
@@ -59,7 +51,7 @@ func unique(paths []storepath.Path) (list []storepath.Path) {
 	return list
 }
 
-// closure is scenario (e): many small items from far away.
+// closure has many small items from far away.
 func (n *network) closure(ctx context.Context) ([]Table, error) {
 	count, runs, delay := 300, 3, 40*time.Millisecond
 	if n.o.Short {

@@ -11,8 +11,8 @@ import (
 	"ersatz/internal/realguix"
 )
 
-// killed is scenario (f): node and substituter are killed again and again in
-// the middle of an item.
+// killed has node and substituter killed again and again in the middle of an
+// item.
 func (n *network) killed(ctx context.Context) ([]Table, error) {
 	size, times, link := int64(220_000_000), 10, n.swarmLink()
 	if n.o.Short {

@@ -30,7 +30,7 @@ func (n *network) faultyPeer(ctx context.Context, h *netHost, f fault, from *ori
 	return p, nil
 }
 
-// liars is scenario (c): a peer lies, one stalls and one resets connections.
+// liars has a peer lie, one stall and one reset connections.
 func (n *network) liars(ctx context.Context) ([]Table, error) {
 	from, items, err := n.origin(ctx, netlab.Link{}, func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
 	if err != nil {

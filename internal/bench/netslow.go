@@ -11,8 +11,8 @@ import (
 // slowLink is that of an origin far away.
 func slowLink() netlab.Link { return netlab.Link{Rate: 200 * netlab.Kbit, Loss: 5} }
 
-// slow is scenario (d): an origin behind a slow and lossy line, and a peer on
-// the local network that has the items.
+// slow has an origin behind a slow and lossy line, and a peer on the local
+// network that has the items.
 func (n *network) slow(ctx context.Context) ([]Table, error) {
 	large, small := int64(55_000_000), int64(1_500_000)
 	if n.o.Short {
@@ -56,7 +56,7 @@ func (n *network) slow(ctx context.Context) ([]Table, error) {
 		return nil, err
 	}
 	t := Table{
-		Title: "Origin at 200 kbit/s with 5 % loss, and a peer on the local network",
+		Title: "An origin at 200 kbit/s with 5 % loss, and a peer on the local network",
 		Note: fmt.Sprintf("Small: a nar of %s MB, %s MB compressed. Large: %s MB, %s MB compressed. Each is installed to the end, with nothing known of it before. "+
 			"Stock Guix and ersatz-substitute alone have the origin only; the node has a peer that got both items before.",
 			number(float64(items[0].nar.Size)/1e6), number(float64(from.packed(items[0]))/1e6), number(float64(items[1].nar.Size)/1e6), number(float64(from.packed(items[1]))/1e6)),

@@ -115,6 +115,14 @@ func (t trip) nodeMemory() series {
 	return series{float64(t.node)}
 }
 
+// memory prints the bytes that nodes have had, if there were any.
+func memory(bytes series) string {
+	if len(bytes) == 0 {
+		return "no node"
+	}
+	return mebibytes.cell(bytes)
+}
+
 // trips are the figures of several.
 type trips struct{ wall, sent, peak, node series }
 

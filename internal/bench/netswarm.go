@@ -12,7 +12,7 @@ import (
 	"ersatz/storepath"
 )
 
-// swarmLink is the line of each host of scenarios (a), (b), (c) and (f).
+// swarmLink is the line of each host of swarm, orphans, liars and killed.
 func (n *network) swarmLink() netlab.Link {
 	if n.o.Short {
 		return netlab.Link{Rate: 30 * netlab.Mbit}
@@ -90,7 +90,7 @@ func stopAll(all []*station) {
 
 const swarmHosts = 4
 
-// swarm is scenario (a): four hosts get the same closure at the same time.
+// swarm has four hosts get the same closure at the same time.
 func (n *network) swarm(ctx context.Context) ([]Table, error) {
 	from, items, err := n.origin(ctx, n.swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
 	if err != nil {
@@ -136,8 +136,8 @@ func (n *network) swarmBy(ctx context.Context, hosts []*netHost, by way, from *o
 	return together(ctx, from, items, all...)
 }
 
-// orphans is scenario (b): the origin is killed when one host has a closure
-// and the others are in the middle of it.
+// orphans has the origin killed when one host has a closure and the others are
+// in the middle of it.
 func (n *network) orphans(ctx context.Context) ([]Table, error) {
 	from, items, err := n.origin(ctx, n.swarmLink(), func(s *shelf) ([]item, error) { return n.swarmItems(ctx, s) })
 	if err != nil {

@@ -1,7 +1,7 @@
 // Command bench measures ersatz beside stock Guix and writes
 // docs/benchmarks.md, or, as "bench net", docs/benchmarks-net.md. It runs as
 // root, in the folder of the sources; BENCH names one group of rows, or one
-// scenario, which is printed instead. With BENCH_SHORT nothing takes long, and
+// scenario, which is printed only. With BENCH_SHORT nothing takes long, and
 // what is said of times on bad links means nothing.
 package main
 
@@ -84,10 +84,9 @@ func runNet(ctx context.Context, scenario string) error {
 	return publish("docs/benchmarks-net.md", text, scenario != "" || o.Short)
 }
 
-// publish writes a document, or prints what is only a part of it.
+// publish prints a document, and writes it unless it is only a part.
 func publish(document, text string, part bool) error {
-	if part {
-		_, err := os.Stdout.WriteString(text)
+	if _, err := os.Stdout.WriteString(text); err != nil || part {
 		return err
 	}
 	return os.WriteFile(document, []byte(text), 0o644)
