@@ -8,23 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ersatz/internal/metrics"
-	"ersatz/internal/node"
-	"ersatz/internal/upstream"
 	"ersatz/internal/web"
 )
-
-// countNode registers what a node's faces and its upstreams are asked for.
-func countNode(r *prometheus.Registry, n *node.Options, up *upstream.Options) {
-	n.Requests = metrics.NewRequests(r, metrics.Local, metrics.Shared, metrics.Socket)
-	n.Metrics = metrics.Handler(r)
-	narinfos := metrics.NewNarinfos(r)
-	up.Progress = func(pending []upstream.Pending) func(int) {
-		for _, p := range pending {
-			narinfos.Looked(p.Cached, p.Count)
-		}
-		return func(int) {}
-	}
-}
 
 // metricsHandler answers on publish's socket for metrics, and nothing else.
 func metricsHandler(r prometheus.Gatherer) http.Handler {

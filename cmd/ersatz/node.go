@@ -6,33 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"ersatz/internal/config"
-	"ersatz/internal/discover"
-	"ersatz/internal/fetch"
-	"ersatz/internal/keep"
-	"ersatz/internal/metrics"
 	"ersatz/internal/node"
-	"ersatz/internal/peers"
+	"ersatz/internal/noded"
 	"ersatz/internal/transfer"
-	"ersatz/internal/transport/httpclient"
-	"ersatz/internal/upstream"
-	"ersatz/internal/web"
-	"ersatz/storepath"
-)
-
-// What a node's state folder has beside what is kept: the cache of narinfos, and
-// what was learnt of sources.
-const (
-	textsDir = "texts"
-	bookFile = "sources.json"
 )
 
 func (a *app) nodeCommand() *cobra.Command {
@@ -100,11 +83,10 @@ func (a *app) node(ctx context.Context, f nodeFlags) error {
 	if err != nil {
 		return err
 	}
-	plan, err := f.plan()
+	o, err := f.options(log)
 	if err != nil {
 		return err
 	}
-	plan.node.Log = log
 	if f.state, err = filepath.Abs(f.state); err != nil {
 		return err
 	}
@@ -115,87 +97,33 @@ func (a *app) node(ctx context.Context, f nodeFlags) error {
 	if err != nil {
 		return err
 	}
-	if plan.node.Share != node.ShareNone && !s.reachable() {
-		err = usageError(fmt.Errorf("--share=%s needs a --listen address that other machines can reach", plan.node.Share))
+	if o.Node.Share != node.ShareNone && !s.reachable() {
+		err = usageError(fmt.Errorf("--share=%s needs a --listen address that other machines can reach", o.Node.Share))
 	}
 	if err == nil {
-		err = a.nodeOn(ctx, f, plan, s)
+		err = nodeOn(ctx, f.state, o, s)
 	}
 	return errors.Join(err, s.close())
 }
 
 // nodeOn opens the state folder and serves on the sockets until ctx ends.
-func (a *app) nodeOn(ctx context.Context, f nodeFlags, plan nodePlan, s sockets) (err error) {
-	log := plan.node.Log
-	store, err := keep.Open(f.state, keep.Options{Quota: plan.quota, Log: log})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	hc := httpclient.New(httpclient.Options{UserAgent: "ersatz/" + version()})
-	defer hc.CloseIdleConnections()
-	up := upstream.Options{Log: log}
-	counted := metrics.New(version())
-	countNode(counted, &plan.node, &up)
-	metrics.RegisterKept(counted, store.Usage)
-	client := upstream.New(hc, []string{filepath.Join(f.state, textsDir)}, up)
-	defer func() { err = errors.Join(err, client.Close()) }()
-	book, err := fetch.OpenBook(filepath.Join(f.state, bookFile), fetch.BookOptions{Log: log})
-	if err != nil {
-		return err
-	}
-	neighbours, err := peers.New(hc, plan.peers, plan.browser(), book, peers.Options{Log: log})
-	if err != nil {
-		return usageError(err)
-	}
-	plan.usePeers(neighbours)
-	var n *node.Node // which transfers is a part of, and asks for what is to be fetched ahead
-	transfers := transfer.New(store, client, book, transfer.Options{
-		Policy: plan.policy, Peers: neighbours, IPFS: plan.ipfs, Count: metrics.NewTransfers(counted), Log: log,
-		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return n.Look(ctx, p) },
-	})
-	defer func() { err = errors.Join(err, transfers.Close()) }()
-	n, err = node.New(ctx, f.state, node.Keep(store), transfers, client, plan.servers, plan.node)
-	if errors.Is(err, node.ErrConflict) {
+func nodeOn(ctx context.Context, state string, o noded.Options, s sockets) error {
+	log := o.Node.Log
+	o.Node.Listen = addresses(s.web)
+	service, err := noded.Open(ctx, state, o)
+	var option *noded.OptionError
+	if errors.As(err, &option) {
 		err = usageError(err)
 	}
 	if err != nil {
 		return err
 	}
-
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.Run(ctx) })
-	group.Go(func() error { return book.Run(ctx) })
-	group.Go(func() error { return neighbours.Run(ctx) })
-	group.Go(func() error { return web.Serve(ctx, s.web, n.Web(), log) })
-	var local []net.Listener
-	for _, l := range s.unix {
-		local = append(local, node.Credentials(l))
-	}
-	group.Go(func() error { return web.Serve(ctx, local, n.Socket(), log) })
-	if plan.node.Share != node.ShareNone {
-		for _, l := range s.web {
-			if a, err := netip.ParseAddrPort(l.Addr().String()); err == nil && !a.Addr().IsLoopback() {
-				group.Go(func() error { return announce(ctx, a, log) })
-			}
-		}
-	}
 	log.InfoContext(ctx, "node serves", slog.Any("addresses", addresses(s.web)), slog.Any("sockets", addresses(s.unix)),
-		slog.String("state", f.state), slog.String("share", plan.node.Share.String()), slog.Int("upstreams", len(plan.servers)))
+		slog.String("state", state), slog.String("share", o.Node.Share.String()), slog.Int("upstreams", len(o.Servers)))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.WarnContext(ctx, "telling systemd", slog.Any("error", err))
 	}
-	return group.Wait()
-}
-
-// announce tells the local network of the node until ctx ends. A network where
-// that cannot be is no reason to serve nobody.
-func announce(ctx context.Context, listen netip.AddrPort, log *slog.Logger) error {
-	service := discover.Service{Kind: discover.Node, Instance: discover.NewInstance(), Listen: listen}
-	if err := discover.Announce(ctx, service, discover.Options{Log: log}); err != nil {
-		log.WarnContext(ctx, "node is not announced", slog.Any("error", err))
-	}
-	return nil
+	return errors.Join(service.Run(ctx, s.web, s.unix), service.Close())
 }
 
 func addresses(listeners []net.Listener) []string {

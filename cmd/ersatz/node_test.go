@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -77,7 +78,7 @@ func TestNodeActivation(t *testing.T) {
 	}
 }
 
-func TestNodePlan(t *testing.T) {
+func TestNodeOptions(t *testing.T) {
 	f := nodeFlags{
 		quota: "1GB", uploadLimit: "2MiB/s", share: "lan", policy: "mixed", discover: discoverAuto, upstreams: []string{"http://a", "https://b/x/"},
 		shareLists: []string{filepath.Join(t.TempDir(), "acl")}, peers: []string{"http://192.168.1.2:8181"},
@@ -85,22 +86,22 @@ func TestNodePlan(t *testing.T) {
 	if err := os.WriteFile(f.shareLists[0], []byte("(acl)"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p, err := f.plan()
+	o, err := f.options(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.quota != 1e9 || p.node.UploadLimit != 2<<20 || p.node.Share.String() != "lan" || len(p.servers) != 2 || p.node.Keys != nil {
-		t.Errorf("%+v", p)
+	if o.Quota != 1e9 || o.Node.UploadLimit != 2<<20 || o.Node.Share.String() != "lan" || len(o.Servers) != 2 || o.Node.Keys != nil || o.Browser == nil {
+		t.Errorf("%+v", o)
 	}
 	f.acl = f.shareLists[0]
-	if p, err = f.plan(); err != nil || p.node.Keys == nil {
-		t.Errorf("with an ACL: %+v, %v", p, err)
+	if o, err = f.options(slog.New(slog.DiscardHandler)); err != nil || o.Node.Keys == nil {
+		t.Errorf("with an ACL: %+v, %v", o, err)
 	}
 	// It is read anew.
 	if err := os.WriteFile(f.acl, []byte("(acl"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.node.Keys(); err == nil || !strings.Contains(err.Error(), f.acl) {
+	if _, err := o.Node.Keys(); err == nil || !strings.Contains(err.Error(), f.acl) {
 		t.Errorf("a broken ACL: %v", err)
 	}
 }

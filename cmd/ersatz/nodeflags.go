@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,9 +16,11 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"ersatz/guixsig"
+	"ersatz/internal/discover"
 	"ersatz/internal/durable"
 	"ersatz/internal/fetch"
 	"ersatz/internal/node"
+	"ersatz/internal/noded"
 	"ersatz/internal/transfer"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/peer"
@@ -36,20 +39,9 @@ type nodeFlags struct {
 	quota, uploadLimit, ipfs, votes, discover     string
 }
 
-// nodePlan is what the flags mean.
-type nodePlan struct {
-	node    node.Options
-	servers []*upstream.Server
-	quota   int64
-	policy  transfer.Policy
-	peers   []string
-	browse  bool // for peers on the local network
-	ipfs    *fetch.Source
-}
-
-// plan reads the flags and reports all that is wrong with them.
-func (f nodeFlags) plan() (nodePlan, error) {
-	var p nodePlan
+// options reads the flags and reports all that is wrong with them.
+func (f nodeFlags) options(log *slog.Logger) (noded.Options, error) {
+	o := noded.Options{Node: node.Options{Log: log, Version: version()}}
 	var errs []error
 	note := func(flag string, err error) {
 		if err != nil {
@@ -68,55 +60,58 @@ func (f nodeFlags) plan() (nodePlan, error) {
 			continue
 		}
 		seen[sv.String()] = true
-		p.servers = append(p.servers, sv)
+		o.Servers = append(o.Servers, sv)
 	}
 	for _, text := range f.peers {
 		_, err := peer.New(text, nil)
 		note("peer", err)
-		p.peers = append(p.peers, text)
+		o.Peers = append(o.Peers, text)
 	}
 	if f.ipfs != "" {
 		daemon, err := ipfs.New(f.ipfs, nil)
 		note("ipfs", err)
 		if err == nil {
-			p.ipfs = &fetch.Source{Name: daemon.String(), Fetcher: daemon}
+			o.IPFS = &fetch.Source{Name: daemon.String(), Fetcher: daemon}
 		}
 	}
-	p.quota, err = parseSize(f.quota)
-	if err == nil && p.quota == 0 {
+	o.Quota, err = parseSize(f.quota)
+	if err == nil && o.Quota == 0 {
 		err = errors.New("nothing could be kept")
 	}
 	note("quota", err)
 	if f.uploadLimit != "" {
-		p.node.UploadLimit, err = parseSize(strings.TrimSuffix(f.uploadLimit, "/s"))
-		if err == nil && p.node.UploadLimit == 0 {
+		o.Node.UploadLimit, err = parseSize(strings.TrimSuffix(f.uploadLimit, "/s"))
+		if err == nil && o.Node.UploadLimit == 0 {
 			err = errors.New("nothing could be shared; --share=none says so")
 		}
 		note("upload-limit", err)
 	}
-	p.node.Share, err = node.ParseShare(f.share)
+	o.Node.Share, err = node.ParseShare(f.share)
 	note("share", err)
 	if f.acl != "" || len(f.nixKeys) > 0 {
 		_, err = f.keys()
 		errs = append(errs, err)
-		p.node.Keys = f.keys
+		o.Node.Keys = f.keys
 	}
 	if f.votes != "" {
-		p.node.Votes = func() (votes.Policy, error) { return votes.Load(f.votes) }
-		_, err = p.node.Votes()
+		o.Node.Votes = func() (votes.Policy, error) { return votes.Load(f.votes) }
+		_, err = o.Node.Votes()
 		note("votes", err)
 	}
 	for _, name := range f.shareLists {
 		k, err := readKeys(name)
 		note("share-list", err)
-		p.node.ShareKeys = p.node.ShareKeys.Add(k)
+		o.Node.ShareKeys = o.Node.ShareKeys.Add(k)
 	}
-	p.policy, err = transfer.ParsePolicy(f.policy)
+	o.Policy, err = transfer.ParsePolicy(f.policy)
 	note("policy", err)
-	p.browse, err = f.browses(p.node.Share, p.policy)
+	browse, err := f.browses(o.Node.Share, o.Policy)
 	note("discover", err)
-	errs = append(errs, f.contradictions(p.node.Share, p.policy)...)
-	return p, usageError(errors.Join(errs...))
+	if browse {
+		o.Browser = discover.New(discover.Options{Log: log})
+	}
+	errs = append(errs, f.contradictions(o.Node.Share, o.Policy)...)
+	return o, usageError(errors.Join(errs...))
 }
 
 // contradictions returns what flags say against each other.
