@@ -41,6 +41,7 @@ type ahead struct {
 	asked   node.Want // the last that somebody asked for
 	askedAt time.Time
 	queue   list.List // of node.Want: what is to be fetched ahead, in order
+	queued  map[storepath.Path]*list.Element
 	out     map[[32]byte]outstanding
 	bytes   int64 // of all in out
 	running int
@@ -142,8 +143,9 @@ func (t *Transfers) start(w node.Want, before bool) {
 		}
 		return of
 	})
+	wanted := before || len(begun) > 0
 	begun = slices.DeleteFunc(begun, func(o node.Want) bool { return o.Path == w.Path })
-	if t.ctx.Err() == nil && (before || len(begun) > 0) {
+	if t.ctx.Err() == nil && wanted {
 		t.work.Go(func() {
 			t.enqueue(begun, false)
 			t.pump()
@@ -230,16 +232,33 @@ func (t *Transfers) enqueue(wants []node.Want, before bool) {
 	a.until = t.o.Now().Add(claimsFor)
 	if a.queue.Len()+len(wants) > maxWants {
 		a.queue.Init() // what was queried before is wanted less
+		clear(a.queued)
 	}
 	if before {
-		for _, w := range slices.Backward(wants) {
-			a.queue.PushFront(w)
-		}
-		return
+		slices.Reverse(wants)
 	}
 	for _, w := range wants {
-		a.queue.PushBack(w)
+		a.push(w, before)
 	}
+}
+
+// push queues an item, once. One that is queued and is wanted before all others
+// moves.
+func (a *ahead) push(w node.Want, before bool) {
+	e, queued := a.queued[w.Path]
+	switch {
+	case queued && before:
+		a.queue.MoveToFront(e)
+	case before:
+		a.queued[w.Path] = a.queue.PushFront(w)
+	case !queued:
+		a.queued[w.Path] = a.queue.PushBack(w)
+	}
+}
+
+// drop takes an item out of the queue.
+func (a *ahead) drop(e *list.Element) {
+	delete(a.queued, a.queue.Remove(e).(node.Want).Path)
 }
 
 // claimed returns what peers said of a nar when they were asked for a whole set.
@@ -313,9 +332,29 @@ func (t *Transfers) pump() {
 	}
 }
 
-// nextAhead takes what is to be fetched next, if the bounds allow it, and counts
-// it.
+// nextAhead takes what is to be fetched next, if the bounds allow it.
 func (t *Transfers) nextAhead() (node.Want, bool) {
+	for {
+		w, ok := t.take()
+		if !ok || !t.has(w) {
+			return w, ok
+		}
+		t.aheadOver(w, nil, nil)
+	}
+}
+
+// has reports whether an item is in the store of the machine, or kept.
+func (t *Transfers) has(w node.Want) bool {
+	if isThere(w.Path) {
+		return true
+	}
+	_, err := t.store.ByNarHash(w.Choice.Builds[0].Signed.NarHash)
+	return err == nil
+}
+
+// take takes what is first in the queue and not on its way, if the bounds allow
+// it, and counts it.
+func (t *Transfers) take() (node.Want, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := &t.ahead
@@ -328,29 +367,24 @@ func (t *Transfers) nextAhead() (node.Want, bool) {
 			a.settle(hash)
 		}
 	}
-	for a.queue.Len() > 0 {
-		front := a.queue.Front()
+	for front := a.queue.Front(); front != nil; front = a.queue.Front() {
 		w := front.Value.(node.Want)
 		b := w.Choice.Builds[0]
+		hash := b.Signed.NarHash
 		size := int64(b.DownloadSize())
 		if size <= 0 {
 			size = int64(b.Signed.NarSize)
 		}
-		switch {
-		case size > aheadBytes, t.items[b.Signed.NarHash] != nil, isThere(w.Path):
-			a.queue.Remove(front)
-			continue
-		case a.bytes+size > aheadBytes:
-			return node.Want{}, false
-		}
-		a.queue.Remove(front)
-		if _, err := t.store.Get(w.Path.Hash); err == nil {
+		_, out := a.out[hash]
+		if size > aheadBytes || out || t.items[hash] != nil {
+			a.drop(front)
 			continue
 		}
-		if a.out == nil {
-			a.out = map[[32]byte]outstanding{}
+		if a.bytes+size > aheadBytes {
+			break
 		}
-		a.out[b.Signed.NarHash] = outstanding{size, now}
+		a.drop(front)
+		a.out[hash] = outstanding{size, now}
 		a.bytes += size
 		a.running++
 		return w, true

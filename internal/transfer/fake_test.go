@@ -43,6 +43,7 @@ func (s *servers) OpenNar(ctx context.Context, o upstream.Offer, _ *upstream.Bui
 	s.now++
 	s.most = max(s.most, s.now)
 	file, ok := s.files[base]
+	hold := s.hold
 	s.mu.Unlock()
 	gone := func() {
 		s.mu.Lock()
@@ -50,8 +51,8 @@ func (s *servers) OpenNar(ctx context.Context, o upstream.Offer, _ *upstream.Bui
 		s.now--
 	}
 	var err error
-	if s.hold != nil {
-		err = s.hold(ctx, o)
+	if hold != nil {
+		err = hold(ctx, o)
 	}
 	if err == nil && !ok {
 		err = fs.ErrNotExist
@@ -88,18 +89,31 @@ func (b *body) Close() error {
 	return nil
 }
 
-// waiting has all nars wait until the context ends, or what it returns is called.
-func (s *servers) waiting() (release func()) {
-	gate := make(chan struct{})
-	s.hold = func(ctx context.Context, _ upstream.Offer) error {
+// set has hold be called before a nar is given.
+func (s *servers) set(hold func(ctx context.Context, o upstream.Offer) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = hold
+}
+
+// waiting has all nars, but for those of things, wait until the context ends, or
+// for steps: one each, or all when it is closed.
+func (s *servers) waiting(but ...*thing) (steps chan struct{}) {
+	steps = make(chan struct{})
+	s.set(func(ctx context.Context, o upstream.Offer) error {
+		for _, x := range but {
+			if strings.HasSuffix(o.Nar.URL, x.fields.StorePath.Base()) {
+				return nil
+			}
+		}
 		select {
-		case <-gate:
+		case <-steps:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-	return func() { close(gate) }
+	})
+	return steps
 }
 
 // bubbled returns a node that asks only c, for use within a bubble of synctest.

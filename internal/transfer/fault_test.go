@@ -132,7 +132,7 @@ func TestLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newThing(t, 1, 1000, "zstd")
 		s := newServers(x)
-		release := s.waiting()
+		gate := s.waiting()
 		trans, _, _ := bubbled(t, s, Options{})
 		get := func(d time.Duration) error {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -155,7 +155,7 @@ func TestLinger(t *testing.T) {
 		if _, now, _ := s.did(); now != 0 || len(trans.slots) != 0 {
 			t.Errorf("%d are open", now)
 		}
-		release()
+		close(gate)
 		gotten(t, trans, x)
 		if asked, _, _ := s.did(); len(asked) != 2 {
 			t.Errorf("asked for %q", asked)
@@ -170,14 +170,14 @@ func TestJoinTooLate(t *testing.T) {
 		s := newServers(x)
 		goOn := make(chan struct{})
 		var once sync.Once
-		s.hold = func(ctx context.Context, _ upstream.Offer) (err error) {
+		s.set(func(ctx context.Context, _ upstream.Offer) (err error) {
 			once.Do(func() {
 				<-ctx.Done()
 				<-goOn
 				err = ctx.Err()
 			})
 			return err
-		}
+		})
 		trans, _, _ := bubbled(t, s, Options{})
 		_, i, err := trans.open(x.want(t, "http://server.example"), false)
 		must(t, err)
@@ -201,7 +201,7 @@ func TestTurns(t *testing.T) {
 			things = append(things, newThing(t, byte(k), 1000, "none"))
 		}
 		s := newServers(things...)
-		release := s.waiting()
+		gate := s.waiting()
 		trans, _, _ := bubbled(t, s, Options{})
 		var work sync.WaitGroup
 		for _, x := range things {
@@ -211,7 +211,7 @@ func TestTurns(t *testing.T) {
 		if _, now, _ := s.did(); now != maxAsked {
 			t.Errorf("%d at once", now)
 		}
-		release()
+		close(gate)
 		work.Wait()
 		synctest.Wait()
 		if _, _, most := s.did(); most != maxAsked || len(trans.slots) != 0 {

@@ -4,6 +4,7 @@
 package transfer
 
 import (
+	"container/list"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -126,6 +127,7 @@ func New(store *keep.Store, client Client, book *fetch.Book, o Options) *Transfe
 	return &Transfers{
 		store: store, client: client, book: book, o: o, log: o.Log,
 		ctx: ctx, end: end, slots: make(chan struct{}, maxAsked), items: map[[32]byte]*item{},
+		ahead: ahead{queued: map[storepath.Path]*list.Element{}, out: map[[32]byte]outstanding{}},
 	}
 }
 
