@@ -132,14 +132,38 @@ func New(sources []Source, o Options) *Mix {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	for i, s := range sources[:min(len(sources), MaxSources)] {
-		m.sources = append(m.sources, newSource(s, i))
-		m.live |= 1 << i
-		if s.Has != nil {
-			m.part |= 1 << i
-		}
+	for _, s := range sources {
+		m.add(s)
 	}
 	return m
+}
+
+// add adds a source if there is room. The caller has m.mu, or is New.
+func (m *Mix) add(s Source) bool {
+	i := len(m.sources)
+	if i == MaxSources {
+		return false
+	}
+	m.sources = append(m.sources, newSource(s, i))
+	m.live |= 1 << i
+	if s.Has != nil {
+		m.part |= 1 << i
+	}
+	return true
+}
+
+// Add adds a source that has been found since New, the least preferred one. It
+// reports whether there was room for it.
+func (m *Mix) Add(s Source) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.add(s) {
+		return false
+	}
+	m.grown = time.Now()
+	m.news++
+	m.assign(m.grown)
+	return true
 }
 
 // Changed says that a source with Has holds more than before. Without being
@@ -163,7 +187,8 @@ func (m *Mix) Spread(on bool) {
 	m.spread = on
 }
 
-// Stats returns what the sources have done so far, in the order of New.
+// Stats returns what the sources have done so far, in the order in which they
+// were added.
 func (m *Mix) Stats() []Stat {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -276,3 +276,29 @@ type fetcherFunc func(context.Context, eris.BlockSize, []eris.Ref, func(int, []b
 func (f fetcherFunc) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	return f(ctx, size, refs, got)
 }
+
+// TestAdd: a source that is found on the way takes its part at once, a near one
+// all that is left. There is an end to how many.
+func TestAdd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newFake(ms, ms/4), newFake(20*ms, 4*ms)
+		m := nearAndFar(fetch.Options{}, far)
+		added := false
+		time.AfterFunc(time.Second, func() { added = m.Add(fetch.Source{Name: "near", Fetcher: near, Near: true}) })
+		if d := read(t, m, 2000); !added || d > 2*time.Second {
+			t.Errorf("took %v", d)
+		}
+		if s := m.Stats(); len(s) != 2 || s[1].Name != "near" || s[1].Blocks < 1000 {
+			t.Errorf("%+v", s)
+		}
+		n := 2
+		for ; m.Add(fetch.Source{Name: "more", Fetcher: far}); n++ {
+			if n > fetch.MaxSources {
+				t.Fatal("no end")
+			}
+		}
+		if n != fetch.MaxSources {
+			t.Errorf("%d sources", n)
+		}
+	})
+}

@@ -21,7 +21,7 @@ const (
 	// Answers are kept for a while, those of peers that may soon have more for
 	// less.
 	freshWhole = 5 * time.Second
-	freshPart  = time.Second
+	freshPart  = 100 * time.Millisecond
 
 	maxKept    = 16 << 10  // answers of a peer
 	maxBitmaps = 256 << 10 // bytes of the bitmaps in them: 64 GiB of content

@@ -112,13 +112,17 @@ func (f *blockFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, erro
 
 // mixed fetches from the mix of sources.
 func (f *blockFetch) mixed(ctx context.Context, filler *eris.Filler) (int64, error) {
-	mix := fetch.New(f.sources.list(filler), fetch.Options{Stall: f.t.o.Stall, InFlight: inFlight, Log: f.log})
+	var list []fetch.Source
+	for _, s := range f.sources.all {
+		list = append(list, s.forMix(filler))
+	}
+	mix := fetch.New(list, fetch.Options{Stall: f.t.o.Stall, InFlight: inFlight, Log: f.log})
 	defer f.learn(ctx, mix, filler)
 	watching, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.watch(watching, mix)
+		f.watch(watching, mix, filler)
 	}()
 	defer func() {
 		stop()

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// firstLook and nextLook are how long after the start, and after that, peers
-	// are asked what they have by now of an item that is on its way.
-	firstLook = 300 * time.Millisecond
-	nextLook  = time.Second
+	// Peers are asked what they have by now of an item that is on its way after
+	// firstLook, and then after twice as long each time, up to lastLook.
+	firstLook = 100 * time.Millisecond
+	lastLook  = time.Second
 
 	// maxShare is the part of the time that an item would take without a source
 	// which the source may take to begin: less than one in maxShare.
@@ -76,7 +76,7 @@ func (i *item) sources(c content) sources {
 	}
 	if i.t.o.Peers != nil {
 		for _, p := range i.t.o.Peers.Nodes() {
-			s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
+			s := i.peerSource(p)
 			k := slices.IndexFunc(c.claims, func(claim peers.Claim) bool { return claim.Peer == p })
 			if k >= 0 {
 				s.held.now.Store(&c.claims[k].Held)
@@ -131,72 +131,85 @@ func (i *item) worth(others []source) bool {
 	return start.Seconds() < without/maxShare
 }
 
-// list returns the sources for a Mix: filler says which leaf of a part is asked
-// for.
-func (s sources) list(filler *eris.Filler) []fetch.Source {
-	var all []fetch.Source
-	for _, x := range s.all {
-		if h := x.held; h != nil && !whole(h.now.Load()) {
-			x.Source.Has = func(ref eris.Ref) bool {
-				held := h.now.Load()
-				if held == nil {
-					return false
-				}
-				level, index, ok := filler.Where(ref)
-				return !ok || level > 0 || held.Has(index)
-			}
-		}
-		all = append(all, x.Source)
+// peerSource returns a peer as a source, of which nothing is known to be there.
+func (i *item) peerSource(p *peers.Peer) source {
+	s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
+	if s.Near {
+		s.kind = metrics.Near
 	}
-	return all
+	return s
+}
+
+// forMix returns the source for a Mix: filler says which leaf of a part is asked
+// for.
+func (s source) forMix(filler *eris.Filler) fetch.Source {
+	if h := s.held; h != nil && !whole(h.now.Load()) {
+		s.Has = func(ref eris.Ref) bool {
+			held := h.now.Load()
+			if held == nil {
+				return false
+			}
+			level, index, ok := filler.Where(ref)
+			return !ok || level > 0 || held.Has(index)
+		}
+	}
+	return s.Source
 }
 
 func whole(h *peer.Held) bool { return h != nil && !h.Part }
 
-// watch asks peers again and again what they have by now, until ctx ends or all
-// of them have all. Far sources give from places of chance while others fetch
-// the same content.
-func (f *blockFetch) watch(ctx context.Context, mix *fetch.Mix) {
-	var open []*holding
-	for _, s := range f.sources.all {
-		if s.held != nil {
-			open = append(open, s.held)
-		}
+// watch asks peers again and again what they have by now, until ctx ends, and
+// takes in those that were not known before. Far sources give from places of
+// chance while others fetch the same content.
+func (f *blockFetch) watch(ctx context.Context, mix *fetch.Mix, filler *eris.Filler) {
+	if f.t.o.Peers == nil {
+		return
 	}
-	timer := time.NewTimer(firstLook)
-	defer timer.Stop()
-	for {
-		open = slices.DeleteFunc(open, func(h *holding) bool { return whole(h.now.Load()) })
-		f.spread(mix, open)
-		if len(open) == 0 {
-			return
-		}
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		mix.Spread(slices.ContainsFunc(f.sources.all, source.grows))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
 		case <-timer.C:
 		}
 		grown := false
 		for _, c := range f.claims(ctx) {
-			k := slices.IndexFunc(open, func(h *holding) bool { return h.peer == c.Peer })
-			if k >= 0 && c.Held.ReadCap == f.content.readCap && open[k].grow(&c.Held) {
+			if c.Held.ReadCap != f.content.readCap {
+				continue
+			}
+			k := slices.IndexFunc(f.sources.all, func(s source) bool { return s.Name == c.Peer.Name() })
+			switch {
+			case k < 0:
+				f.join(mix, filler, c)
+			case f.sources.all[k].held != nil && f.sources.all[k].held.grow(&c.Held):
 				grown = true
 			}
 		}
 		if grown {
 			mix.Changed()
 		}
-		timer.Reset(nextLook)
 	}
 }
 
-// spread has the Mix spread if a peer has a part.
-func (f *blockFetch) spread(mix *fetch.Mix, open []*holding) {
-	for _, h := range open {
-		if held := h.now.Load(); held != nil && held.Part {
-			mix.Spread(true)
-			return
-		}
+// join adds a peer that was found while the content was on its way.
+func (f *blockFetch) join(mix *fetch.Mix, filler *eris.Filler, c peers.Claim) {
+	if f.t.book.Usable(c.Peer.Name()) != nil {
+		return
 	}
-	mix.Spread(false)
+	s := f.peerSource(c.Peer)
+	s.held.now.Store(&c.Held)
+	if mix.Add(s.forMix(filler)) {
+		f.sources.all, f.content.claims = append(f.sources.all, s), append(f.content.claims, c)
+	}
+}
+
+// grows reports whether a source is a peer that has a part.
+func (s source) grows() bool {
+	if s.held == nil {
+		return false
+	}
+	h := s.held.now.Load()
+	return h != nil && h.Part
 }
