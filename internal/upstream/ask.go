@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,10 +38,6 @@ const (
 
 	// parallel is how many narinfos one server is asked for at once.
 	parallel = 16
-
-	// slowTTL is how long a server for which a request waited in vain is left
-	// alone. One that fails at once is asked again by the next request.
-	slowTTL = 30 * time.Second
 
 	// maxFailures is how many requests may fail before the rest is not sent.
 	maxFailures = 8
@@ -105,30 +102,61 @@ func (c *Client) ask(ctx context.Context, servers []*Server, queries []query) []
 		pending[j] = Pending{l.server, len(l.missing), len(queries) - len(l.missing)}
 	}
 	answered := c.o.Progress(pending)
-	var asked sync.WaitGroup
-	for j, l := range lookups {
-		asked.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, 3*c.o.Stall+time.Duration(len(l.missing))*perNarinfo)
-			defer cancel()
-			var group errgroup.Group
-			group.SetLimit(parallel)
-			for _, i := range l.missing {
-				group.Go(func() error {
-					answers[i][j] = c.askOne(ctx, l, queries[i])
-					answered(j)
-					return nil
-				})
+	// Servers that were late are asked for what nobody else has.
+	for _, last := range []bool{false, true} {
+		var asked sync.WaitGroup
+		for j, l := range lookups {
+			if last != (l.late && c.o.SpareLate) {
+				continue
 			}
-			group.Wait()
+			if last {
+				c.spare(l, j, queries, answers, answered)
+			}
+			asked.Go(func() { c.askAll(ctx, l, j, queries, answers, answered) })
+		}
+		asked.Wait()
+	}
+	return answers
+}
+
+// askAll asks a server, the one at index j, for all that is missing.
+func (c *Client) askAll(ctx context.Context, l *lookup, j int, queries []query, answers [][]Answer, answered func(j int)) {
+	ctx, cancel := context.WithTimeout(ctx, 3*c.o.Stall+time.Duration(len(l.missing))*perNarinfo)
+	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for _, i := range l.missing {
+		group.Go(func() error {
+			answers[i][j] = c.askOne(ctx, l, queries[i])
+			answered(j)
+			return nil
 		})
 	}
-	asked.Wait()
-	return answers
+	group.Wait()
+}
+
+// spare has a server that was late not asked, while somebody waits, for what
+// another one has a narinfo of.
+func (c *Client) spare(l *lookup, j int, queries []query, answers [][]Answer, answered func(j int)) {
+	left := l.missing
+	l.missing = nil
+	for _, i := range left {
+		if !slices.ContainsFunc(answers[i], func(a Answer) bool { return queries[i].isAnswer(a.Text) }) {
+			l.missing = append(l.missing, i)
+			continue
+		}
+		answers[i][j] = Answer{Server: l.server, Err: errLate}
+		answered(j)
+	}
+	if len(l.missing) == 0 && len(left) > 0 {
+		c.probe(l.server, queries[left[0]])
+	}
 }
 
 // lookup is what is still to be asked of a server.
 type lookup struct {
 	server   *Server
+	late     bool  // see lateness
 	missing  []int // indices of queries
 	most     int64 // bytes that it may answer
 	bytes    atomic.Int64
@@ -148,15 +176,13 @@ func (l *lookup) count(text []byte) error {
 	return nil
 }
 
-// slowMark is what stands in the cache, in place of an item's hash, for a
-// server that a request has waited for in vain.
-const slowMark = "slow"
-
 // known fills in what the cache says.
 func (c *Client) known(l *lookup, column int, queries []query, answers [][]Answer) {
-	if _, slow := c.cache.get(l.server, slowMark); slow {
-		l.kill(errors.New("it did not answer in time a moment ago"))
+	rests, late := c.lateness(l.server)
+	if rests {
+		l.kill(errResting)
 	}
+	l.late = late && !rests
 	for i, q := range queries {
 		e, ok := c.cache.get(l.server, q.hash)
 		a := Answer{Server: l.server, Expires: time.Unix(e.expires, 0)}
@@ -181,12 +207,18 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	if dead := l.dead.Load(); dead != nil {
 		return Answer{Server: sv, Err: *dead}
 	}
+	if err := ctx.Err(); err != nil {
+		return Answer{Server: sv, Err: err} // others have used its time up
+	}
 	text, ttl, err := c.read(ctx, sv, q.hash+".narinfo")
 	if err != nil && BrokeOff(err) && ctx.Err() == nil {
 		text, ttl, err = c.read(ctx, sv, q.hash+".narinfo")
 	}
 	var expires time.Time
 	var status *statusError
+	if l.late && (err == nil || errors.Is(err, fs.ErrNotExist) || errors.As(err, &status)) {
+		c.intime(sv)
+	}
 	switch {
 	case err == nil:
 		if err = l.count(text); err != nil {
@@ -203,13 +235,13 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	case errors.Is(err, context.Canceled) || errors.As(err, &status):
 	case Waited(err) || unreachable(err) || l.failures.Add(1) >= maxFailures:
 		if l.kill(err) {
-			c.log.WarnContext(ctx, "substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
+			c.log.Log(ctx, sv.level(), "substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
 			if Waited(err) {
-				c.cache.put(sv, slowMark, nil, c.until(sv, slowTTL))
+				c.waited(sv)
 			}
 		}
 	default:
-		c.log.WarnContext(ctx, "narinfo cannot be read", slog.String("store_path", cmp.Or(q.path, q.hash)),
+		c.log.Log(ctx, sv.level(), "narinfo cannot be read", slog.String("store_path", cmp.Or(q.path, q.hash)),
 			slog.String("server", sv.String()), slog.Any("error", err))
 	}
 	return Answer{sv, text, err, expires}

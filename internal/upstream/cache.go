@@ -216,6 +216,7 @@ func (c *cache) sweepServer(ctx context.Context, dir string) {
 			err = errors.Join(err, os.Remove(name))
 		}
 	}
+	os.Remove(dir) // if it is empty: servers come and go
 	if err != nil {
 		c.log.Debug("narinfo cache", slog.Any("error", err))
 	}

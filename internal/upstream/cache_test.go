@@ -60,6 +60,9 @@ func TestSweep(t *testing.T) {
 	if got := list(); len(got) != 0 {
 		t.Errorf("after three days: %q", got)
 	}
+	if dirs, err := filepath.Glob(filepath.Join(state, "*/")); err != nil || len(dirs) != 0 {
+		t.Errorf("folders of servers that nobody asks any more: %q, %v", dirs, err)
+	}
 	if e, ok := c.get(sv, "found"); ok {
 		t.Errorf("what was removed is still known: %q", e.text)
 	}

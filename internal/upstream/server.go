@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"path"
@@ -21,6 +22,9 @@ type Server struct {
 	peer bool     // see ParsePeer
 	near atomic.Bool
 
+	rest   atomic.Int64 // of a peer: until when it rests, in Unix time
+	probed atomic.Bool  // it is being probed
+
 	once   sync.Once
 	blocks *n2r.Client // what it has learnt of the server lasts as long as this
 }
@@ -36,6 +40,15 @@ func (s *Server) Near() bool { return s.near.Load() }
 
 // SetNear says whether it is.
 func (s *Server) SetNear(near bool) { s.near.Store(near) }
+
+// level is that of what is logged of a server's failures: those of peers are no
+// operator's to mend, and anybody can be one.
+func (s *Server) level() slog.Level {
+	if s.peer {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
 
 // ParseServer reads the URL of a server: http, https, or file with an absolute
 // path; no query, no fragment.

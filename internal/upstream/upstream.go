@@ -23,6 +23,10 @@ type Options struct {
 	// to see to it. A server has three times that, and half a second per
 	// narinfo, to answer an Ask. Default DefaultStall.
 	Stall time.Duration
+	// SpareLate has servers that did not answer in time of late asked for what
+	// nobody else has a narinfo of, and for no more until they answer again. Who
+	// counts votes needs what all of them say. Default: they are waited for.
+	SpareLate bool
 	// Log takes what an operator acts on. Default: nothing is logged.
 	Log *slog.Logger
 	// Now returns the time. Default time.Now.
@@ -45,9 +49,10 @@ type Client struct {
 	o     Options
 	http  *http.Client
 	log   *slog.Logger
-	cache *cache // nil if nothing is cached
+	cache *cache          // nil if nothing is cached
+	ctx   context.Context // of what runs in the background
 	end   context.CancelFunc
-	work  sync.WaitGroup
+	work  *sync.WaitGroup
 }
 
 // New returns a client that asks with hc, such as httpclient.New makes. Texts
@@ -68,14 +73,23 @@ func New(hc *http.Client, cacheDirs []string, o Options) *Client {
 		o.Progress = func([]Pending) func(int) { return func(int) {} }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{o: o, http: hc, log: o.Log, cache: openCache(cacheDirs, o.Now, o.Log), end: cancel}
+	c := &Client{o: o, http: hc, log: o.Log, cache: openCache(cacheDirs, o.Now, o.Log), ctx: ctx, end: cancel, work: &sync.WaitGroup{}}
 	if c.cache != nil {
 		c.work.Go(func() { c.cache.run(ctx) })
 	}
 	return c
 }
 
-// Close ends the sweep of the cache. It leaves the HTTP client as it is.
+// Quiet returns a client that does the same and tells nobody of its progress. It
+// ends with c.
+func (c *Client) Quiet() *Client {
+	o := c.o
+	o.Progress = func([]Pending) func(int) { return func(int) {} }
+	return &Client{o: o, http: c.http, log: c.log, cache: c.cache, ctx: c.ctx, end: func() {}, work: c.work}
+}
+
+// Close ends what runs in the background, after all that was asked has been
+// answered. It leaves the HTTP client as it is.
 func (c *Client) Close() error {
 	c.end()
 	c.work.Wait()

@@ -19,6 +19,11 @@ const (
 	maxHeader    = 64 << 10 // bytes of an answer's header
 	bufferSize   = 64 << 10 // bytes read from a connection at once
 
+	// dialTime bounds how long a connection may take to be made, as in Guix
+	// (guix/scripts/substitute.scm, %fetch-timeout): the third packet that asks
+	// for one, in case that two were lost, goes out after 3 seconds.
+	dialTime = 5 * time.Second
+
 	// least is how many bytes of a body count as something: a byte now and
 	// then would hold a transfer up for ever.
 	least = 1 << 10
@@ -30,8 +35,8 @@ var ErrIdle = errors.New("nothing came from the server")
 // Options are the settings of a client. The zero value works.
 type Options struct {
 	// Idle is how long a server may send less than 1 KiB of a body, or no
-	// header, while it is waited for. There is no limit on the whole of an
-	// answer. Default 10 s.
+	// header, while it is waited for; a connection may take that long, but no
+	// more than 5 s. There is no limit on the whole of an answer. Default 10 s.
 	Idle time.Duration
 
 	// PerHost is how many connections to one server are kept. Default 64.
@@ -65,7 +70,7 @@ func New(o Options) *http.Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "ersatz"
 	}
-	dialer := &net.Dialer{Timeout: o.Idle, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: min(o.Idle, dialTime), KeepAlive: 30 * time.Second}
 	proxy, dial := http.ProxyFromEnvironment, dialer.DialContext
 	if o.Socket != "" {
 		proxy = nil
