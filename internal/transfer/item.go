@@ -29,6 +29,7 @@ type item struct {
 
 	// Of run alone:
 	bad    map[keep.PartID]bool      // contents that were whole and wrong
+	anew   map[keep.PartID]bool      // pieces that were put together and wrong: begun anew, once
 	waited map[*upstream.Server]bool // servers that were waited for in vain
 	best   int64                     // most bytes that a part has had
 
@@ -209,6 +210,9 @@ func (i *item) rounds(ctx context.Context) error {
 				return errors.Join(errs...)
 			}
 			again = again || round == 1 && upstream.BrokeOff(err) && !isWrong(err)
+			if isWrong(err) && !i.bad[w.id] {
+				ways = slices.Insert(ways, 0, w)
+			}
 			if w.server != nil && upstream.Waited(err) {
 				i.waited[w.server] = true
 				slices.SortStableFunc(ways, func(a, b way) int { return i.rank(a) - i.rank(b) })
@@ -275,9 +279,13 @@ func (i *item) condemn(ctx context.Context, part *keep.Part, w way, err error) e
 	if !isWrong(err) || ctx.Err() != nil {
 		return err
 	}
-	i.bad[w.id] = true
-	if w.blame != nil {
-		w.blame(err)
+	if w.pieced != nil && w.pieced() && !i.anew[w.id] {
+		i.anew[w.id] = true
+	} else {
+		i.bad[w.id] = true
+		if w.blame != nil {
+			w.blame(err)
+		}
 	}
 	if rerr := part.Reset(); rerr != nil {
 		return &localError{errors.Join(err, rerr)}

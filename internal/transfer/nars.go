@@ -35,7 +35,7 @@ func (i *item) narWay(o upstream.Offer) way {
 	n := &narFetch{item: i, offer: o, record: record}
 	return way{
 		source: o.URL(), method: record.Method, id: keep.PartID(o.URL()), item: record, server: o.Server,
-		open: n.open, have: func() int64 { return n.size },
+		open: n.open, have: func() int64 { return n.size }, pieced: func() bool { return n.pieced },
 	}
 }
 
@@ -47,6 +47,7 @@ type narFetch struct {
 	body   *upstream.Body // from where the part ends
 	about  keep.About
 	size   int64 // bytes that the part had last
+	pieced bool  // what the part has is of several connections
 }
 
 // open asks for the nar. What is left of the very file that the server has is
@@ -56,6 +57,7 @@ func (n *narFetch) open(ctx context.Context) (*keep.Part, fillFunc, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	n.pieced = part != nil && part.Size() > 0
 	if part == nil {
 		if part, err = n.openNew(ctx); err != nil {
 			n.note(fetch.Learnt{}, 0, err)
@@ -155,6 +157,7 @@ func (n *narFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, error)
 		if serr := n.seek(ctx, part); serr != nil {
 			return nil, errors.Join(err, serr)
 		}
+		n.pieced = true
 	}
 }
 
@@ -171,7 +174,7 @@ func (n *narFetch) read(ctx context.Context, part *keep.Part) (l fetch.Learnt, e
 			l.Latency = max(time.Since(start), 1)
 		}
 		if _, werr := part.Append(buf[:k]); errors.Is(werr, eris.ErrTooLong) {
-			return l, werr
+			return l, &wrongError{werr}
 		} else if werr != nil {
 			return l, &localError{werr}
 		}

@@ -219,7 +219,7 @@ func (t *Transfers) begin(w node.Want, ahead bool) *item {
 	ctx, cancel := context.WithCancel(t.ctx)
 	i := &item{
 		t: t, want: w, build: w.Choice.Builds[0], cancel: cancel, asked: !ahead, changed: make(chan struct{}),
-		bad: map[keep.PartID]bool{}, waited: map[*upstream.Server]bool{},
+		bad: map[keep.PartID]bool{}, anew: map[keep.PartID]bool{}, waited: map[*upstream.Server]bool{},
 		log: t.log.With(slog.String("store_path", w.Path.String())),
 	}
 	t.items[i.build.Signed.NarHash] = i

@@ -21,6 +21,7 @@ type way struct {
 	item   keep.Item        // as it is kept when it has come
 	server *upstream.Server // of a nar
 	blame  func(error)      // told when the content was wrong; may be nil
+	pieced func() bool      // whether the content is of several connections, unverified; may be nil
 
 	// open returns the part that is filled, and what fills it: it returns when
 	// all is there and the part was told how long it is.

@@ -89,7 +89,7 @@ func (offering) Blocks(sv *upstream.Server) (fetch.Source, bool) {
 func planned(t *testing.T, trans *Transfers, x *thing, servers ...string) *item {
 	t.Helper()
 	w := x.want(t, servers...)
-	return &item{t: trans, want: w, build: w.Choice.Builds[0], bad: map[keep.PartID]bool{}, waited: map[*upstream.Server]bool{}, log: trans.log}
+	return &item{t: trans, want: w, build: w.Choice.Builds[0], bad: map[keep.PartID]bool{}, anew: map[keep.PartID]bool{}, waited: map[*upstream.Server]bool{}, log: trans.log}
 }
 
 // brief says what ways there are: "signed", "hint", "SERVER METHOD".

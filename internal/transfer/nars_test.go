@@ -1,0 +1,133 @@
+package transfer
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// rot changes a byte of each part's content.
+func (m *machine) rot(at int64) {
+	m.t.Helper()
+	names, err := filepath.Glob(m.dir + "/parts/*/content")
+	must(m.t, err)
+	if len(names) == 0 {
+		m.t.Fatal("there is no part")
+	}
+	for _, name := range names {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		must(m.t, err)
+		b := make([]byte, 1)
+		_, err = f.ReadAt(b, at)
+		must(m.t, err)
+		b[0] ^= 1
+		_, err = f.WriteAt(b, at)
+		must(m.t, err)
+		must(m.t, f.Close())
+	}
+}
+
+// What a part of a nar had is not trusted: if the whole is wrong, it comes anew from
+// the same server. Of blocks, those that are wrong come again.
+func TestRottenPart(t *testing.T) {
+	for _, signed := range []bool{false, true} {
+		x := newThing(t, 1, 2<<20, "zstd")
+		if !signed {
+			x.unsigned()
+		}
+		o := newOrigin(t, x)
+		size := len(x.files["zstd"])
+		o.set(func(w http.ResponseWriter, r *http.Request) bool {
+			a, _ := o.gave("nar")
+			b, _ := o.gave("eris")
+			switch nar := strings.HasPrefix(r.URL.Path, "/nar/"); {
+			case nar && signed:
+				http.NotFound(w, r)
+			case nar && a == 0:
+				o.serveSome(w, r, size/2)
+			case nar || b > size/2:
+				panic(http.ErrAbortHandler)
+			default:
+				return false
+			}
+			return true
+		})
+		m := newMachine(t).start()
+		if _, err := m.get(x.want(t, o.url)); err == nil {
+			t.Fatal("no error")
+		}
+		before, _ := o.gave("nar")
+		m.stop()
+		m.rot(1) // in the magic number
+		o.set(nil)
+		m.start().gets(x, o.url)
+		if i := m.keeps(x); i.ReadCap != x.rc {
+			t.Errorf("kept as %+v", i)
+		}
+		a, _ := o.gave("nar")
+		b, _ := o.gave("eris")
+		a -= before
+		if want := size - size/2 + size; !signed && (a != want || b > 0) {
+			t.Errorf("%d bytes of the nar came, want %d", a, want)
+		}
+		if signed && (a > 0 || b > size+size/2) {
+			t.Errorf("%d bytes of the nar came, %d by blocks", a, b)
+		}
+	}
+}
+
+// A nar that is wrong each time is begun anew once, where it was put together.
+func TestPiecesOfWrongNars(t *testing.T) {
+	x, y := newThing(t, 1, 600_000, "zstd").unsigned(), newThing(t, 2, 600_000, "zstd")
+	o := newOrigin(t, x)
+	o.files["/nar/zstd/"+x.base()] = y.files["zstd"]
+	var asked atomic.Int32
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if asked.Add(1)%2 == 1 {
+			o.serveSome(w, r, 300_000)
+			return true
+		}
+		return false
+	})
+	m := newMachine(t).start()
+	if _, err := m.get(x.want(t, o.url)); err == nil {
+		t.Error("no error")
+	}
+	m.settled()
+	if n := asked.Load(); n != 4 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// A nar without an end is read as far as the signed size allows, and once.
+func TestEndless(t *testing.T) {
+	x := newThing(t, 1, 900_000, "none", "zstd").unsigned()
+	bad, good := newOrigin(t), newOrigin(t, x)
+	var asked atomic.Int32
+	bad.set(func(w http.ResponseWriter, r *http.Request) bool {
+		asked.Add(1)
+		for range 1000 {
+			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+				break
+			}
+			http.NewResponseController(w.(*counting).ResponseWriter).Flush()
+		}
+		return true
+	})
+	m := newMachine(t).start()
+	w := x.want(t, bad.url, good.url)
+	if b, err := m.get(w); err == nil && len(b) != len(x.nar) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	m.keeps(x)
+	m.receives(x, w)
+	if n := asked.Load(); n > 2 { // zstd and none
+		t.Errorf("asked %d times", n)
+	}
+	if e := m.book.Entry("nar " + bad.url); e.Bytes > 4<<20 {
+		t.Errorf("%d bytes were taken of a nar of %d", e.Bytes, len(x.nar))
+	}
+}
