@@ -56,6 +56,8 @@ func TestDebianPackage(t *testing.T) {
 	w.nodeOptions()
 	w.run("systemctl", "enable", "--now", "ersatz-publish.socket")
 	w.travel("first")
+	has(t, w.run("ersatz", "doctor", "--server=http://127.0.0.1:8080"), "ok   wrapper: GUIX=/usr/libexec/ersatz/ersatz-guix", "ok   node: version ",
+		"ok   node's upstreams: 1 upstream", "ok   node's sharing: --share=none", "ok   node's unit: ", "ok   publish's unit: ", "ok   state folder: ")
 
 	// An upgrade keeps settings, and what was enabled.
 	w.run("dpkg", "--install", "/tmp/package.deb")

@@ -35,6 +35,7 @@ var bootScript string
 type Machine struct {
 	dir  string // mount point, empty as seen from outside
 	init *exec.Cmd
+	done chan struct{} // closed when init has ended
 	log  output
 }
 
@@ -45,18 +46,21 @@ func Boot(ctx context.Context, root, layer string) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{dir: dir, init: exec.Command("/bin/sh", "-c", bootScript)}
+	m := &Machine{dir: dir, init: exec.Command("/bin/sh", "-c", bootScript), done: make(chan struct{})}
 	m.init.Env = []string{"PATH=" + path, "LOWER=" + layer + ":" + root, "DIR=" + dir}
 	m.init.Stdout, m.init.Stderr = &m.log, &m.log
 	m.init.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET | syscall.CLONE_NEWCGROUP,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err = m.init.Start()
-	if err == nil {
-		err = m.wait(ctx)
+	if err := m.init.Start(); err != nil {
+		return nil, fmt.Errorf("realsystemd: starting a machine: %w", errors.Join(err, os.Remove(dir)))
 	}
-	if err != nil {
+	go func() {
+		defer close(m.done)
+		_ = m.init.Wait() // it is killed in the end
+	}()
+	if err := m.wait(ctx); err != nil {
 		return nil, fmt.Errorf("realsystemd: starting a machine: %w\n%s", errors.Join(err, m.Close()), m.Log())
 	}
 	return m, nil
@@ -74,24 +78,21 @@ func (m *Machine) wait(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
+		case <-m.done:
+			return errors.New("it has ended")
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
-		}
-		if err := m.init.Process.Signal(syscall.Signal(0)); err != nil {
-			return fmt.Errorf("it has ended: %w", err)
 		}
 	}
 }
 
 // Close ends all that runs in the machine and forgets what it has written.
 func (m *Machine) Close() error {
-	if m.init.Process != nil {
-		// Its end is the end of the namespace: the kernel kills the others.
-		if err := m.init.Process.Kill(); err != nil {
-			return err
-		}
-		_ = m.init.Wait() // it was killed
+	// Its end is the end of the namespace: the kernel kills the others.
+	if err := m.init.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
 	}
+	<-m.done
 	return os.Remove(m.dir)
 }
 
