@@ -103,7 +103,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 	metrics.RegisterKept(counted, s.store.Usage)
 	o.Node.Requests = metrics.NewRequests(counted, metrics.Local, metrics.Shared, metrics.Socket)
 	o.Node.Metrics = metrics.Handler(counted)
-	s.client = upstream.New(s.http, []string{filepath.Join(dir, textsDir)}, upstream.Options{Log: log, Progress: countLooked(metrics.NewNarinfos(counted))})
+	s.client = upstream.New(s.http, []string{filepath.Join(dir, textsDir)}, upstream.Options{
+		OnlyKept: true, SpareLate: o.Node.Votes == nil, Log: log, Progress: countLooked(metrics.NewNarinfos(counted)),
+	})
 	if s.book, err = fetch.OpenBook(filepath.Join(dir, bookFile), fetch.BookOptions{Log: log}); err != nil {
 		return nil, err
 	}

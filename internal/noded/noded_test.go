@@ -27,7 +27,11 @@ import (
 // of the test.
 func serve(t *testing.T, s *Service) (url, socket string, stop func()) {
 	t.Helper()
-	tcp := listen(t, "tcp", "127.0.0.1:0")
+	return serveOn(t, s, listen(t, "tcp", "127.0.0.1:0"))
+}
+
+func serveOn(t *testing.T, s *Service, tcp net.Listener) (url, socket string, stop func()) {
+	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
 	unix := listen(t, "unix", socket)
 	ctx, cancel := context.WithCancel(t.Context())

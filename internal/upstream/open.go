@@ -77,7 +77,7 @@ func (c *Client) get(ctx context.Context, sv *Server, u *url.URL, header http.He
 	if header != nil {
 		req.Header = header
 	}
-	if sv.peer {
+	if sv.peer || c.o.OnlyKept {
 		req.Header.Set(OnlyKept, "1")
 	}
 	return c.httpOf(sv).Do(req)

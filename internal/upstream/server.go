@@ -68,8 +68,9 @@ func ParseServer(s string) (*Server, error) {
 	return &Server{base: u}, nil
 }
 
-// OnlyKept is the header, "1", of requests to peers. A node that gets it answers
-// from what it keeps: two that ask each other would go on for ever.
+// OnlyKept is the header, "1", of requests to peers, and of all that a node asks
+// for. A node that gets it answers from what it keeps: two that ask each other,
+// or one that asks itself, would go on for ever.
 const OnlyKept = "Ersatz-Only-Kept"
 
 // ParsePeer reads the http or https URL of a node, or of a server that nobody has

@@ -27,6 +27,9 @@ type Options struct {
 	// nobody else has a narinfo of, and for no more until they answer again. Who
 	// counts votes needs what all of them say. Default: they are waited for.
 	SpareLate bool
+	// OnlyKept has all servers asked as peers are: a node on this machine, which
+	// may be the one that asks, answers from what it keeps. Default: peers alone.
+	OnlyKept bool
 	// Log takes what an operator acts on. Default: nothing is logged.
 	Log *slog.Logger
 	// Now returns the time. Default time.Now.
