@@ -44,6 +44,13 @@ func TestUnits(t *testing.T) {
 		t.Errorf("they run before anybody has asked: %s", out)
 	}
 	w.travel("hello")
+	for _, unit := range []string{"ersatz-node", "ersatz-publish"} {
+		status := w.run("sh", "-ec", "cat /proc/$(systemctl show --value --property=MainPID "+unit+")/status")
+		has(t, status, "NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapBnd:\t0000000000000000\n")
+		if strings.Contains(status, "Uid:\t0") {
+			t.Errorf("%s runs as root", unit)
+		}
+	}
 	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
 	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
 		if strings.Contains(journal, word) {
