@@ -29,27 +29,34 @@ func makeChain(t *testing.T, n int) []Item {
 	return chain
 }
 
-// reluctant holds the nar that is asked for first back until so many others
-// have been asked for.
+// reluctant holds one answer back until so many others have been asked for.
 type reluctant struct {
+	of     func(*http.Response) bool // what is counted
+	held   int                       // which of them, in the order of asking
+	others int                       // that are asked for after it
+
 	mu      sync.Mutex
-	others  int
-	asked   map[string]int // nars, by path
+	asked   map[string]int // by path
 	willing chan struct{}
 }
 
+func newReluctant(of func(*http.Response) bool, held, others int) *reluctant {
+	return &reluctant{of: of, held: held, others: others, asked: map[string]int{}, willing: make(chan struct{})}
+}
+
 func (r *reluctant) spoil(res *http.Response) bool {
-	if !isNar(res) {
+	if !r.of(res) {
 		return false
 	}
 	r.mu.Lock()
-	first := len(r.asked) == 0
+	hold := len(r.asked) == r.held
 	r.asked[res.Request.URL.Path]++
-	if len(r.asked) == r.others+1 {
+	if r.others >= 0 && len(r.asked) > r.held+r.others {
 		close(r.willing)
+		r.others = -1
 	}
 	r.mu.Unlock()
-	if first {
+	if hold {
 		select {
 		case <-r.willing:
 		case <-res.Request.Context().Done():
@@ -58,8 +65,8 @@ func (r *reluctant) spoil(res *http.Response) bool {
 	return false
 }
 
-// nars returns how often each nar was asked for.
-func (r *reluctant) nars() (total int, twice []string) {
+// count returns how much was asked for, and what more than once.
+func (r *reluctant) count() (total int, twice []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for path, n := range r.asked {
@@ -96,7 +103,7 @@ func TestNodeLooksAhead(t *testing.T) {
 	for _, name := range []string{"stock", "ours"} {
 		t.Run(name, func(t *testing.T) {
 			chain := makeChain(t, 7)
-			r := &reluctant{others: 4, asked: map[string]int{}, willing: make(chan struct{})}
+			r := newReluctant(isNar, 0, 4)
 			o := newOrigin(t, "guix", "zstd:3", r.spoil, chain...)
 			w := withErsatz(t)
 			addr := w.addr()
@@ -110,7 +117,7 @@ func TestNodeLooksAhead(t *testing.T) {
 				w.daemon(DaemonOptions{})
 			}
 			w.wantSubstitutable(from, chain)
-			if total, _ := r.nars(); total != 0 {
+			if total, _ := r.count(); total != 0 {
 				t.Errorf("%d nars were fetched for a question", total)
 			}
 			w.check(w.ForgetNarinfos())
@@ -121,9 +128,36 @@ func TestNodeLooksAhead(t *testing.T) {
 			for _, item := range chain {
 				w.wantInstalled(item, 0)
 			}
-			if total, twice := r.nars(); total != len(chain) || len(twice) > 0 {
+			if total, twice := r.count(); total != len(chain) || len(twice) > 0 {
 				t.Errorf("%d nars of %d items were asked for, more than once %q", total, len(chain), twice)
 			}
 		})
+	}
+}
+
+// TestQueriesAhead: guix-daemon queries the items of a closure one after the
+// other, and the substituter, with no node, looks up all at once what an item
+// refers to; each once.
+func TestQueriesAhead(t *testing.T) {
+	leaves := makeChain(t, 6)
+	tree := filepath.Join(t.TempDir(), "top")
+	if err := MakeFile(tree, 50, 1000); err != nil {
+		t.Fatal(err)
+	}
+	top := storeItem("top", 'a', tree)
+	for k := range leaves {
+		leaves[k].References = nil
+		top.References = append(top.References, leaves[k].Path)
+	}
+	r := newReluctant(isNarinfo, 1, 4)
+	o := newOrigin(t, "guix", "zstd:3", r.spoil, append(leaves, top)...)
+	w := withErsatz(t)
+	w.daemon(wrapped(false))
+	w.build(top, o.URL)
+	for _, item := range append(leaves, top) {
+		w.wantInstalled(item, 0)
+	}
+	if total, twice := r.count(); total != len(leaves)+1 || len(twice) > 0 {
+		t.Errorf("%d narinfos of %d items were asked for, more than once %q", total, len(leaves)+1, twice)
 	}
 }

@@ -24,7 +24,7 @@ func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstre
 		s.told = err.Error()
 		s.log.Error("nothing can be accepted", slog.Any("error", err))
 	}
-	answers := s.upstream.Ask(ctx, s.servers, paths)
+	answers := s.answers(ctx, paths)
 	choices := make([]upstream.Choice, len(paths))
 	var group errgroup.Group
 	group.SetLimit(verifiers)
@@ -39,6 +39,26 @@ func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstre
 	}
 	group.Wait()
 	return choices
+}
+
+// answers returns what servers say of items, by path.
+func (s *Substituter) answers(ctx context.Context, paths []storepath.Path) [][]upstream.Answer {
+	all := make([][]upstream.Answer, len(paths))
+	var rest []storepath.Path
+	var index []int
+	for i, p := range paths {
+		if a, ok := s.crawler.take(ctx, p); ok {
+			all[i] = a
+			continue
+		}
+		rest, index = append(rest, p), append(index, i)
+	}
+	if len(rest) > 0 {
+		for k, a := range s.upstream.Ask(ctx, s.servers, rest) {
+			all[index[k]] = a
+		}
+	}
+	return all
 }
 
 // rules say which narinfos count. The zero rules have none count.

@@ -111,10 +111,18 @@ func (s *Substituter) Query(ctx context.Context, requests io.Reader, replies io.
 		choices := s.find(ctx, s.parsePaths(r.paths))
 		s.tellTooFew(choices)
 		if r.verb == "info" {
-			return describeAll(choices, true), func() { s.ahead.tell(choices) }, nil
+			return describeAll(choices, true), func() { s.prepare(choices) }, nil
 		}
 		return describeAll(choices, false), nil, nil
 	})
+}
+
+// prepare gets ready for what follows from a query: that items are asked for, and
+// what they refer to.
+func (s *Substituter) prepare(choices []upstream.Choice) {
+	r, _ := s.rules() // without which nothing was found
+	s.crawler.follow(r, choices)
+	s.ahead.tell(choices)
 }
 
 // describeAll returns the reply to "have" or, with info, to "info".

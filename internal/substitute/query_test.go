@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -359,3 +360,45 @@ func TestBrokenReplies(t *testing.T) {
 type brokenPipe struct{}
 
 func (brokenPipe) Write([]byte) (int, error) { return 0, fs.ErrClosed }
+
+// TestClosureIsLookedUp: what an item refers to is looked up before the daemon
+// asks for it, all at once, and once.
+func TestClosureIsLookedUp(t *testing.T) {
+	server := newServer(t)
+	m := newMachine(t, server.URL)
+	var leaves []*item
+	top := newItem(t, "top", tree(t, 999), "zstd")
+	for k := range 5 {
+		it := newItem(t, fmt.Sprintf("leaf-%d", k), tree(t, 1000+k), "zstd")
+		server.add(t, it, key(t, 1))
+		leaves = append(leaves, it)
+		top.fields.References = append(top.fields.References, it.path.Base())
+	}
+	server.add(t, top, key(t, 1))
+	var asked atomic.Int32
+	all := make(chan struct{})
+	server.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/"+top.path.Hash+".narinfo" {
+			return false
+		}
+		if asked.Add(1) == int32(len(leaves)) {
+			close(all)
+		}
+		select { // none is answered alone
+		case <-all:
+		case <-r.Context().Done():
+		}
+		return false
+	})
+	s := m.open()
+	for _, it := range append([]*item{top}, leaves...) {
+		var out bytes.Buffer
+		must(t, s.Query(t.Context(), strings.NewReader("info "+it.path.String()+"\n"), &out))
+		if !strings.HasPrefix(out.String(), it.path.String()) {
+			t.Errorf("reply %q", out.String())
+		}
+		if n := server.count("GET /" + it.path.Hash + ".narinfo"); n != 1 {
+			t.Errorf("%s was asked for %d times", it.path, n)
+		}
+	}
+}

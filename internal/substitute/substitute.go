@@ -8,6 +8,7 @@
 package substitute
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +78,8 @@ type Substituter struct {
 
 	node  *nodeapi.Client // nil if none is there
 	ahead teller          // of the node
+
+	crawler *crawler
 }
 
 // New returns a Substituter. messages is the daemon's log pipe, where progress
@@ -120,14 +123,19 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 		caches = append(caches, filepath.Join(state, "narinfo"))
 	}
 	s.upstream = upstream.New(s.client, caches, upstream.Options{
-		Stall: o.Stall, Log: s.log, Now: o.Now,
+		Stall: o.Stall, SpareLate: o.Votes == "", Log: s.log, Now: o.Now,
 		Progress: func(pending []upstream.Pending) func(int) { return newLookupProgress(s.messages, pending).done },
 	})
+	quiet := s.upstream.Quiet()
+	s.crawler = newCrawler(func(ctx context.Context, p storepath.Path) []upstream.Answer {
+		return quiet.Ask(ctx, s.servers, []storepath.Path{p})[0]
+	}, o.Now)
 	return s, nil
 }
 
 // Close ends what runs in the background and closes all connections.
 func (s *Substituter) Close() error {
+	s.crawler.close()
 	s.ahead.work.Wait()
 	if s.node != nil {
 		s.node.Close()
