@@ -138,8 +138,8 @@ type Node struct {
 }
 
 // New returns a node that asks the servers for what is not kept. It asks them
-// for their store folders, for 5 seconds at most, and keeps the answers in the
-// folder dir. The error matches ErrConflict if two upstreams cannot be served
+// for their store folders, for 5 seconds at most, if those of all are not known
+// from before, and keeps the answers in the folder dir. The error matches ErrConflict if two upstreams cannot be served
 // together.
 func New(ctx context.Context, dir string, store Kept, transfers Transfers, client Client, servers []*upstream.Server, o Options) (*Node, error) {
 	if o.Log == nil {
@@ -172,7 +172,7 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	if n.upstreams, err = newUpstreams(filepath.Join(dir, "upstreams.json"), servers, client, n.log); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	if err := n.upstreams.learn(ctx); err != nil {
+	if err := n.upstreams.start(ctx); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	return n, nil

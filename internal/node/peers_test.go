@@ -201,6 +201,14 @@ func (c hung) AskHash(ctx context.Context, servers []*upstream.Server, hash stri
 	return []upstream.Answer{{Server: servers[0], Err: ctx.Err()}}
 }
 
+func (c hung) Open(ctx context.Context, sv *upstream.Server, ref string) (*upstream.Body, error) {
+	if sv.String() != c.server {
+		return c.fakeClient.Open(ctx, sv, ref)
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 // TestPeerHangs: a client does not wait long for a peer that says nothing.
 func TestPeerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

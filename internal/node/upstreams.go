@@ -133,6 +133,17 @@ func parseInfo(text string) (string, error) {
 	return dir, checkStoreDir(dir)
 }
 
+// start asks the servers for what is not known of them. If it is, or was by an
+// earlier process, nobody has to wait: run asks them.
+func (u *upstreams) start(ctx context.Context) error {
+	faces, err := group(u.servers, u.dirs)
+	if err != nil || u.pending() {
+		return u.learn(ctx)
+	}
+	u.faces.Store(&faces)
+	return nil
+}
+
 // learn asks all servers at once that have not answered since the start. If the
 // error matches ErrConflict, the later server of two that differ is not used.
 func (u *upstreams) learn(ctx context.Context) error {
@@ -237,9 +248,10 @@ func (u *upstreams) save() error {
 	return nil
 }
 
-// run asks the servers that have not answered again and again until all have.
+// run asks the servers that have not answered, at once and again and again until
+// all have.
 func (u *upstreams) run(ctx context.Context) {
-	for wait := againFirst; !u.complete(); wait = min(2*wait, againMost) {
+	for wait := time.Duration(0); !u.complete(); wait = min(max(2*wait, againFirst), againMost) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

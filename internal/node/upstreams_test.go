@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,6 +88,31 @@ func TestLearnLater(t *testing.T) {
 		<-ended
 		if f := u.root(); f == nil || f.kind != Nix {
 			t.Errorf("root is %+v", f)
+		}
+	})
+}
+
+// TestStartsAtOnce: a node that knew its upstreams before does not wait for them,
+// which may be why it is started again.
+func TestStartsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start(guixServer)
+		start := time.Now()
+		n, err := New(t.Context(), r.dir, r.store, r.transfers, hung{r.client, guixServer}, servers(t, guixServer), r.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.node = n
+		r.want(r.get("", "GET", "/nix-cache-info"), http.StatusOK)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("waited %v", took)
+		}
+		if n, err = New(t.Context(), t.TempDir(), r.store, r.transfers, hung{r.client, guixServer}, servers(t, guixServer), r.o); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != askTime || n.upstreams.root() != nil {
+			t.Errorf("a new node waited %v, and serves %+v", took, n.upstreams.root())
 		}
 	})
 }

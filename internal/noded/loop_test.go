@@ -72,4 +72,3 @@ func TestAsksItself(t *testing.T) {
 		t.Errorf("it waited %v for itself", took)
 	}
 }
-

@@ -79,9 +79,10 @@ type Service struct {
 }
 
 // Open opens the state folder dir, which is made if need be, and asks the
-// upstreams for their store folders, for 5 seconds at most. The error is an
-// *OptionError if no other state of the world would help, and matches
-// keep.ErrLocked if another process has the folder. Close it.
+// upstreams for their store folders, for 5 seconds at most, if these are not
+// known from before. The error is an *OptionError if no other state of the world
+// would help, and matches keep.ErrLocked if another process has the folder. Close
+// it.
 func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 	if o.Node.Log == nil {
 		o.Node.Log = slog.New(slog.DiscardHandler)
