@@ -118,12 +118,23 @@ func TestLargerThanQuota(t *testing.T) {
 		m.quota = 1 << 20
 		m.start()
 		o := newOrigin(t, x)
+		slow, err := m.trans.Get(t.Context(), x.want(t, o.url))
+		must(t, err)
 		m.gets(x, o.url)
 		m.settled()
 		if _, err := m.store.Get(x.fields.StorePath.Hash); !errors.Is(err, keep.ErrNone) {
 			t.Errorf("kept: %v", err)
 		}
-		m.gets(x, o.url)
+		a, _ := o.gave("nar")
+		b, _ := o.gave("eris")
+		if b, err := io.ReadAll(slow); err != nil || !bytes.Equal(b, x.nar) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		must(t, slow.Close())
+		if c, _ := o.gave("nar"); a+b > len(x.files["zstd"])*21/20 || c != a {
+			t.Errorf("%d bytes for a file of %d", a+b+c, len(x.files["zstd"]))
+		}
+		m.gets(x, o.url) // once more
 	}
 }
 

@@ -171,10 +171,12 @@ func (t *Transfers) open(w node.Want, ahead bool) (*keep.File, *item, error) {
 		// A transfer that has ended well is in the store before it is gone.
 		f, err := t.kept(w)
 		switch {
-		case err == nil || !errors.Is(err, keep.ErrNone):
-			return f, nil, err
+		case err == nil:
+			return f, nil, nil
 		case w.Kept:
-			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, node.ErrNone)
+			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, errors.Join(node.ErrNone, err))
+		case !errors.Is(err, keep.ErrNone): // it is replaced when the item has come
+			t.log.Warn("kept item cannot be read, and is fetched again", slog.String("store_path", w.Path.String()), slog.Any("error", err))
 		}
 		i = t.begin(w, ahead)
 	}
