@@ -133,8 +133,11 @@ type Node struct {
 	upload    *rate.Limiter // of other machines; nil: none
 	all       blockHandlers // for this machine
 	shared    blockHandlers // for others
-	reading   chan struct{} // a slot for each request of the socket that is being read
 	started   time.Time
+
+	readingFirst slots // of who may fill a usual store: requests of the socket that are being read
+	reading      slots // of others
+	haves        slots // requests for which peers are asked what they hold
 }
 
 // New returns a node that asks the servers for what is not kept. It asks them
@@ -164,7 +167,8 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	}
 	n := &Node{
 		dir: dir, store: store, transfers: transfers, client: client, o: o, log: o.Log,
-		upload: newLimiter(o.UploadLimit), started: o.Now(), reading: make(chan struct{}, maxBodies),
+		upload: newLimiter(o.UploadLimit), started: o.Now(),
+		readingFirst: make(slots, maxBodies), reading: make(slots, maxBodies), haves: make(slots, maxHaves),
 	}
 	n.all = newBlockHandlers(store.Blocks(nil))
 	n.shared = newBlockHandlers(store.Blocks(o.ShareKeys.shares))

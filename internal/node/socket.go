@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,8 +17,31 @@ import (
 	"ersatz/storepath"
 )
 
-// maxBodies bounds the requests of the socket that are read at once.
-const maxBodies = 8
+const (
+	// maxBodies bounds the requests of the socket that are read at once, of each
+	// of the two groups of slots.
+	maxBodies = 8
+
+	// maxHaves bounds the requests for which peers are asked at once: anybody on
+	// this machine can make them.
+	maxHaves = 4
+)
+
+// slots bound what is done at once.
+type slots chan struct{}
+
+// take waits for a slot, and reports whether it has got one, which give gives
+// back.
+func (s slots) take(ctx context.Context) bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s slots) give() { <-s }
 
 // Socket returns the handler of the Unix socket. Nars are given to those who
 // may change the store anyway: root, the owner of its folder, and the node's
@@ -146,14 +170,16 @@ func chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
 }
 
 // readJSON reads a request, or answers that it is none. It waits while many are
-// being read.
+// being read: those who may fill a usual store not for others.
 func (n *Node) readJSON(w http.ResponseWriter, r *http.Request, most int64, to any) bool {
-	select {
-	case n.reading <- struct{}{}:
-		defer func() { <-n.reading }()
-	case <-r.Context().Done():
+	reading := n.reading
+	if mayFill(r, storepath.Guix) || mayFill(r, storepath.Nix) {
+		reading = n.readingFirst
+	}
+	if !reading.take(r.Context()) {
 		return false
 	}
+	defer reading.give()
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err == nil {
 		err = json.Unmarshal(text, to)

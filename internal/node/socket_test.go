@@ -1,19 +1,27 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ersatz/internal/nodeapi"
+	"ersatz/narinfo"
 )
 
 func body(t testing.TB, v any) string {
@@ -93,6 +101,53 @@ func TestStoreOwner(t *testing.T) {
 			t.Errorf("%s: %v", uid, got)
 		}
 	}
+}
+
+// TestSlowSenders: users who send next to nothing keep the store's owner waiting
+// neither by that nor by what peers are asked for them.
+func TestSlowSenders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		it := makeItem(t, guixItem, "the nar", true, "")
+		r.transfers.nars[it.path.Base()] = it.nar
+		release := make(chan struct{})
+		var asking, most atomic.Int32
+		r.o.Have = func(_ context.Context, h [][32]byte) [][]nodeapi.Claim {
+			most.Store(max(most.Load(), asking.Add(1)))
+			defer asking.Add(-1)
+			<-release
+			return make([][]nodeapi.Claim, len(h))
+		}
+		r.start(guixServer)
+		never, end := io.Pipe()
+		var work sync.WaitGroup
+		post := func(path string, body io.Reader) {
+			work.Go(func() {
+				req := httptest.NewRequest("POST", path, body)
+				req.RemoteAddr = "uid=12345"
+				r.node.Socket().ServeHTTP(httptest.NewRecorder(), req)
+			})
+		}
+		for range 2 * maxHaves {
+			post(nodeapi.HavePath, strings.NewReader(body(t, nodeapi.HaveRequest{NarHashes: []string{narinfo.FormatHash([32]byte{})}})))
+		}
+		synctest.Wait()
+		for range 2 * maxBodies {
+			post(nodeapi.NarPath, never)
+		}
+		synctest.Wait()
+		start := time.Now()
+		w := r.send(root, "POST", nodeapi.NarPath, body(t, narOf(it.path.String(), from(guixServer, it.text))))
+		if got := r.want(w, http.StatusOK); got != it.nar || time.Since(start) != 0 {
+			t.Errorf("nar %q after %v", got, time.Since(start))
+		}
+		if most.Load() != maxHaves {
+			t.Errorf("peers were asked for %d requests at once", most.Load())
+		}
+		close(release)
+		end.Close()
+		work.Wait()
+	})
 }
 
 func TestSocketAhead(t *testing.T) {

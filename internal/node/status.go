@@ -44,6 +44,10 @@ func (n *Node) socketHave(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if !n.haves.take(r.Context()) {
+		return
+	}
+	defer n.haves.give()
 	sendJSON(w, r, n.o.Have(r.Context(), hashes))
 }
 
