@@ -16,7 +16,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Short: "Show the whole path in one temporary folder",
 		Long: `Make a store in a temporary folder, publish it from two servers on loopback, and
 substitute it into a second store from ERIS blocks, also while a server lies and
-when no blocks are left. No root, Guix, network service or setting is needed.
+when no blocks are left. Then three nodes pass it on when no server is left, also
+while one of them is cut off. No root, Guix, network service or setting is needed.
 
 The items are this program and a small folder, and each PATH.`,
 		Example: `  ersatz demo

@@ -1,7 +1,8 @@
 // Package demo runs the whole path of ersatz in one temporary folder: a store
-// with real files, two servers that bake and publish it, and a second store
-// into which the items are substituted while servers lie and die. It needs
-// neither root, nor Guix, nor the network, nor any setting.
+// with real files, two servers that bake and publish it, a second store into
+// which the items are substituted while servers lie and die, and three nodes that
+// have them from each other when no server is left. It needs neither root, nor
+// Guix, nor the network, nor any setting.
 package demo
 
 import (
@@ -40,6 +41,7 @@ type demonstration struct {
 	key     *guixsig.PrivateKey
 	store   *store
 	servers []*server
+	nodes   []*machine
 	round   int // substitutions so far
 }
 
@@ -59,18 +61,19 @@ func Run(ctx context.Context, out io.Writer, o Options) (err error) {
 	}()
 	for _, step := range []func(context.Context) error{
 		d.fillStore, d.publish, d.fromBoth, d.withLiar, d.withoutBlocks, d.untrusted,
+		d.throughNode, d.fromNode, d.fromDyingNode, d.alone,
 	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	d.say("All items are in the second store, byte for byte as in the first.")
+	d.say("Every copy is the same as the first, byte for byte.")
 	return nil
 }
 
-// close stops the servers and removes the folder.
+// close stops the nodes and the servers, and removes the folder.
 func (d *demonstration) close() error {
-	var errs []error
+	errs := []error{d.stopNodes()}
 	for _, s := range d.servers {
 		errs = append(errs, s.stop())
 	}
@@ -135,7 +138,7 @@ func (d *demonstration) publish(ctx context.Context) error {
 			return err
 		}
 		d.servers = append(d.servers, s)
-		d.say("   server %s: %s", n, s.url)
+		d.say("   server %s: %s", n, s.url())
 	}
 	for _, i := range d.store.items {
 		var texts [2]*narinfo.Narinfo
@@ -159,11 +162,7 @@ func (d *demonstration) publish(ctx context.Context) error {
 func (d *demonstration) fromBoth(ctx context.Context) error {
 	d.say("3. Substitute into a second store, from blocks of both servers:")
 	for _, i := range d.store.items {
-		r, err := d.substitute(ctx, i)
-		if err != nil {
-			return err
-		}
-		if err := d.installed(i, r); err != nil {
+		if _, err := d.install(ctx, i, nil, d.servers[0].url(), d.servers[1].url()); err != nil {
 			return err
 		}
 	}
@@ -175,18 +174,11 @@ func (d *demonstration) withLiar(ctx context.Context) error {
 	d.say("4. The same with a server that changes one bit in every block:")
 	d.servers[1].lies.Store(true)
 	defer d.servers[1].lies.Store(false)
-	i := d.store.largest()
-	r, err := d.substitute(ctx, i)
-	if err != nil {
-		return err
+	r, err := d.install(ctx, d.store.largest(), nil, d.servers[0].url(), d.servers[1].url())
+	if err == nil && !r.seen[d.servers[1].url()].dropped {
+		err = errors.New("the server that lies was not dropped")
 	}
-	if err := d.installed(i, r); err != nil {
-		return err
-	}
-	if !r.dropped[d.servers[1].url] {
-		return errors.New("the server that lies was not dropped")
-	}
-	return nil
+	return err
 }
 
 // withoutBlocks substitutes while no server has blocks.
@@ -196,19 +188,17 @@ func (d *demonstration) withoutBlocks(ctx context.Context) error {
 		return err
 	}
 	d.servers[0].noBlocks.Store(true)
-	i := d.store.largest()
-	r, err := d.substitute(ctx, i)
-	if err != nil {
-		return err
-	}
-	return d.installed(i, r)
+	defer d.servers[0].noBlocks.Store(false)
+	_, err := d.install(ctx, d.store.largest(), nil, d.servers[0].url(), d.servers[1].url())
+	return err
 }
 
 // untrusted offers a narinfo of which one character was changed.
 func (d *demonstration) untrusted(ctx context.Context) error {
 	d.say("6. The same server, with one character of the signed URN changed:")
 	d.servers[0].forges.Store(true)
-	r, err := d.substitute(ctx, d.store.largest())
+	defer d.servers[0].forges.Store(false)
+	r, err := d.substitute(ctx, d.store.largest(), nil, d.servers[0].url())
 	if err != nil {
 		return err
 	}
@@ -222,9 +212,31 @@ func (d *demonstration) untrusted(ctx context.Context) error {
 	return nil
 }
 
+// install substitutes an item and says what came from where. It wants the item
+// to be the same as the first.
+func (d *demonstration) install(ctx context.Context, i *item, via *machine, servers ...string) (*result, error) {
+	r, err := d.substitute(ctx, i, via, servers...)
+	if err != nil {
+		return nil, err
+	}
+	want := fmt.Sprintf("success %s %d", narinfo.FormatHash(i.info.NarHash), i.info.NarSize)
+	if r.reply != want {
+		return nil, fmt.Errorf("%s: the substituter replied %q, not %q:\n%s", i.path, r.reply, want, r.reason)
+	}
+	if err := i.compare(r.dest); err != nil {
+		return nil, err
+	}
+	d.say("   %s  same hash, %s", i.path.Base(), narinfo.FormatHash(i.info.NarHash))
+	for _, line := range r.lines {
+		d.say("     %s", line)
+	}
+	return r, nil
+}
+
 // substitute runs the substituter as guix-daemon does, for one item, into a
-// fresh store.
-func (d *demonstration) substitute(ctx context.Context, i *item) (*result, error) {
+// fresh store. If via is not nil, it finds the socket of that node. The servers
+// are those of the daemon's setting.
+func (d *demonstration) substitute(ctx context.Context, i *item, via *machine, servers ...string) (*result, error) {
 	d.round++
 	second := filepath.Join(d.dir, fmt.Sprintf("second-%d", d.round))
 	if err := os.MkdirAll(second, 0o755); err != nil {
@@ -234,10 +246,14 @@ func (d *demonstration) substitute(ctx context.Context, i *item) (*result, error
 	if err := os.WriteFile(acl, guixsig.ACL{}.Add(d.key.Public()).Text(), 0o644); err != nil {
 		return nil, err
 	}
-	r := &result{dest: filepath.Join(second, i.path.Base()), dropped: map[string]bool{}}
+	r := &result{dest: filepath.Join(second, i.path.Base())}
+	seen := newEvents()
+	o := substitute.Options{ACL: acl, Log: seen.logger()}
+	if via != nil {
+		o.Node = via.socket
+	}
 	var messages, replies bytes.Buffer
-	servers := []string{d.servers[0].url, d.servers[1].url}
-	s, err := substitute.New(substitute.DaemonOptions{Servers: servers}, &messages, substitute.Options{ACL: acl, Log: r.logger()})
+	s, err := substitute.New(substitute.DaemonOptions{Servers: servers}, &messages, o)
 	if err != nil {
 		return nil, err
 	}
@@ -248,24 +264,13 @@ func (d *demonstration) substitute(ctx context.Context, i *item) (*result, error
 	}
 	r.reply = strings.TrimSpace(replies.String())
 	r.reason = reason(messages.String())
+	seen.take(r)
+	switch {
+	case r.reason != "":
+	case via != nil:
+		return r, via.tell(ctx, i, r)
+	case len(r.lines) == 0:
+		r.lines = []string{"as a plain nar"}
+	}
 	return r, nil
-}
-
-// installed says what came from where, and compares the two items.
-func (d *demonstration) installed(i *item, r *result) error {
-	want := fmt.Sprintf("success %s %d", narinfo.FormatHash(i.info.NarHash), i.info.NarSize)
-	if r.reply != want {
-		return fmt.Errorf("%s: the substituter replied %q, not %q:\n%s", i.path, r.reply, want, r.reason)
-	}
-	if err := i.compare(r.dest); err != nil {
-		return err
-	}
-	d.say("   %s  same hash, %s", i.path.Base(), narinfo.FormatHash(i.info.NarHash))
-	for _, line := range r.lines {
-		d.say("     %s", line)
-	}
-	if len(r.lines) == 0 {
-		d.say("     as a plain nar")
-	}
-	return nil
 }

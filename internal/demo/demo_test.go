@@ -17,12 +17,12 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := Run(t.Context(), &out, Options{Level: 1, Paths: []string{extra}}); err != nil {
+	if err := Run(t.Context(), &out, Options{Level: 1, Paths: []string{extra, extra}}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
 		"-odd_name_-demo", "urn:eris:B4A", "same hash", "dropped: ", "given up: ", "as a plain nar",
-		"changed after it was signed", "byte for byte",
+		"changed after it was signed", "kept by node three", "byte for byte",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())

@@ -29,11 +29,10 @@ const bakeTime = 5 * time.Minute
 
 // server is `ersatz publish`, with faults to switch on.
 type server struct {
-	url    string
+	*cable
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	ended  error
-	once   sync.Once
 
 	lies     atomic.Bool // one bit of each block is changed
 	noBlocks atomic.Bool // blocks are not found
@@ -53,12 +52,12 @@ func startServer(ctx context.Context, host, dir string, st *store, key *guixsig.
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := plug()
 	if err != nil {
 		return nil, errors.Join(err, h.Close(), cache.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &server{url: "http://" + l.Addr().String(), cancel: cancel}
+	s := &server{cable: l, cancel: cancel}
 	s.work.Go(func() {
 		var baked error
 		var baking sync.WaitGroup
@@ -71,9 +70,10 @@ func startServer(ctx context.Context, host, dir string, st *store, key *guixsig.
 	return s, nil
 }
 
-// stop ends the server and waits for it.
+// stop ends the server and waits for it. Ending it again does no harm.
 func (s *server) stop() error {
-	s.once.Do(s.cancel)
+	s.cancel()
+	s.cut(0)
 	s.work.Wait()
 	return s.ended
 }
@@ -82,7 +82,7 @@ func (s *server) stop() error {
 func (s *server) narinfo(p storepath.Path) (*narinfo.Narinfo, error) {
 	client := &http.Client{Timeout: bakeTime}
 	for end := time.Now().Add(bakeTime); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		resp, err := client.Get(s.url + "/" + p.Hash + ".narinfo")
+		resp, err := client.Get(s.url() + "/" + p.Hash + ".narinfo")
 		if err != nil {
 			return nil, err
 		}

@@ -51,12 +51,18 @@ func newStore(dir string) (*store, error) {
 
 func (s *store) close() error { return errors.Join(s.db.Close(), s.scratch.Close()) }
 
-// add copies a file or folder into the store, as its nar, and makes it valid.
+// add copies a file or folder into the store, as its nar, and makes it valid. A
+// content that is there already is not added: nodes keep each once.
 func (s *store) add(ctx context.Context, path, name string, refs ...storepath.Path) (storepath.Path, error) {
 	none := storepath.Path{}
 	info, err := nar.Dump(io.Discard, path)
 	if err != nil {
 		return none, err
+	}
+	for _, i := range s.items {
+		if i.info.NarHash == info.Hash {
+			return i.path, nil
+		}
 	}
 	p, err := storepath.Source(s.dir, name, info.Hash, refs)
 	if err != nil {
