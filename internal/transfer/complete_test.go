@@ -283,3 +283,26 @@ func TestCompletedByWhom(t *testing.T) {
 		t.Error("a nar was asked for")
 	}
 }
+
+// A range that breaks off goes on behind what has arrived, but for one block.
+func TestRangesBreakOff(t *testing.T) {
+	x := newThing(t, 1, 1100<<10, "none")
+	o := newOrigin(t, x)
+	var missing int
+	o.blocks, missing = x.without(func(l int, i int64) bool { return l == 0 && i > 3 })
+	const each = 100_000
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/nar/") {
+			return false
+		}
+		o.serveSome(w, r, each)
+		return true
+	})
+	m := newMachine(t).start()
+	m.gets(x, o.url)
+	m.keeps(x)
+	n, asked := o.gave("nar")
+	if asked < missing/each || n > missing+asked*int(x.rc.Size) {
+		t.Errorf("%d bytes in %d pieces, %d were missing", n, asked, missing)
+	}
+}

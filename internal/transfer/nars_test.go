@@ -1,12 +1,18 @@
 package transfer
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"ersatz/internal/durable"
+	"ersatz/internal/keep"
 )
 
 // rot changes a byte of each part's content.
@@ -129,5 +135,59 @@ func TestEndless(t *testing.T) {
 	}
 	if e := m.book.Entry("nar " + bad.url); e.Bytes > 4<<20 {
 		t.Errorf("%d bytes were taken of a nar of %d", e.Bytes, len(x.nar))
+	}
+}
+
+// What has come whole and could not be kept is not fetched again.
+func TestKeptLater(t *testing.T) {
+	for _, signed := range []bool{true, false} {
+		x := newThing(t, 1, 2<<20, "zstd")
+		if !signed {
+			x.unsigned()
+		}
+		o := newOrigin(t, x)
+		m := newMachine(t).start()
+		restore := durable.SetFaultForTest(func(op, path string) error {
+			if op == "rename" && strings.Contains(path, "/nar/") {
+				return syscall.EIO
+			}
+			return nil
+		})
+		m.gets(x, o.url) // who reads it has it all the same
+		m.settled()
+		restore()
+		if _, err := m.store.Get(x.fields.StorePath.Hash); !errors.Is(err, keep.ErrNone) {
+			t.Fatalf("kept: %v", err)
+		}
+		a, _ := o.gave("nar")
+		b, _ := o.gave("eris")
+		m.stop()
+		m.start().gets(x, o.url)
+		m.keeps(x)
+		c, _ := o.gave("nar")
+		d, _ := o.gave("eris")
+		if a != c || b != d || a+b < len(x.files["zstd"]) {
+			t.Errorf("signed %v: %d bytes came, then %d", signed, a+b, c+d-a-b)
+		}
+	}
+}
+
+// A server that gives nothing is waited for once, whatever forms of the nar it has.
+func TestSilentServer(t *testing.T) {
+	x := newThing(t, 1, 40_000, "zstd", "gzip", "none").unsigned()
+	silent, good := newOrigin(t), newOrigin(t, x)
+	silent.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		<-r.Context().Done()
+		return true
+	})
+	m := newMachine(t)
+	m.o.Stall = 200 * time.Millisecond
+	m.start().gets(x, silent.url, good.url)
+	m.keeps(x)
+	if _, n := silent.gave("nar"); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	if m.book.Usable("nar "+silent.url) == nil || m.book.Usable("nar "+good.url) != nil {
+		t.Error("which one failed is not known")
 	}
 }

@@ -2,11 +2,18 @@ package transfer
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"ersatz/eris"
+	"ersatz/internal/fetch"
+	"ersatz/internal/node"
+	"ersatz/internal/peers"
 	"ersatz/internal/transport/n2r"
 )
 
@@ -98,4 +105,80 @@ func TestPartIsServed(t *testing.T) {
 	work.Wait()
 	first.keeps(x)
 	second.keeps(x)
+}
+
+// newcomer is a crowd that nobody knows of before it is shown.
+type newcomer struct {
+	*crowd
+	shown   atomic.Bool
+	fetcher eris.Fetcher
+}
+
+func (n *newcomer) Nodes() []*peers.Peer {
+	if !n.shown.Load() {
+		return nil
+	}
+	return n.crowd.Nodes()
+}
+
+func (n *newcomer) Have(ctx context.Context, hashes [][32]byte) [][]peers.Claim {
+	if !n.shown.Load() {
+		return make([][]peers.Claim, len(hashes))
+	}
+	return n.crowd.Have(ctx, hashes)
+}
+
+func (n *newcomer) Source(p *peers.Peer) fetch.Source {
+	return fetch.Source{Name: p.Name(), Fetcher: n.fetcher, Near: p.Near()}
+}
+
+// A peer that is found while an item is on its way helps with the rest, unless it is
+// known to lie.
+func TestNewcomer(t *testing.T) {
+	for _, lied := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			x := newThing(t, 1, 3<<20, "zstd")
+			var given atomic.Int32
+			hold := func(ctx context.Context) error {
+				if given.Add(1) <= 40 {
+					return nil
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			trans, store, book := bubbled(t, blockServers{newServers(), giver{x.blocks, hold}}, Options{})
+			n := &newcomer{crowd: newCrowd(t, book, "near"), fetcher: giver{x.blocks, func(context.Context) error { return nil }}}
+			n.claim("near", x.rc, false)
+			if lied {
+				book.Lied("http://near", "in a test")
+			}
+			trans.o.Peers = n
+			var err error
+			var work sync.WaitGroup
+			work.Go(func() {
+				var r node.Nar
+				if r, err = trans.Get(t.Context(), x.want(t, "http://server.example")); err == nil {
+					_, err = io.Copy(io.Discard, r)
+					err = errors.Join(err, r.Close())
+				}
+			})
+			synctest.Wait()
+			n.shown.Store(true)
+			work.Wait()
+			synctest.Wait()
+			e := book.Entry("http://near")
+			if lied {
+				if err == nil || e.Blocks > 0 {
+					t.Errorf("%v, %d blocks of a liar", err, e.Blocks)
+				}
+				return
+			}
+			if _, kerr := store.Get(x.fields.StorePath.Hash); err != nil || kerr != nil {
+				t.Errorf("%v, %v", err, kerr)
+			}
+			if all := int64(len(x.blocks)); e.Blocks < all-40 || e.Blocks >= all {
+				t.Errorf("%d of %d blocks came from the newcomer", e.Blocks, all)
+			}
+		})
+	}
 }

@@ -1,7 +1,9 @@
 package transfer
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"ersatz/internal/keep"
 	"ersatz/internal/node"
@@ -232,4 +235,35 @@ func TestRottenRecord(t *testing.T) {
 	m.keeps(x)
 	o.down()
 	m.gets(x, o.url)
+}
+
+// For others nothing is fetched, nor ahead of what they ask for.
+func TestForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		things := chain(t, 2)
+		s := newServers(things...)
+		trans, _, _ := bubbled(t, s, Options{})
+		query(t, trans, things...)
+		for k, x := range things {
+			w := x.want(t, "http://server.example")
+			w.Kept = true
+			if _, err := trans.Get(t.Context(), w); !errors.Is(err, node.ErrNone) {
+				t.Errorf("item %d: %v", k, err)
+			}
+		}
+		synctest.Wait()
+		if asked, _, _ := s.did(); len(asked) > 0 {
+			t.Errorf("asked for %q", asked)
+		}
+		gotten(t, trans, things[1])
+		synctest.Wait()
+		w := things[0].want(t, "http://server.example") // was fetched ahead
+		w.Kept = true
+		n, err := trans.Get(t.Context(), w)
+		must(t, err)
+		if b, err := io.ReadAll(n); err != nil || !bytes.Equal(b, things[0].nar) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		must(t, n.Close())
+	})
 }
