@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxConns   = 4096             // connections at once; more wait to be accepted
+	maxConns   = 4096             // connections at once, of this machine and of others each
 	maxHeader  = 16 << 10         // bytes of a request's head
 	headerTime = 20 * time.Second // for a request's head
 	idleTime   = 2 * time.Minute  // between two requests
@@ -31,7 +31,17 @@ const Stall = 2 * time.Minute
 // listeners and returns when nothing is being answered any more: nil, or what
 // broke a listener.
 func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *slog.Logger) error {
-	slots := make(chan struct{}, maxConns)
+	return serve(ctx, listeners, h, log, maxConns)
+}
+
+func serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *slog.Logger, most int) error {
+	own, others := make(slots, most), make(slots, most)
+	of := func(c net.Conn) slots {
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			return others
+		}
+		return own
+	}
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTime,
@@ -39,15 +49,15 @@ func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(c net.Conn, state http.ConnState) {
 			if state == http.StateClosed || state == http.StateHijacked {
-				<-slots
+				<-of(c)
 			}
 		},
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
-		l := &limited{Listener: l, slots: slots, done: make(chan struct{})}
+		l := &limited{Listener: l, of: of, others: others, done: make(chan struct{})}
 		group.Go(func() error {
 			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return err
@@ -67,32 +77,51 @@ func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 	err := group.Wait()
 	// All slots are free when no connection is left. Those that were cut end at
 	// their next write.
-	for range maxConns {
-		slots <- struct{}{}
+	for range most {
+		own <- struct{}{}
+		others <- struct{}{}
 	}
 	return err
 }
 
-// limited accepts a connection when a slot is free. The connection is not
-// wrapped: that would hide sendfile.
+// slots bound connections.
+type slots chan struct{}
+
+// limited takes a slot for each connection. This machine's wait for one; other
+// machines' are closed when there is none, since they could keep this machine's
+// from being accepted. The connection is not wrapped: that would hide sendfile.
 type limited struct {
 	net.Listener
-	slots chan struct{}
-	once  sync.Once
-	done  chan struct{}
+	of     func(net.Conn) slots
+	others slots
+	once   sync.Once
+	done   chan struct{}
 }
 
 func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		s := l.of(c)
+		select {
+		case s <- struct{}{}:
+			return c, nil
+		default:
+		}
+		if s == l.others {
+			c.Close()
+			continue
+		}
+		select {
+		case s <- struct{}{}:
+			return c, nil
+		case <-l.done:
+			c.Close()
+			return nil, net.ErrClosed
+		}
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-	}
-	return c, err
 }
 
 func (l *limited) Close() error {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -9,9 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -116,4 +119,95 @@ func TestServe(t *testing.T) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("listener after the end: %v", err)
 	}
+}
+
+// conn is a connection from an address, which can be closed.
+type conn struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c conn) RemoteAddr() net.Addr { return c.from }
+
+// queue is a listener whose connections are given to it.
+type queue struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (q queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q queue) Close() error   { close(q.done); return nil }
+func (q queue) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestConnections: other machines' connections, however many, leave this
+// machine's alone, and those wait for their turn.
+func TestConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queue{make(chan net.Conn), make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- serve(ctx, []net.Listener{q}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				Plain(w, r, http.StatusOK, "here")
+			}), slog.New(slog.DiscardHandler), 2)
+		}()
+		dial := func(ip string) net.Conn {
+			c, s := net.Pipe()
+			q.conns <- conn{s, &net.TCPAddr{IP: net.ParseIP(ip), Port: 1}}
+			return c
+		}
+		// ask reports whether a request is answered, or the connection closed.
+		ask := func(c net.Conn) (answered, closed bool) {
+			c.SetDeadline(time.Now().Add(time.Second))
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+				return false, !errors.Is(err, os.ErrDeadlineExceeded)
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				return false, !errors.Is(err, os.ErrDeadlineExceeded)
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			return err == nil && string(body) == "here", false
+		}
+		var conns []net.Conn
+		for _, c := range []struct {
+			from             string
+			answered, closed bool
+		}{
+			{"192.0.2.1", true, false}, {"192.0.2.2", true, false}, {"192.0.2.3", false, true},
+			{"127.0.0.1", true, false}, {"::1", true, false}, {"127.0.0.1", false, false},
+		} {
+			conns = append(conns, dial(c.from))
+			if answered, closed := ask(conns[len(conns)-1]); answered != c.answered || closed != c.closed {
+				t.Errorf("connection %d, from %s: answered %t, closed %t", len(conns), c.from, answered, closed)
+			}
+		}
+		conns[3].Close()
+		synctest.Wait()
+		if answered, _ := ask(conns[5]); !answered {
+			t.Error("a connection that waited is not answered")
+		}
+		conns[0].Close()
+		synctest.Wait()
+		conns = append(conns, dial("192.0.2.3"))
+		if answered, _ := ask(conns[6]); !answered {
+			t.Error("another machine is not answered where one has gone")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
 }
