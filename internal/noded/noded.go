@@ -114,6 +114,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 		return nil, &OptionError{err}
 	}
 	s.usePeers(&o.Node)
+	if o.Policy == transfer.Mixed {
+		o.Node.NearServers = s.peers.NearServers // under another, nothing of theirs is used
+	}
 	s.transfers = transfer.New(s.store, s.client, s.book, transfer.Options{
 		Policy: o.Policy, Peers: s.peers, IPFS: o.IPFS, Count: metrics.NewTransfers(counted), Log: log,
 		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return s.node.Look(ctx, p) },
@@ -132,7 +135,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 // every narinfo counts, only those that were named are asked: anybody can be
 // among the others, and a forged one that is kept would stand in the way.
 func (s *Service) usePeers(o *node.Options) {
-	o.Peers, o.NearServers, o.PeerServers = s.peers.List, s.peers.NearServers, s.peers.Named
+	o.Peers, o.PeerServers = s.peers.List, s.peers.Named
 	if o.Keys != nil || o.Votes != nil {
 		o.PeerServers = s.peers.Servers
 	}

@@ -158,11 +158,14 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// found is a browser that has found one node.
-type found struct{ url string }
+// found is a browser that has found one peer.
+type found struct {
+	url  string
+	kind discover.Kind
+}
 
 func (f found) Peers() []discover.Peer {
-	return []discover.Peer{{Name: "ersatz-x", Kind: discover.Node, URL: f.url, Seen: time.Now()}}
+	return []discover.Peer{{Name: "ersatz-x", Kind: f.kind, URL: f.url, Seen: time.Now()}}
 }
 
 func (f found) Run(ctx context.Context) error {
@@ -173,7 +176,7 @@ func (f found) Run(ctx context.Context) error {
 // TestWhoGivesNarinfos: where every narinfo counts, only peers that were named
 // are asked for them.
 func TestWhoGivesNarinfos(t *testing.T) {
-	s := open(t, t.TempDir(), Options{Peers: []string{"http://127.0.0.1:1"}, Browser: found{"http://127.0.0.1:2"}})
+	s := open(t, t.TempDir(), Options{Peers: []string{"http://127.0.0.1:1"}, Browser: found{"http://127.0.0.1:2", discover.Node}})
 	defer s.Close()
 	for _, c := range []struct {
 		o    node.Options

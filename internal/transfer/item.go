@@ -201,6 +201,9 @@ func (i *item) rounds(ctx context.Context) error {
 		for len(ways) > 0 {
 			w := ways[0]
 			ways = ways[1:]
+			if i.bad[w.id] {
+				continue // its source has lied in another way
+			}
 			err := i.try(ctx, w)
 			if err == nil || ctx.Err() != nil {
 				return err

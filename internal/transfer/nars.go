@@ -35,7 +35,7 @@ func (i *item) narWay(o upstream.Offer) way {
 	n := &narFetch{item: i, offer: o, record: record}
 	return way{
 		source: o.URL(), method: record.Method, id: keep.PartID(o.URL()), item: record, server: o.Server,
-		open: n.open, have: func() int64 { return n.size }, pieced: func() bool { return n.pieced },
+		open: n.open, have: func() int64 { return n.size }, pieced: func() bool { return n.pieced }, blame: n.blame,
 	}
 }
 
@@ -48,6 +48,24 @@ type narFetch struct {
 	about  keep.About
 	size   int64 // bytes that the part had last
 	pieced bool  // what the part has is of several connections
+}
+
+// blame has a server remembered that gave another nar: one that anybody can be
+// is not asked again for anything, one that was chosen is asked after others for a
+// while.
+func (n *narFetch) blame(err error) {
+	sv := n.offer.Server
+	what := fmt.Sprintf("gave a wrong nar of %s: %v", n.want.Path, err)
+	if !sv.IsPeer() {
+		n.t.book.Note(fetch.Stat{Name: narName(sv), Err: errors.New(what)})
+		return
+	}
+	n.t.book.Lied(sv.String(), what)
+	for _, o := range n.build.Nars {
+		if o.Server == sv {
+			n.bad[keep.PartID(o.URL())] = true
+		}
+	}
 }
 
 // open asks for the nar. What is left of the very file that the server has is

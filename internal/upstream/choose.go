@@ -126,8 +126,9 @@ func (b *Build) take(x candidate) {
 }
 
 // Join adds what further servers, which were not asked at first, have of the
-// build: their nars go before those that are there, cheapest first. What their
-// answers are signed with does not matter, since hashes judge what they give.
+// build: their nars, one for each compression, go before those that are there,
+// cheapest first. What their answers are signed with does not matter, since
+// hashes judge what they give.
 func (b *Build) Join(answers []Answer) {
 	var nars []Offer
 	var servers []*Server
@@ -136,8 +137,10 @@ func (b *Build) Join(answers []Answer) {
 		if a.Err != nil || err != nil || !b.Signed.Agrees(n) {
 			continue
 		}
+		seen := map[string]bool{}
 		for _, nar := range n.Nars {
-			if compress.Readable(nar.Compression) && nar.FileSize <= math.MaxInt64 {
+			if compress.Readable(nar.Compression) && nar.FileSize <= math.MaxInt64 && !seen[nar.Compression] {
+				seen[nar.Compression] = true
 				nars = append(nars, Offer{a.Server, nar})
 			}
 		}

@@ -25,7 +25,7 @@ func TestJoin(t *testing.T) {
 	before := c.Builds[0]
 	b := *before
 	b.Join([]Answer{
-		{Server: server(t, "http://a"), Text: text(t, good, key(t, 7), plain, narinfo.Nar{URL: "huge", Compression: "zstd", FileSize: math.MaxInt64 + 1})},
+		{Server: server(t, "http://a"), Text: text(t, good, key(t, 7), plain, narinfo.Nar{URL: "again", Compression: "none"}, narinfo.Nar{URL: "huge", Compression: "zstd", FileSize: math.MaxInt64 + 1})},
 		{Server: server(t, "http://b"), Text: text(t, otherURN, nil, zstd, narinfo.Nar{URL: "odd", Compression: "odd"})},
 		{Server: server(t, "http://other-build"), Text: text(t, otherBuild, key(t, 1), zstd)},
 		{Server: server(t, "http://page"), Text: []byte("<html>")},

@@ -35,6 +35,9 @@ func (s *Server) String() string { return s.base.String() }
 // IsFolder reports whether the server is a folder of this machine.
 func (s *Server) IsFolder() bool { return s.base.Scheme == "file" }
 
+// IsPeer reports whether ParsePeer has read the server's URL.
+func (s *Server) IsPeer() bool { return s.peer }
+
 // Near reports whether the server is known to be on the local network.
 func (s *Server) Near() bool { return s.near.Load() }
 
