@@ -1,12 +1,17 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
 )
 
 // TestReadme runs the session of the README in a shell.
@@ -16,7 +21,8 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := "set -eux\n"
-	_, text, _ := strings.Cut(string(readme), "\n## A session\n\n```\n")
+	_, text, _ := strings.Cut(string(readme), "\n## A session\n")
+	_, text, _ = strings.Cut(text, "\n```\n")
 	text, _, _ = strings.Cut(text, "\n```\n")
 	commands := 0
 	for line := range strings.Lines(text + "\n") {
@@ -46,4 +52,92 @@ func TestReadme(t *testing.T) {
 		}
 		return nil
 	}})
+}
+
+// TestReadmeCommands reads every command line of ersatz in the README as the
+// program would, without running it.
+func TestReadmeCommands(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var checked []string
+	command := regexp.MustCompile(`(?:^|\||\(|\$ )\s*(?:sudo )?ersatz( [^|)&>#]*)`)
+	for k, block := range strings.Split(string(readme), "\n```\n") {
+		if k%2 == 0 {
+			continue // between two blocks
+		}
+		for line := range strings.Lines(block) {
+			for _, m := range command.FindAllStringSubmatch(strings.TrimSpace(line), -1) {
+				name, err := readCommand(strings.Fields(m[1]))
+				if err != nil {
+					t.Errorf("%s: %v", strings.TrimSpace(line), err)
+				}
+				checked = append(checked, name)
+			}
+		}
+	}
+	for _, want := range []string{"encode", "decode", "verify", "node", "peers", "weather", "publish", "authorize", "demo", "doctor"} {
+		if !slices.Contains(checked, want) {
+			t.Errorf("no %s among the commands of the README: %v", want, checked)
+		}
+	}
+}
+
+// readCommand finds the command of the arguments and reads its flags. It returns
+// the command's name.
+func readCommand(args []string) (string, error) {
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: func(string) string { return "" }}
+	cmd, rest, err := a.root().Find(args)
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.ParseFlags(rest); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		return cmd.Name(), err
+	}
+	return cmd.Name(), cmd.ValidateArgs(cmd.Flags().Args())
+}
+
+// TestReadmeLayers wants the picture in the README to show the packages of the
+// table in docs/design.md, row by row. Of the last row only what runs is shown.
+func TestReadmeLayers(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	design, err := os.ReadFile("../../docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(design), "\n## Layers\n")
+	rows := regexp.MustCompile(`(?m)^\| [0-9] [a-z]+ \|(.*)\|$`).FindAllStringSubmatch(table, -1)
+	_, picture, _ := strings.Cut(string(readme), "\n## How it is built\n\n```\n")
+	picture, _, _ = strings.Cut(picture, "\n```\n")
+	shown := regexp.MustCompile(`(?m)^ *─+$`).Split(picture, -1)
+	if len(rows) != 6 || len(shown) != len(rows) {
+		t.Fatalf("%d rows in the table, %d in the picture", len(rows), len(shown))
+	}
+	slices.Reverse(shown)
+	name := regexp.MustCompile("`([^`]+)`")
+	for k, row := range rows {
+		var want, got []string
+		for _, m := range name.FindAllStringSubmatch(row[1], -1) {
+			want = append(want, strings.TrimPrefix(strings.TrimSuffix(m[1], "/..."), "internal/"))
+		}
+		for line := range strings.Lines(shown[k]) {
+			// Behind three spaces stands what they are for.
+			names, _, _ := strings.Cut(strings.TrimSpace(line), "   ")
+			got = append(got, strings.Fields(names)...)
+		}
+		for _, p := range got {
+			if !slices.Contains(want, p) {
+				t.Errorf("row %d: %s is not in the table", k, p)
+			}
+		}
+		for _, p := range want {
+			if k < len(rows)-1 && !slices.Contains(got, p) {
+				t.Errorf("row %d: %s is not in the picture", k, p)
+			}
+		}
+	}
 }
