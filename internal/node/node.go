@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"ersatz/internal/keep"
@@ -133,6 +134,7 @@ type Node struct {
 	upload    *rate.Limiter // of other machines; nil: none
 	all       blockHandlers // for this machine
 	shared    blockHandlers // for others
+	refs      *refs
 	started   time.Time
 
 	readingFirst slots // of who may fill a usual store: requests of the socket that are being read
@@ -170,6 +172,7 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 		upload: newLimiter(o.UploadLimit), started: o.Now(),
 		readingFirst: make(slots, maxBodies), reading: make(slots, maxBodies), haves: make(slots, maxHaves),
 	}
+	n.refs = newRefs(n)
 	n.all = newBlockHandlers(store.Blocks(nil))
 	n.shared = newBlockHandlers(store.Blocks(o.ShareKeys.shares))
 	var err error
@@ -197,6 +200,14 @@ func newBlockHandlers(b Blocks) blockHandlers {
 
 // Run does what is to be done beside requests until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
-	n.upstreams.run(ctx)
-	return nil
+	var group errgroup.Group
+	group.Go(func() error {
+		n.upstreams.run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		n.refs.run(ctx)
+		return nil
+	})
+	return group.Wait()
 }

@@ -184,6 +184,9 @@ func (c call) narinfo(hash string) {
 		web.NotFound(c.w, c.r, 0)
 		return
 	}
+	if c.local {
+		c.refs.take(hash)
+	}
 	x, ttl, err := c.find(hash)
 	if err != nil {
 		c.refuse(hash, ttl, err)
@@ -191,7 +194,11 @@ func (c call) narinfo(hash string) {
 	}
 	web.MaxAge(c.w, ttl)
 	web.Send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
-	if c.local && !x.whole {
+	if !c.local {
+		return
+	}
+	c.refs.follow(c.face, x)
+	if !x.whole {
 		c.transfers.Ahead([]Want{x.want(c.face.kind)})
 	}
 }

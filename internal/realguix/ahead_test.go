@@ -136,8 +136,8 @@ func TestNodeLooksAhead(t *testing.T) {
 }
 
 // TestQueriesAhead: guix-daemon queries the items of a closure one after the
-// other, and the substituter, with no node, looks up all at once what an item
-// refers to; each once.
+// other. What an item refers to is looked up all at once meanwhile: by our
+// substituter if there is no node, and for the stock one by the node.
 func TestQueriesAhead(t *testing.T) {
 	leaves := makeChain(t, 6)
 	tree := filepath.Join(t.TempDir(), "top")
@@ -149,15 +149,29 @@ func TestQueriesAhead(t *testing.T) {
 		leaves[k].References = nil
 		top.References = append(top.References, leaves[k].Path)
 	}
-	r := newReluctant(isNarinfo, 1, 4)
-	o := newOrigin(t, "guix", "zstd:3", r.spoil, append(leaves, top)...)
-	w := withErsatz(t)
-	w.daemon(wrapped(false))
-	w.build(top, o.URL)
-	for _, item := range append(leaves, top) {
-		w.wantInstalled(item, 0)
-	}
-	if total, twice := r.count(); total != len(leaves)+1 || len(twice) > 0 {
-		t.Errorf("%d narinfos of %d items were asked for, more than once %q", total, len(leaves)+1, twice)
+	all := append(leaves, top)
+	for _, name := range []string{"ours", "stock"} {
+		t.Run(name, func(t *testing.T) {
+			r := newReluctant(isNarinfo, 1, 4)
+			o := newOrigin(t, "guix", "zstd:3", r.spoil, all...)
+			w := withErsatz(t)
+			from := o.URL
+			if name == "ours" {
+				w.daemon(wrapped(false))
+			} else {
+				w.daemon(DaemonOptions{})
+				addr := w.addr()
+				w.node(addr, "--socket=none", "--upstream="+o.URL)
+				from = "http://" + addr
+			}
+			w.build(top, from)
+			for _, item := range all {
+				w.wantInstalled(item, 0)
+			}
+			// The stock one may ask for what the node is looking up.
+			if total, twice := r.count(); len(twice) > 0 && name == "ours" || total > len(all)+2 {
+				t.Errorf("%d narinfos of %d items were asked for, more than once %q", total, len(all), twice)
+			}
+		})
 	}
 }

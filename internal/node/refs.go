@@ -1,0 +1,117 @@
+package node
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"ersatz/storepath"
+)
+
+// Bounds of what is looked up before it is asked for.
+const (
+	refsAtOnce = 16        // items
+	refsQueued = 4096      // more are left out
+	refsSeen   = 1 << 14   // items that are remembered,
+	refsFor    = time.Hour // for so long: then texts may have expired
+)
+
+// refs looks up what items refer to whose narinfos stock clients ask for: the
+// daemon queries a closure path by path and waits for each answer. What is found
+// is in the cache of texts when it asks.
+type refs struct {
+	node  *Node
+	queue chan ref
+
+	mu    sync.Mutex
+	seen  map[string]bool // hash parts; true: in the queue
+	since time.Time       // of seen
+}
+
+// ref is an item that another one refers to.
+type ref struct {
+	face *face
+	path storepath.Path
+}
+
+func newRefs(n *Node) *refs {
+	return &refs{node: n, queue: make(chan ref, refsQueued), seen: map[string]bool{}, since: n.o.Now()}
+}
+
+// add notes that an item is to be looked up. It reports whether it is new.
+func (r *refs) add(hash string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.node.o.Now(); len(r.seen) >= refsSeen || now.Sub(r.since) >= refsFor {
+		r.seen, r.since = map[string]bool{}, now
+	}
+	_, old := r.seen[hash]
+	if !old {
+		r.seen[hash] = true
+	}
+	return !old
+}
+
+// take notes that somebody looks an item up. It reports whether it was in the
+// queue.
+func (r *refs) take(hash string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	queued := r.seen[hash]
+	r.seen[hash] = false
+	return queued
+}
+
+// follow has looked up what an item refers to and nobody has. It does not wait.
+func (r *refs) follow(f *face, x found) {
+	for _, base := range x.choice.Builds[0].Signed.References {
+		p, err := storepath.ParseBase(f.storeDir, base)
+		if err != nil || p == x.choice.Path || !r.add(p.Hash) {
+			continue
+		}
+		if _, err := os.Lstat(p.String()); err == nil {
+			continue
+		}
+		if _, err := r.node.store.Get(p.Hash); err == nil {
+			continue
+		}
+		select {
+		case r.queue <- ref{f, p}:
+		default:
+		}
+	}
+}
+
+// run looks up until ctx ends.
+func (r *refs) run(ctx context.Context) {
+	var work sync.WaitGroup
+	for range refsAtOnce {
+		work.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case next := <-r.queue:
+					if r.take(next.path.Hash) {
+						r.find(ctx, next)
+					}
+				}
+			}
+		})
+	}
+	work.Wait()
+}
+
+// find looks an item up, and what it refers to. Peers are not asked.
+func (r *refs) find(ctx context.Context, of ref) {
+	hash := of.path.Hash
+	answers := r.node.client.AskHash(ctx, of.face.servers, hash)
+	judge, err := r.node.judge(hash, answers)
+	if err != nil {
+		return
+	}
+	if x, _, err := r.node.weigh(of.face, hash, answers, judge); err == nil && x.choice.Path == of.path {
+		r.follow(of.face, x)
+	}
+}

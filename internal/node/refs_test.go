@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ersatz/nixbase32"
+)
+
+// numbered returns an unsigned item that refers to others by number.
+func numbered(t *testing.T, n int, refs ...int) testItem {
+	t.Helper()
+	base := func(n int) string { return nixbase32.Encode(fmt.Appendf(nil, "%020d", n)) + "-item" }
+	var list []string
+	for _, k := range refs {
+		list = append(list, base(k))
+	}
+	it := makeItem(t, "/gnu/store/"+base(n), fmt.Sprint(n), false, "")
+	it.text = strings.Replace(it.text, "References: ", "References: "+strings.Join(list, " "), 1)
+	return it
+}
+
+// running has the node of a rig run in a bubble.
+func (r *rig) running(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- r.node.Run(ctx) }()
+	t.Cleanup(func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRefs: what an item refers to is looked up once this machine asks for its
+// narinfo, and what that refers to; each once, and not what is kept.
+func TestRefs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		items := []testItem{
+			numbered(t, 0, 0, 1, 2, 3), numbered(t, 1, 4), numbered(t, 2, 1, 5), numbered(t, 3, 6), numbered(t, 4, 0, 9),
+			numbered(t, 5), numbered(t, 6), numbered(t, 7, 5),
+		}
+		for _, it := range items {
+			r.publish(guixServer, it)
+		}
+		r.keep(guixServer, items[3])
+		r.start(guixServer)
+		r.running(t)
+		lookedUp := func() (list []int) {
+			time.Sleep(time.Second)
+			for n := range 10 {
+				for range r.client.count(guixServer + "/" + numbered(t, n).path.Hash + ".narinfo") {
+					list = append(list, n)
+				}
+			}
+			return list
+		}
+		r.want(r.get("", "GET", "/"+items[0].path.Hash+".narinfo"), 200)
+		if got, want := lookedUp(), []int{0, 1, 2, 4, 5, 9}; !slices.Equal(got, want) {
+			t.Errorf("%d were looked up, not %d", got, want)
+		}
+		r.want(r.get("", "GET", "/"+items[7].path.Hash+".narinfo"), 200)
+		if got, want := lookedUp(), []int{0, 1, 2, 4, 5, 7, 9}; !slices.Equal(got, want) {
+			t.Errorf("then %d, not %d", got, want)
+		}
+		if len(r.transfers.sets) != 2 {
+			t.Errorf("what was only looked up may be asked for: %+v", r.transfers.sets)
+		}
+	})
+}
+
+// TestRefsBounds: what waits and what is remembered are bounded, and what
+// somebody asks for meanwhile is not looked up.
+func TestRefsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		many := make([]int, refsSeen+100)
+		for k := range many {
+			many[k] = k + 10
+		}
+		top := numbered(t, 0, many...)
+		r.publish(guixServer, top)
+		r.start(guixServer)
+		r.want(r.get("", "GET", "/"+top.path.Hash+".narinfo"), 200)
+		if len(r.node.refs.queue) != refsQueued || len(r.node.refs.seen) > refsSeen {
+			t.Errorf("%d wait, %d are remembered", len(r.node.refs.queue), len(r.node.refs.seen))
+		}
+		x := numbered(t, 10)
+		if r.node.refs.add(x.path.Hash); r.node.refs.add(x.path.Hash) {
+			t.Error("an item was added twice")
+		}
+		if !r.node.refs.take(x.path.Hash) || r.node.refs.take(x.path.Hash) {
+			t.Error("an item is not looked up once")
+		}
+		time.Sleep(refsFor)
+		if !r.node.refs.add(x.path.Hash) {
+			t.Error("an hour later it counts as looked up")
+		}
+	})
+}
+
+// TestRefsOfOthers: others have nothing looked up.
+func TestRefsOfOthers(t *testing.T) {
+	r := newRig(t)
+	r.o.Share = ShareAll
+	it := numbered(t, 0, 1)
+	r.publish(guixServer, it)
+	r.start(guixServer)
+	r.get("192.0.2.1:1234", "GET", "/"+it.path.Hash+".narinfo")
+	if n := len(r.node.refs.queue); n != 0 {
+		t.Errorf("%d wait", n)
+	}
+}
