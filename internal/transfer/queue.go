@@ -1,0 +1,194 @@
+package transfer
+
+import (
+	"container/list"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"ersatz/internal/node"
+	"ersatz/internal/peers"
+	"ersatz/storepath"
+)
+
+// outstanding is an item that was fetched ahead, or is being, and that nobody
+// has asked for.
+type outstanding struct {
+	size  int64
+	since time.Time
+}
+
+// enqueue has items fetched ahead, before or behind all others. Peers are asked
+// for all of them at once.
+func (t *Transfers) enqueue(wants []node.Want, before bool) {
+	if len(wants) == 0 {
+		return
+	}
+	claims := map[[32]byte][]peers.Claim{}
+	if t.o.Peers != nil {
+		hashes := make([][32]byte, len(wants))
+		for k, w := range wants {
+			hashes[k] = w.Choice.Builds[0].Signed.NarHash
+		}
+		for k, c := range t.o.Peers.Have(t.ctx, hashes) {
+			claims[hashes[k]] = c
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	if len(a.claims) == 0 || len(a.claims) > maxWants || !t.o.Now().Before(a.until) {
+		a.claims = map[[32]byte][]peers.Claim{}
+	}
+	maps.Copy(a.claims, claims)
+	a.until = t.o.Now().Add(claimsFor)
+	if a.queue.Len()+len(wants) > maxWants {
+		a.queue.Init() // what was queried before is wanted less
+		clear(a.queued)
+	}
+	if before {
+		slices.Reverse(wants)
+	}
+	for _, w := range wants {
+		a.push(w, before)
+	}
+}
+
+// push queues an item, once. One that is queued and is wanted before all others
+// moves.
+func (a *ahead) push(w node.Want, before bool) {
+	e, queued := a.queued[w.Path]
+	switch {
+	case queued && before:
+		a.queue.MoveToFront(e)
+	case before:
+		a.queued[w.Path] = a.queue.PushFront(w)
+	case !queued:
+		a.queued[w.Path] = a.queue.PushBack(w)
+	}
+}
+
+// drop takes an item out of the queue.
+func (a *ahead) drop(e *list.Element) {
+	delete(a.queued, a.queue.Remove(e).(node.Want).Path)
+}
+
+// claimed returns what peers said of a nar when they were asked for a whole set.
+func (t *Transfers) claimed(narHash [32]byte) ([]peers.Claim, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, ok := t.ahead.claims[narHash]
+	return c, ok && t.o.Now().Before(t.ahead.until)
+}
+
+// settle forgets that an item is outstanding.
+func (a *ahead) settle(hash [32]byte) {
+	if o, ok := a.out[hash]; ok {
+		a.bytes -= o.size
+		delete(a.out, hash)
+	}
+}
+
+// pump begins what may be fetched ahead now.
+func (t *Transfers) pump() {
+	for {
+		w, ok := t.nextAhead()
+		if !ok {
+			return
+		}
+		f, i, err := t.open(w, true)
+		if err != nil || f != nil {
+			if f != nil {
+				err = f.Close()
+			}
+			t.aheadOver(w, nil, err)
+			continue
+		}
+		t.work.Go(func() { // open has seen that the node does not end
+			err := i.over(t.ctx)
+			i.leave()
+			t.aheadOver(w, i, err)
+			t.pump()
+		})
+	}
+}
+
+// nextAhead takes what is to be fetched next, if the bounds allow it.
+func (t *Transfers) nextAhead() (node.Want, bool) {
+	for {
+		w, ok := t.take()
+		if !ok || !t.has(w) {
+			return w, ok
+		}
+		t.aheadOver(w, nil, nil)
+	}
+}
+
+// has reports whether an item is in the store of the machine, or kept.
+func (t *Transfers) has(w node.Want) bool {
+	if isThere(w.Path) {
+		return true
+	}
+	_, err := t.store.ByNarHash(w.Choice.Builds[0].Signed.NarHash)
+	return err == nil
+}
+
+// take takes what is first in the queue and not on its way, if the bounds allow
+// it, and counts it.
+func (t *Transfers) take() (node.Want, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &t.ahead
+	if t.ctx.Err() != nil || a.running >= aheadAtOnce {
+		return node.Want{}, false
+	}
+	now := t.o.Now()
+	for hash, o := range a.out {
+		if now.Sub(o.since) >= aheadFor {
+			a.settle(hash)
+		}
+	}
+	for front := a.queue.Front(); front != nil; front = a.queue.Front() {
+		w := front.Value.(node.Want)
+		b := w.Choice.Builds[0]
+		hash := b.Signed.NarHash
+		size := int64(b.DownloadSize())
+		if size <= 0 {
+			size = int64(b.Signed.NarSize)
+		}
+		_, out := a.out[hash]
+		if size > aheadBytes || out || t.items[hash] != nil {
+			a.drop(front)
+			continue
+		}
+		if a.bytes+size > aheadBytes {
+			break
+		}
+		a.drop(front)
+		a.out[hash] = outstanding{size, now}
+		a.bytes += size
+		a.running++
+		return w, true
+	}
+	return node.Want{}, false
+}
+
+// isThere reports whether a store has an item, or something by its name.
+func isThere(p storepath.Path) bool {
+	_, err := os.Lstat(p.String())
+	return err == nil
+}
+
+// aheadOver notes that an item which was to be fetched ahead is there, or will
+// not be.
+func (t *Transfers) aheadOver(w node.Want, i *item, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ahead.running--
+	if i == nil || err != nil {
+		t.ahead.settle(w.Choice.Builds[0].Signed.NarHash)
+		return
+	}
+	t.o.Count.AheadFetched()
+}
