@@ -122,10 +122,15 @@ func sourceURI(source, otherwise string) string {
 }
 
 // narinfosOf returns the narinfos of a build that a node can use: those of
-// servers, which are asked on behalf of this machine.
+// servers, which are asked on behalf of this machine, and none if none of these
+// counts. The first is what a node keeps and gives to others: one that is not
+// signed by whom they trust would stand in the way of the right one.
 func narinfosOf(b *upstream.Build) []nodeapi.Narinfo {
 	var given []nodeapi.Narinfo
-	for _, a := range b.Narinfos {
+	for i, a := range b.Narinfos {
+		if i >= b.Counting && len(given) == 0 {
+			return nil
+		}
 		if !a.Server.IsFolder() && len(given) < nodeapi.MaxNarinfos {
 			given = append(given, nodeapi.Narinfo{Server: a.Server.String(), Text: string(a.Text)})
 		}

@@ -106,6 +106,23 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// TestFolderAndNode: a node is told nothing of an item of which only a folder has
+// a narinfo that counts: it would keep another one.
+func TestFolderAndNode(t *testing.T) {
+	it := newItem(t, "item", tree(t, 100_000), "zstd")
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, it.path.Hash+".narinfo"), it.narinfo(t, key(t, 1)), 0o644))
+	server := newServer(t)
+	server.add(t, it, key(t, 2)) // not authorized, but it agrees
+	m := newMachine(t, "file://"+dir, server.URL)
+	n := newNode(t, m, func(w http.ResponseWriter, _ *http.Request, _ int) { give(w, it.nar, len(it.nar)) })
+	m.query("info " + it.path.String())
+	m.wantInstalled(m.substitute(it)[0], it)
+	if asked := n.asked(); len(asked) > 0 || len(n.ahead) > 0 {
+		t.Errorf("asked for %+v, and %d times ahead", asked, len(n.ahead))
+	}
+}
+
 // TestHostileNode: a node that does not give the nar is one source less, and
 // nothing wrong is installed.
 func TestHostileNode(t *testing.T) {

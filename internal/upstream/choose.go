@@ -39,7 +39,7 @@ type Build struct {
 
 	// Narinfos are the answers that count or agree, those that count first.
 	Narinfos []Answer
-	counting int // of these
+	Counting int // how many of these count
 }
 
 // Offer is a whole nar at a server. Nothing of it is signed.
@@ -121,8 +121,8 @@ func (b *Build) take(x candidate) {
 		b.Narinfos = append(b.Narinfos, a)
 		return
 	}
-	b.Narinfos = slices.Insert(b.Narinfos, b.counting, a)
-	b.counting++
+	b.Narinfos = slices.Insert(b.Narinfos, b.Counting, a)
+	b.Counting++
 }
 
 // Join adds what further servers, which were not asked at first, have of the
