@@ -23,6 +23,11 @@ const (
 	// still go before it.
 	crawl = 10
 
+	// With spread, a far source gives the first frontBlocks that are wanted every
+	// frontEvery: who reads the content is not to be left without bytes.
+	frontEvery  = 2 * time.Second
+	frontBlocks = 4
+
 	// recheck is how often parts are looked at that may have grown.
 	recheck = time.Second
 )
@@ -180,8 +185,8 @@ func (r *round) pick(s *source) (*job, []int) {
 	fast, lacked := r.isFast(s), n < 1
 	n = max(n, 1)
 	may := func(j *job, i int) bool { return r.may(s, j, i, lacked) }
-	take := func(j *job, from int, back bool) []int {
-		n := min(int64(n), r.room/int64(j.size))
+	take := func(j *job, from, most int, back bool) []int {
+		n := min(int64(n), int64(most), r.room/int64(j.size))
 		return j.take(max(0, int(n)), from, back, func(i int) bool { return may(j, i) })
 	}
 	if s.Has == nil || s.dry != r.m.news || r.now.Sub(s.looked) >= recheck {
@@ -201,21 +206,30 @@ func (r *round) pick(s *source) (*job, []int) {
 }
 
 // choose takes what no call asks for.
-func (r *round) choose(fast bool, s *source, may func(j *job, i int) bool, take func(j *job, from int, back bool) []int) (*job, []int) {
-	switch {
-	case r.m.spread && !s.Near:
-		return r.scatter(may, func(j *job, from int) []int { return take(j, from, false) })
-	case fast:
+func (r *round) choose(fast bool, s *source, may func(j *job, i int) bool, take func(j *job, from, most int, back bool) []int) (*job, []int) {
+	front := func(most int) (*job, []int) {
 		for _, j := range r.m.jobs {
-			if index := take(j, 0, false); len(index) > 0 {
+			if index := take(j, 0, most, false); len(index) > 0 {
 				return j, index
 			}
 		}
-	default:
-		for _, j := range slices.Backward(r.m.jobs) {
-			if index := take(j, 0, true); len(index) > 0 {
+		return nil, nil
+	}
+	switch {
+	case r.m.spread && !s.Near:
+		if r.now.Sub(r.m.front) >= frontEvery {
+			if j, index := front(frontBlocks); len(index) > 0 {
+				r.m.front = r.now
 				return j, index
 			}
+		}
+		return r.scatter(may, func(j *job, from int) []int { return take(j, from, math.MaxInt, false) })
+	case fast:
+		return front(math.MaxInt)
+	}
+	for _, j := range slices.Backward(r.m.jobs) {
+		if index := take(j, 0, math.MaxInt, true); len(index) > 0 {
+			return j, index
 		}
 	}
 	return nil, nil

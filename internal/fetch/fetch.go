@@ -115,6 +115,7 @@ type Mix struct {
 	news    int       // counts what may give a source with nothing to do something: more is wanted, or there
 	jobs    []*job    // calls of Fetch that run; the first has precedence
 	place   place     // where a far source takes blocks next, with spread
+	front   time.Time // when one was last asked for the first ones, with spread
 	took    eris.Ref  // the last block that came from one
 }
 
@@ -180,7 +181,8 @@ func (m *Mix) Changed() {
 
 // Spread says whether far sources are to give blocks from places of chance
 // instead of the first ones, so that machines that fetch the same content at the
-// same time each get what the others lack.
+// same time each get what the others lack. Now and then they give some of the
+// first ones all the same.
 func (m *Mix) Spread(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -195,3 +195,31 @@ func TestSwarmWithoutOrigin(t *testing.T) {
 		}
 	})
 }
+
+// TestSpreadFront has one slow far source and looks at how long who reads in
+// order is left without anything new.
+func TestSpreadFront(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1000
+		m := fetch.New([]fetch.Source{{Name: "far", Fetcher: newFake(20*ms, 40*ms)}}, fetch.Options{})
+		m.Spread(true)
+		var mu sync.Mutex
+		var gap time.Duration
+		came, front, moved := map[int]bool{}, 0, time.Now()
+		err := m.Fetch(t.Context(), eris.Size1KiB, take(t, 0, n).refs, func(i int, _ []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			came[i] = true
+			for ; came[front]; front++ {
+				gap, moved = max(gap, time.Since(moved)), time.Now()
+			}
+			return nil
+		})
+		if err != nil || front != n {
+			t.Fatalf("%d blocks, %v", front, err)
+		}
+		if gap > 6*time.Second {
+			t.Errorf("nothing new for %v", gap)
+		}
+	})
+}
