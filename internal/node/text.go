@@ -21,34 +21,12 @@ type hint struct {
 // rewrite returns a narinfo for this node's clients: all that a signature
 // covers, byte for byte, and below that one nar, which this node has. narSize is
 // that of the item; h stands in the text unless the signature covers a URN.
-//
-// Guix's signature covers all the text above it. An old narinfo has its URLs
-// there: they stay, name nothing at this node, and Guix goes on to the next.
-// Nix's signatures, and none, leave all lines as they are but for nars and
-// ERIS, which nothing would cover.
 func rewrite(n *narinfo.Narinfo, p storepath.Path, narSize int64, h hint) []byte {
-	text := n.Text()
-	signed := n.SignedPart()
-	out := bytes.Clone(signed)
-	below := text[len(signed):]
-	for line := range bytes.Lines(below) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		switch string(name) {
-		case "URL", "Compression", "FileSize", "FileHash", "ERIS", "ERISFormat", "ERISHint", "ERISHintFormat":
-		default:
-			out = append(out, line...)
-		}
-	}
-	if h.format != "" && !signsURN(signed) {
+	out := n.Portable()
+	if h.format != "" && !signsURN(n.SignedPart()) {
 		out = fmt.Appendf(out, "ERISHintFormat: %s\nERISHint: %s\n", h.format, h.readCap.URN())
 	}
-	ours := narinfo.Nar{URL: narPath + escapeBase(p.Base()), Compression: "none", FileSize: uint64(narSize)}
-	// Guix pairs the sizes with the URLs by their numbers, and leaves out URLs
-	// beyond the last size: all have one or none.
-	if count(signed, "URL") > count(signed, "FileSize") {
-		ours.FileSize = 0
-	}
-	return append(out, narinfo.Locations([]narinfo.Nar{ours})...)
+	return n.AppendNar(out, narinfo.Nar{URL: narPath + escapeBase(p.Base()), Compression: "none", FileSize: uint64(narSize)})
 }
 
 // signsURN reports whether the text that a signature covers names blocks.
