@@ -15,9 +15,11 @@ import (
 // Bounds of look-ahead (docs/node.md, "Look-ahead").
 const (
 	// aheadAtOnce is how many items are fetched ahead at a time, and aheadBytes
-	// how many compressed bytes ahead of what was asked for.
+	// how many compressed bytes ahead of what was asked for. Of items larger than
+	// aheadMost the line is what takes time, and who waits needs it.
 	aheadAtOnce = 8
 	aheadBytes  = 64 << 20
+	aheadMost   = 4 << 20
 
 	// aheadFor is for how long what was fetched ahead counts as that.
 	aheadFor = 10 * time.Minute

@@ -153,21 +153,21 @@ func sized(t *testing.T, x *thing, size uint64) node.Want {
 	return w
 }
 
-// No more than 64 MiB are fetched ahead of what is asked for; what is larger never
+// No more than 64 MiB are fetched ahead of what is asked for; what is large never
 // is. What nobody asks for in 10 minutes does not stand in the way of the rest.
 func TestAheadIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var things []*thing
-		for k := range 12 {
+		for k := range 24 {
 			things = append(things, newThing(t, byte(k+1), 1000, "none"))
 		}
 		s := newServers(things...)
 		trans, _, _ := bubbled(t, s, Options{})
 		var wants []node.Want
 		for k, x := range things {
-			size := uint64(20 << 20)
+			size := uint64(aheadMost)
 			if k == 2 {
-				size = aheadBytes + 1
+				size++
 			}
 			wants = append(wants, sized(t, x, size))
 		}
@@ -180,17 +180,18 @@ func TestAheadIsBounded(t *testing.T) {
 			}
 		}
 		gotten(t, trans, things[0])
-		steps(1 + 3)
+		const fit = aheadBytes / aheadMost
+		steps(1 + fit)
 		gotten(t, trans, things[1]) // makes room for one
-		steps(1 + 4)
+		steps(1 + fit + 1)
 		gotten(t, trans, things[1]) // none was outstanding
-		steps(1 + 4)
+		steps(1 + fit + 1)
 		after(aheadFor - time.Second)
 		gotten(t, trans, things[0])
-		steps(1 + 4)
+		steps(1 + fit + 1)
 		after(2 * time.Second)
 		gotten(t, trans, things[3]) // all are too old by now
-		steps(1 + 4 + 3)
+		steps(len(things) - 1)
 	})
 }
 

@@ -146,6 +146,8 @@ func (i *item) finish(err error) {
 func (i *item) run(ctx context.Context) error {
 	turn, err := i.wait(ctx)
 	if err == nil {
+		i.want = i.t.o.Join(ctx, i.want)
+		i.build = i.want.Choice.Builds[0]
 		err = i.rounds(ctx)
 		turn()
 	}

@@ -158,7 +158,7 @@ func (t *Transfers) take() (node.Want, bool) {
 			size = int64(b.Signed.NarSize)
 		}
 		_, out := a.out[hash]
-		if size > aheadBytes || out || t.items[hash] != nil {
+		if size > aheadMost || out || t.items[hash] != nil {
 			a.drop(front)
 			continue
 		}

@@ -72,6 +72,10 @@ type Options struct {
 	// fetched ahead. Default: such are not fetched.
 	Look func(ctx context.Context, p storepath.Path) (node.Want, error)
 
+	// Join adds to an item that is about to be fetched who has it too and was not
+	// asked when it was looked up. Only Mixed does that. Default: nobody.
+	Join func(ctx context.Context, w node.Want) node.Want
+
 	// Stall is how long a source may give nothing useful. Default
 	// upstream.DefaultStall.
 	Stall time.Duration
@@ -122,6 +126,9 @@ func New(store *keep.Store, client Client, book *fetch.Book, o Options) *Transfe
 	}
 	if o.Policy == HTTPOnly {
 		o.Peers, o.IPFS = nil, nil
+	}
+	if o.Policy != Mixed || o.Join == nil {
+		o.Join = func(_ context.Context, w node.Want) node.Want { return w }
 	}
 	ctx, end := context.WithCancel(context.Background())
 	return &Transfers{
