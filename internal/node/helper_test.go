@@ -147,11 +147,15 @@ type fakeTransfers struct {
 	nars  map[string]string
 	cut   map[string]bool // whose end does not come
 	err   error           // of what is not there; default ErrNone
+	join  func(context.Context, Want) Want
 	wants []Want
 	sets  [][]Want
 }
 
-func (f *fakeTransfers) Get(_ context.Context, w Want) (Nar, error) {
+func (f *fakeTransfers) Get(ctx context.Context, w Want) (Nar, error) {
+	if f.join != nil {
+		w = f.join(ctx, w)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wants = append(f.wants, w)

@@ -31,7 +31,7 @@ func (c call) nar(base string) {
 	}
 	want := x.want(c.face.kind)
 	want.Kept = !c.local
-	nar, err := c.fetch(c.r.Context(), want)
+	nar, err := c.transfers.Get(c.r.Context(), want)
 	if err != nil {
 		c.refuse(p.Hash, soon, err)
 		return

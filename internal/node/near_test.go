@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ersatz/guixsig"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/upstream"
 )
@@ -20,6 +19,7 @@ func (r *rig) startNear() {
 	r.t.Helper()
 	r.o.NearServers = func() []*upstream.Server { return servers(r.t, guixServer, nearServer) }
 	r.start(guixServer)
+	r.transfers.join = r.node.Join
 }
 
 // offers returns who the nar of the last item that was asked for can be had from.
@@ -71,25 +71,6 @@ func TestNearServers(t *testing.T) {
 				t.Errorf("the upstream was asked %d times for 2 requests", n)
 			}
 		})
-	}
-}
-
-// TestNearServersAreLeftAlone: about what is kept, and what others ask for.
-func TestNearServersAreLeftAlone(t *testing.T) {
-	it := makeItem(t, guixItem, "the nar", true, "")
-	r := newRig(t)
-	r.o.Share, r.o.ShareKeys = ShareLAN, Keys{Guix: guixsig.ACL{}.Add(testKey(t, 1).Public())}
-	r.keep(guixServer, it)
-	r.publish(nearServer, it)
-	r.startNear()
-	before := len(r.client.asked)
-	for _, from := range []string{"", "192.168.1.9:1"} {
-		r.want(r.get(from, "GET", "/nar/"+it.path.Base()), http.StatusOK)
-	}
-	delete(r.store, it.path.Hash)
-	r.want(r.get("192.168.1.9:1", "GET", "/nar/"+it.path.Base()), http.StatusNotFound)
-	if len(r.client.asked) != before {
-		t.Errorf("asked for %v", r.client.asked[before:])
 	}
 }
 

@@ -92,9 +92,8 @@ type Options struct {
 	// that counts: those of upstream.ParsePeer. Default: nobody.
 	PeerServers func() []*upstream.Server
 
-	// NearServers returns who is asked, for an item that is about to be fetched,
-	// whether it has it too: substitute servers on the local network. The caller
-	// owns the slice. Default: nobody.
+	// NearServers returns whom Join asks: substitute servers on the local network.
+	// The caller owns the slice. Default: nobody.
 	NearServers func() []*upstream.Server
 
 	// Have returns what POST /v1/have answers: what peers hold of nars, by their

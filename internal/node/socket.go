@@ -94,7 +94,7 @@ func (n *Node) socketNar(w http.ResponseWriter, r *http.Request) {
 		web.Plain(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	nar, err := n.fetch(r.Context(), x.want(kindOf(p.Dir)))
+	nar, err := n.transfers.Get(r.Context(), x.want(kindOf(p.Dir)))
 	switch {
 	case errors.Is(err, ErrNone):
 		web.Plain(w, r, http.StatusNotFound, err.Error())

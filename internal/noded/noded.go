@@ -114,12 +114,10 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 		return nil, &OptionError{err}
 	}
 	s.usePeers(&o.Node)
-	if o.Policy == transfer.Mixed {
-		o.Node.NearServers = s.peers.NearServers // under another, nothing of theirs is used
-	}
 	s.transfers = transfer.New(s.store, s.client, s.book, transfer.Options{
 		Policy: o.Policy, Peers: s.peers, IPFS: o.IPFS, Count: metrics.NewTransfers(counted), Log: log,
 		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return s.node.Look(ctx, p) },
+		Join: func(ctx context.Context, w node.Want) node.Want { return s.node.Join(ctx, w) },
 	})
 	s.node, err = node.New(ctx, dir, node.Keep(s.store), s.transfers, s.client, o.Servers, o.Node)
 	if errors.Is(err, node.ErrConflict) {
@@ -135,7 +133,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 // every narinfo counts, only those that were named are asked: anybody can be
 // among the others, and a forged one that is kept would stand in the way.
 func (s *Service) usePeers(o *node.Options) {
-	o.Peers, o.PeerServers = s.peers.List, s.peers.Named
+	o.Peers, o.NearServers, o.PeerServers = s.peers.List, s.peers.NearServers, s.peers.Named
 	if o.Keys != nil || o.Votes != nil {
 		o.PeerServers = s.peers.Servers
 	}
