@@ -272,7 +272,7 @@ func TestNodeKilled(t *testing.T) {
 			case out := <-done:
 				t.Fatalf("guix build is done before the node is killed: %s", out)
 			}
-			w.until("the part has all that the origin has sent", func() bool { return w.partBytes() >= 18<<20 })
+			w.until("the part has all that the origin has sent", func() bool { return w.usage(filepath.Join(nodeState, "parts")) >= 18<<20 })
 			n.Stop()
 			w.node(addr, args...)
 			close(g.open)
@@ -290,14 +290,37 @@ func TestNodeKilled(t *testing.T) {
 	}
 }
 
-// partBytes returns how much of items the node has that are not whole yet.
-func (w *world) partBytes() (n int64) {
+// usage returns how much a folder of the machine takes, in bytes; 0 if it
+// changed meanwhile.
+func (w *world) usage(dir string) (n int64) {
 	w.t.Helper()
-	out, err := w.Run(w.ctx, "du", "-s", "--block-size=1", filepath.Join(nodeState, "parts"))
+	out, err := w.Run(w.ctx, "du", "-s", "--block-size=1", dir)
 	if err != nil {
 		return 0
 	}
 	n, err = strconv.ParseInt(strings.Fields(out)[0], 10, 64)
 	w.check(err)
 	return n
+}
+
+// TestNodeQuota: what is larger than the quota reaches its client all the same,
+// and what is kept stays below.
+func TestNodeQuota(t *testing.T) {
+	const quota = 3 << 20
+	i := makeItems(t)
+	o := newOrigin(t, "ersatz", "none", nil, i.all()...)
+	w := client(t)
+	addr := w.addr()
+	w.node(addr, "--socket=none", "--upstream="+o.URL, "--quota="+strconv.Itoa(quota))
+	for _, item := range []Item{i.many, i.big, i.dep} {
+		w.build(item, "http://"+addr)
+		w.wantInstalled(item, 0)
+	}
+	w.until("what is kept is below the quota", func() bool {
+		n := w.usage(nodeState)
+		return n > 0 && n <= quota+1<<20
+	})
+	if out, err := w.Run(w.ctx, "ersatz", "fsck", nodeState); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
