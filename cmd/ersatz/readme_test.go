@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -96,6 +98,41 @@ func readCommand(args []string) (string, error) {
 		return cmd.Name(), err
 	}
 	return cmd.Name(), cmd.ValidateArgs(cmd.Flags().Args())
+}
+
+// TestReadmeNodes starts the nodes of the README, with other files and addresses,
+// and ends them at once: their flags must go together.
+func TestReadmeNodes(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	acl := filepath.Join(dir, "acl")
+	if err := os.WriteFile(acl, []byte("(acl)"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	upstream := regexp.MustCompile(`https://\S+`)
+	nodes := regexp.MustCompile(`(?m)^\$ ersatz (node [^&\n]*)`).FindAllStringSubmatch(string(readme), -1)
+	if len(nodes) < 2 {
+		t.Fatalf("%d nodes in the README", len(nodes))
+	}
+	for _, m := range nodes {
+		line := strings.NewReplacer("/etc/guix/acl", acl, ":8181", ":0").Replace(m[1])
+		port := 0
+		line = upstream.ReplaceAllStringFunc(line, func(string) string {
+			port++
+			return fmt.Sprintf("http://127.0.0.1:%d", port) // where nobody answers
+		})
+		args := append(strings.Fields(line), "--state="+filepath.Join(dir, "state"), "--socket="+filepath.Join(dir, "socket"), "--discover=no")
+		var stderr strings.Builder
+		a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, getenv: func(string) string { return "" }}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if code := a.main(ctx, args); code != exitOK {
+			t.Errorf("%s: status %d\n%s", m[1], code, stderr.String())
+		}
+	}
 }
 
 // TestReadmeLayers wants the picture in the README to show the packages of the
