@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"ersatz/eris"
 )
@@ -208,9 +209,17 @@ func pause(failures int) time.Duration {
 	return d
 }
 
-// reason makes what a source was told off for one line of a bounded size: parts
-// of it may be the source's own words.
-func reason(s string) string { return clip(strings.Join(strings.Fields(s), " "), maxReason) }
+// reason makes what a source was told off for one line of a bounded size that a
+// terminal can show: parts of it may be the source's own words.
+func reason(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.Join(strings.Fields(s), " "))
+	return clip(s, maxReason)
+}
 
 // clip cuts a text to at most n bytes of UTF-8.
 func clip(s string, n int) string {

@@ -157,6 +157,15 @@ func TestBookIsBounded(t *testing.T) {
 	})
 }
 
+// TestBookIsShown: what a source says of itself does nothing to a terminal.
+func TestBookIsShown(t *testing.T) {
+	b := openBook(t, t.TempDir(), nil)
+	b.Note(Stat{Name: "s", Err: errors.New("500 \x1b]0;mine\a,\r\nno\xff error")})
+	if e := b.Entry("s"); e.Error != "500 �]0;mine�, no� error" || !strings.HasSuffix(b.Usable("s").Error(), e.Error) {
+		t.Errorf("%q", e.Error)
+	}
+}
+
 func TestBookFile(t *testing.T) {
 	for name, text := range map[string]string{
 		"none of ours":    "<html>",
