@@ -167,8 +167,12 @@ func (n *Node) kept(storeDir, hash string, judge upstream.Judge) (found, error) 
 	if storeDir != "" && item.Path.Dir != storeDir {
 		return found{}, fmt.Errorf("%w in %s", keep.ErrNone, storeDir)
 	}
-	// Who said so is one more place to get the nar from, should it be evicted.
+	// Who said so is one more place to get the nar from, should it be evicted. It
+	// may have been a peer, which leads to no other host.
 	sv, err := upstream.ParseServer(item.Server)
+	if err == nil && !sv.IsFolder() {
+		sv, err = upstream.ParsePeer(item.Server)
+	}
 	if err != nil {
 		return found{}, fmt.Errorf("%w that can be used: %s: %w", keep.ErrNone, item.Path, err)
 	}

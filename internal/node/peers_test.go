@@ -114,6 +114,20 @@ func TestPeersAreNotAsked(t *testing.T) {
 	}
 }
 
+// TestKeptFromPeer: what was had from a peer leads no further when it is kept.
+func TestKeptFromPeer(t *testing.T) {
+	for server, peer := range map[string]bool{peerServer: true, "file:///srv/cache": false} {
+		it := makeItem(t, guixItem, "the nar", true, "")
+		r := newRig(t)
+		r.keep(server, it)
+		r.start(guixServer)
+		r.want(r.get("", "GET", "/nar/"+it.path.Base()), http.StatusOK)
+		if sv := r.transfers.wants[0].Choice.Builds[0].Nars[0].Server; sv.String() != server || sv.IsPeer() != peer {
+			t.Errorf("%s is a peer: %t", sv, sv.IsPeer())
+		}
+	}
+}
+
 // TestPeersSay: what a peer says counts by the rules for upstreams, and is of
 // the store that was asked for.
 func TestPeersSay(t *testing.T) {
