@@ -181,13 +181,13 @@ func (n *narFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, error)
 
 // read adds what comes of the body to the part.
 func (n *narFetch) read(ctx context.Context, part *keep.Part) (l fetch.Learnt, err error) {
-	defer n.body.Close()
-	stop := context.AfterFunc(ctx, func() { n.body.Close() })
-	defer stop()
+	body := n.body // who goes on has another
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
 	start, from := time.Now(), part.Size()
 	buf := make([]byte, 64<<10)
 	for {
-		k, err := n.body.Read(buf)
+		k, err := body.Read(buf)
 		if k > 0 && l.Latency == 0 {
 			l.Latency = max(time.Since(start), 1)
 		}
