@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -113,7 +115,7 @@ func TestReadmeNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	upstream := regexp.MustCompile(`https://\S+`)
-	nodes := regexp.MustCompile(`(?m)^\$ ersatz (node [^&\n]*)`).FindAllStringSubmatch(string(readme), -1)
+	nodes := regexp.MustCompile(`(?m)^\$ (?:sudo )?ersatz (node [^&\n]*)`).FindAllStringSubmatch(string(readme), -1)
 	if len(nodes) < 2 {
 		t.Fatalf("%d nodes in the README", len(nodes))
 	}
@@ -132,6 +134,52 @@ func TestReadmeNodes(t *testing.T) {
 		if code := a.main(ctx, args); code != exitOK {
 			t.Errorf("%s: status %d\n%s", m[1], code, stderr.String())
 		}
+	}
+}
+
+// TestReadmeFigures wants each figure of ours and of Guix's in the README's tables
+// to be one of those that were measured, rounded.
+func TestReadmeFigures(t *testing.T) {
+	number := regexp.MustCompile(`[0-9]+(?:,[0-9]{3})*(?:\.([0-9]+))?`)
+	parse := func(s string) float64 {
+		f, err := strconv.ParseFloat(strings.ReplaceAll(s, ",", ""), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	var measured []float64
+	for _, name := range []string{"benchmarks.md", "benchmarks-net.md"} {
+		text, err := os.ReadFile("../../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range number.FindAllString(string(text), -1) {
+			measured = append(measured, parse(s))
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, figures, _ := strings.Cut(string(readme), "\n## Figures\n")
+	figures, _, _ = strings.Cut(figures, "\n## ")
+	seen := 0
+	for line := range strings.Lines(figures) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 {
+			continue
+		}
+		for _, m := range number.FindAllStringSubmatch(cells[2]+" "+cells[3], -1) {
+			seen++
+			want, half := parse(m[0]), 0.5000001*math.Pow10(-len(m[1]))
+			if !slices.ContainsFunc(measured, func(f float64) bool { return math.Abs(f-want) <= half }) {
+				t.Errorf("%s of %s was not measured", m[0], strings.TrimSpace(cells[1]))
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("%d figures", seen)
 	}
 }
 
