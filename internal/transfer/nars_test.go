@@ -13,6 +13,7 @@ import (
 
 	"ersatz/internal/durable"
 	"ersatz/internal/keep"
+	"ersatz/internal/transport/n2r"
 )
 
 // rot changes a byte of each part's content.
@@ -46,18 +47,18 @@ func TestRottenPart(t *testing.T) {
 		}
 		o := newOrigin(t, x)
 		size := len(x.files["zstd"])
+		half, _ := x.without(func(l int, i int64) bool { return l == 0 && i >= 32 })
 		o.set(func(w http.ResponseWriter, r *http.Request) bool {
 			a, _ := o.gave("nar")
-			b, _ := o.gave("eris")
 			switch nar := strings.HasPrefix(r.URL.Path, "/nar/"); {
-			case nar && signed:
+			case !nar:
+				n2r.Handler(half).ServeHTTP(w, r)
+			case signed:
 				http.NotFound(w, r)
-			case nar && a == 0:
+			case a == 0:
 				o.serveSome(w, r, size/2)
-			case nar || b > size/2:
-				panic(http.ErrAbortHandler)
 			default:
-				return false
+				panic(http.ErrAbortHandler)
 			}
 			return true
 		})
