@@ -163,9 +163,9 @@ func (f weatherFlags) node(ctx context.Context, c config.Config) (*nodeapi.Clien
 	}
 	node.Close()
 	if f.socket == "" {
-		err = nil
+		return nil, nodeapi.Status{}, nil
 	}
-	return nil, nodeapi.Status{}, err
+	return nil, nodeapi.Status{}, noNode(socket, err)
 }
 
 // sources returns the servers that are asked.
