@@ -89,7 +89,7 @@ type slots chan struct{}
 
 // limited takes a slot for each connection. This machine's wait for one; other
 // machines' are closed when there is none, since they could keep this machine's
-// from being accepted. The connection is not wrapped: that would hide sendfile.
+// from being accepted.
 type limited struct {
 	net.Listener
 	of     func(net.Conn) slots
@@ -107,7 +107,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		s := l.of(c)
 		select {
 		case s <- struct{}{}:
-			return c, nil
+			return prompt(c), nil
 		default:
 		}
 		if s == l.others {
@@ -116,7 +116,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		select {
 		case s <- struct{}{}:
-			return c, nil
+			return prompt(c), nil
 		case <-l.done:
 			c.Close()
 			return nil, net.ErrClosed
