@@ -158,3 +158,38 @@ func TestSlowServerWithManyNars(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowServerIsRemembered: a server whose nar was waited for in vain is asked
+// for the next item's after the others, until it gives one.
+func TestSlowServerIsRemembered(t *testing.T) {
+	server, slow := newServer(t), newServer(t)
+	var items []*item
+	for i := range 4 {
+		it := newItem(t, fmt.Sprintf("item-%d", i), tree(t, i+1), "zstd:3")
+		slow.add(t, it, key(t, 1))
+		if i != 2 {
+			server.add(t, it, key(t, 1))
+		}
+		items = append(items, it)
+	}
+	slow.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if isNar(r) {
+			<-r.Context().Done()
+		}
+		return isNar(r)
+	})
+	m := newMachine(t, slow.URL, server.URL)
+	m.o.Stall = 200 * time.Millisecond
+	s := m.open()
+	for i, want := range []int{1, 1, 2, 3} { // the third is nowhere else, and comes then
+		if i == 2 {
+			slow.intercept(nil)
+		}
+		if reply := m.substituteBy(s, items[i])[0]; !strings.HasPrefix(reply, "success ") {
+			t.Errorf("item %d: %s", i, reply)
+		}
+		if got := slow.count("GET /nar"); got != want {
+			t.Errorf("after item %d, the slow server was asked for %d nars, want %d", i, got, want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -132,6 +133,7 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 			ways = ways[1:]
 			info, err := in.try(ctx, w)
 			if err == nil {
+				delete(in.slow, w.server)
 				return info, nil
 			}
 			errs = append(errs, fmt.Errorf("%s: %w", w.uri, err))
@@ -141,8 +143,9 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 			if upstream.BrokeOff(err) {
 				again = append(again, w)
 			}
-			if upstream.Waited(err) {
-				ways = behind(ways, w.server)
+			if upstream.Waited(err) && w.server != nil {
+				in.slow[w.server] = true
+				in.slowLast(ways)
 			}
 			in.log.Warn("source of a substitute is given up", slog.String("store_path", in.path.String()),
 				slog.String("source", w.uri), slog.Any("error", err))
@@ -155,18 +158,18 @@ func (in *installation) tryAll(ctx context.Context) (nar.Info, error) {
 	return nar.Info{}, errors.Join(errs...)
 }
 
-// behind puts the ways to a server behind all others: one that has been waited
-// for in vain may offer a nar in many forms.
-func behind(ways []way, sv *upstream.Server) []way {
-	var others, its []way
-	for _, w := range ways {
-		if w.server == sv {
-			its = append(its, w)
-		} else {
-			others = append(others, w)
+// slowLast puts the ways to servers that were waited for in vain behind all
+// others: one may offer a nar in many forms, and many nars.
+func (s *Substituter) slowLast(ways []way) {
+	slices.SortStableFunc(ways, func(a, b way) int {
+		switch {
+		case s.slow[a.server] == s.slow[b.server]:
+			return 0
+		case s.slow[a.server]:
+			return 1
 		}
-	}
-	return append(others, its...)
+		return -1
+	})
 }
 
 // ways returns the ways in the order in which they are tried.
@@ -175,6 +178,7 @@ func (in *installation) ways() []way {
 	for _, o := range in.Nars {
 		ways = append(ways, in.narWay(o))
 	}
+	in.slowLast(ways)
 	if b, ok := in.blockWay(); ok && in.BlocksFirst() {
 		ways = append([]way{b}, ways...)
 	} else if ok {

@@ -71,10 +71,11 @@ type Substituter struct {
 	upstream *upstream.Client
 	servers  []*upstream.Server
 	ipfs     *ipfs.Client
-	dedup    map[string]*nar.Dedup   // by store folder
-	liars    map[string]bool         // sources that gave bytes that were not the block
-	told     string                  // what was last said of the files of keys
-	lacking  map[storepath.Path]bool // what people were told of that it lacks votes
+	dedup    map[string]*nar.Dedup     // by store folder
+	liars    map[string]bool           // sources that gave bytes that were not the block
+	slow     map[*upstream.Server]bool // whose nar was last waited for in vain
+	told     string                    // what was last said of the files of keys
+	lacking  map[storepath.Path]bool   // what people were told of that it lacks votes
 
 	node  *nodeapi.Client // nil if none is there
 	ahead teller          // of the node
@@ -106,7 +107,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	}
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
-		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, lacking: map[storepath.Path]bool{},
+		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, slow: map[*upstream.Server]bool{}, lacking: map[storepath.Path]bool{},
 		node: openNode(o),
 	}
 	s.ahead.node, s.ahead.log = s.node, s.log
