@@ -1,0 +1,288 @@
+package coap
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+)
+
+const (
+	// maxDatagram is what is read of one, in bytes: parts have 1 KiB.
+	maxDatagram = 2 << 10
+
+	// maxSent is how many messages a socket sends. Peers keep the numbers of
+	// messages for 247 s (RFC 7252, "Message Deduplication"); one that came
+	// again within would get the answer to another request. The next socket
+	// has numbers of its own.
+	maxSent = 1<<16 - 1<<10
+
+	// firstTimeout, leastTimeout and mostTimeout bound how long the
+	// acknowledgement of a message is waited for before it is sent again, as
+	// RFC 8961 has it: the first is RFC 7252's ACK_TIMEOUT, later ones follow
+	// the round trips that were seen, and each repetition doubles it.
+	firstTimeout = 2 * time.Second
+	leastTimeout = 100 * time.Millisecond
+	mostTimeout  = 10 * time.Second
+
+	// maxRetransmit is how often a message is sent again.
+	maxRetransmit = 5
+)
+
+// datagram is a UDP socket or a DTLS connection of a client.
+type datagram struct {
+	conn net.Conn
+	idle time.Duration // how long one request may take
+
+	mu      sync.Mutex
+	waiting map[uint64]*sent // by token
+	err     error            // why it ended
+	retired bool             // no more requests
+	count   int              // of messages
+	rtt     estimator
+}
+
+// sent is a request under way.
+type sent struct {
+	waiter
+	mid   uint16
+	acked chan struct{} // closed when the answer follows in a message of its own
+	start time.Time
+	again bool // sent again: says nothing of round trips
+}
+
+func newDatagram(conn net.Conn, idle time.Duration) *datagram {
+	return &datagram{conn: conn, idle: idle, waiting: map[uint64]*sent{}, count: rand.IntN(1 << 10)}
+}
+
+func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.idle, fmt.Errorf("no answer in %v: %w", d.idle, os.ErrDeadlineExceeded))
+	defer cancel()
+	w := &sent{waiter: waiter{buf: buf, done: make(chan struct{})}, acked: make(chan struct{}), start: time.Now()}
+	token := rand.Uint64() // nobody else knows it
+	d.mu.Lock()
+	if d.err != nil {
+		d.mu.Unlock()
+		return answer{}, errLost
+	}
+	d.count++
+	if d.count >= maxSent {
+		d.retired = true
+	}
+	w.mid = uint16(d.count)
+	d.waiting[token] = w
+	timeout := d.rtt.timeout()
+	d.mu.Unlock()
+	defer d.forget(token)
+
+	req.Token, req.MessageID, req.Type = newToken(token), int32(w.mid), message.Confirmable
+	b, err := appendDatagram(make([]byte, 0, len(req.Payload)+overhead+256), req)
+	if err != nil {
+		return answer{}, err
+	}
+	for range 1 + maxRetransmit {
+		if _, err := d.conn.Write(b); err != nil {
+			err = fmt.Errorf("send: %w", err)
+			d.fail(err)
+			return answer{}, err
+		}
+		// Some chance keeps many clients from sending at the same time.
+		switch ok, err := d.wait(ctx, token, w, timeout+rand.N(timeout/2)); {
+		case err != nil:
+			return answer{}, err
+		case ok:
+			return w.ans, w.err
+		}
+		d.mu.Lock()
+		w.again = true
+		d.mu.Unlock()
+		timeout = min(2*timeout, mostTimeout)
+	}
+	return answer{}, fmt.Errorf("no answer after %d messages: %w", 1+maxRetransmit, os.ErrDeadlineExceeded)
+}
+
+// wait waits for an answer, for timeout only if the request has not been
+// acknowledged. ok is false if there is none and it should be sent again.
+func (d *datagram) wait(ctx context.Context, token uint64, w *sent, timeout time.Duration) (ok bool, err error) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	after, acked := timer.C, w.acked
+	for {
+		select {
+		case <-w.done:
+			return true, nil
+		case <-acked:
+			after, acked = nil, nil
+		case <-after:
+			return false, nil
+		case <-ctx.Done():
+			if d.forget(token) {
+				return false, context.Cause(ctx)
+			}
+			<-w.done // it is being answered just now
+			return true, nil
+		}
+	}
+}
+
+// forget takes a request out, and reports whether it was there. A socket that
+// no new block will use ends then; one that is in the middle of a block gets it
+// anew from the next socket.
+func (d *datagram) forget(token uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.waiting[token]
+	delete(d.waiting, token)
+	if d.retired && len(d.waiting) == 0 && d.err == nil {
+		d.err = errLost
+		d.conn.Close()
+	}
+	return ok
+}
+
+func (d *datagram) room(context.Context, message.Options) (int, error) { return maxPart, nil }
+
+func (d *datagram) usable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err == nil && !d.retired
+}
+
+func (d *datagram) close() { d.fail(net.ErrClosed) }
+
+// fail ends all that wait, once.
+func (d *datagram) fail(err error) {
+	d.conn.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return
+	}
+	d.err = err
+	for token, w := range d.waiting {
+		delete(d.waiting, token)
+		w.err = err
+		close(w.done)
+	}
+}
+
+// read takes what the peer sends until the socket ends. What is malformed is
+// dropped: anybody may have sent it.
+func (d *datagram) read() {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, err := d.conn.Read(buf)
+		if err != nil {
+			d.fail(fmt.Errorf("receive: %w", err)) // that nobody listens, for one
+			return
+		}
+		var m message.Message
+		if parseDatagram(buf[:n], &m) == nil {
+			d.take(&m)
+		}
+	}
+}
+
+func (d *datagram) take(m *message.Message) {
+	known := false
+	switch {
+	case m.Type == message.Reset || m.Code == codes.Empty && m.Type == message.Acknowledgement:
+		d.byNumber(m)
+		return
+	case m.Code >= codes.Created && m.Code < codes.CSM:
+		known = d.answer(m)
+	}
+	if m.Type != message.Confirmable {
+		return
+	}
+	reply := message.Message{Code: codes.Empty, Type: message.Reset, MessageID: m.MessageID}
+	if known {
+		reply.Type = message.Acknowledgement
+	}
+	if b, err := appendDatagram(nil, reply); err == nil {
+		d.conn.Write(b) // if it is lost, the peer asks again
+	}
+}
+
+// byNumber takes a message without a token: it names the request by its number.
+func (d *datagram) byNumber(m *message.Message) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for token, w := range d.waiting {
+		if int32(w.mid) != m.MessageID {
+			continue
+		}
+		if m.Type == message.Reset {
+			delete(d.waiting, token)
+			w.err = errors.New("server refuses the message")
+			close(w.done)
+			return
+		}
+		select {
+		case <-w.acked:
+		default:
+			close(w.acked)
+		}
+		return
+	}
+}
+
+// answer gives a message to who waits for it, if anybody does.
+func (d *datagram) answer(m *message.Message) bool {
+	token, ok := readToken(m.Token)
+	if !ok {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := d.waiting[token]
+	if w == nil || m.Type == message.Acknowledgement && m.MessageID != int32(w.mid) {
+		return false
+	}
+	delete(d.waiting, token)
+	if !w.again {
+		d.rtt.saw(time.Since(w.start))
+	}
+	w.ans = w.take(m)
+	close(w.done)
+	return true
+}
+
+// estimator follows the round trips of one peer (RFC 6298, section 2).
+type estimator struct {
+	smooth, vary time.Duration
+}
+
+func (e *estimator) saw(r time.Duration) {
+	if e.smooth == 0 {
+		e.smooth, e.vary = r, r/2
+		return
+	}
+	e.vary += ((e.smooth - r).Abs() - e.vary) / 4
+	e.smooth += (r - e.smooth) / 8
+}
+
+// timeout is how long an acknowledgement may take.
+func (e *estimator) timeout() time.Duration {
+	if e.smooth == 0 {
+		return firstTimeout
+	}
+	return min(max(e.smooth+4*e.vary, leastTimeout), firstTimeout)
+}
+
+func newToken(n uint64) message.Token { return binary.BigEndian.AppendUint64(nil, n) }
+
+func readToken(t message.Token) (uint64, bool) {
+	if len(t) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(t), true
+}
