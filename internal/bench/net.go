@@ -131,7 +131,7 @@ func scenarios() []scenario {
 }
 
 // RunNet runs the named scenario, or all for "", each on a network of its own,
-// and returns a document in Markdown.
+// and returns a document in Markdown. If one fails, the others are in it.
 func RunNet(ctx context.Context, name string, o NetOptions) (string, error) {
 	begin := time.Now()
 	about, err := machine(ctx, Options{Root: o.Root, Ersatz: o.Ersatz})
@@ -140,6 +140,7 @@ func RunNet(ctx context.Context, name string, o NetOptions) (string, error) {
 	}
 	var body strings.Builder
 	found := false
+	var errs []error
 	for _, s := range scenarios() {
 		if name != "" && name != s.name {
 			continue
@@ -147,7 +148,7 @@ func RunNet(ctx context.Context, name string, o NetOptions) (string, error) {
 		found = true
 		tables, err := s.in(ctx, o)
 		if err != nil {
-			return "", fmt.Errorf("scenario %s: %w", s.name, err)
+			errs = append(errs, fmt.Errorf("scenario %s: %w", s.name, err))
 		}
 		for _, t := range tables {
 			body.WriteString("\n" + t.Markdown())
@@ -167,7 +168,7 @@ The origin is ersatz publish with zstd:3 nars, also for stock Guix. Nodes run as
 and memory is the greatest that was resident, as Linux says at the end. A run that leaves an item missing, or other than it
 should be, fails; so do a liar that is not named, and kills after which 5 %% or more is fetched twice.
 
-%s%s`, begin.UTC().Format("2 January 2006"), time.Since(begin).Round(time.Second), about, body.String()), nil
+%s%s`, begin.UTC().Format("2 January 2006"), time.Since(begin).Round(time.Second), about, body.String()), errors.Join(errs...)
 }
 
 // in runs a scenario on a new network.

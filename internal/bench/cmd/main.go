@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -78,10 +79,7 @@ func runNet(ctx context.Context, scenario string) error {
 		return err
 	}
 	text, err := bench.RunNet(ctx, scenario, o)
-	if err != nil {
-		return err
-	}
-	return publish("docs/benchmarks-net.md", text, scenario != "" || o.Short)
+	return errors.Join(err, publish("docs/benchmarks-net.md", text, scenario != "" || o.Short || err != nil))
 }
 
 // publish prints a document, and writes it unless it is only a part.
