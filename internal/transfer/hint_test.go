@@ -168,7 +168,7 @@ func TestWrongHint(t *testing.T) {
 			m.start()
 			before, _ := liar.requests()
 			other, _ := part.requests()
-			m.gets(shorter, newOrigin(t, shorter).url)
+			m.gets(same, newOrigin(t, same).url)
 			if after, _ := liar.requests(); after != before {
 				t.Error("the liar was asked again")
 			}

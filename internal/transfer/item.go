@@ -33,6 +33,8 @@ type item struct {
 	waited map[*upstream.Server]bool // servers that were waited for in vain
 	best   int64                     // most bytes that a part has had
 
+	unasked bool // peers were not asked in this round
+
 	mu      sync.Mutex
 	users   int         // who reads, or will
 	idle    *time.Timer // ends the transfer; nil while somebody wants it
@@ -224,7 +226,7 @@ func (i *item) rounds(ctx context.Context) error {
 			}
 			i.log.WarnContext(ctx, "source of an item is given up", slog.String("source", w.source), slog.Any("error", err))
 		}
-		if !again && i.best == before || round == maxRounds {
+		if !again && !i.unasked && i.best == before || round == maxRounds {
 			return errors.Join(errs...)
 		}
 	}

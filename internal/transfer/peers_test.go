@@ -182,3 +182,29 @@ func TestNewcomer(t *testing.T) {
 		})
 	}
 }
+
+// A small nar does not wait for what far peers say. They are asked if it does not
+// come.
+func TestFarPeersLast(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			x := newThing(t, 1, 40_000, "zstd").unsigned()
+			s := newServers(x)
+			if down {
+				s = newServers()
+			}
+			trans, _, book := bubbled(t, s, Options{})
+			n := &newcomer{crowd: newCrowd(t, book, "far"), fetcher: giver{x.blocks, func(context.Context) error { return nil }}}
+			n.shown.Store(true)
+			n.claim("far", x.rc, false)
+			trans.o.Peers = n
+			gotten(t, trans, x)
+			if asked := n.asked.Load() > 0; asked != down {
+				t.Errorf("server down: %v; peers asked: %v", down, asked)
+			}
+			if blocks := book.Entry("http://far").Blocks; (blocks > 0) != down {
+				t.Errorf("server down: %v; %d blocks", down, blocks)
+			}
+		})
+	}
+}

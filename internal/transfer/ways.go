@@ -36,7 +36,9 @@ type fillFunc func(ctx context.Context, p *keep.Part) (keep.Tree, error)
 // docs/node.md, "When to use what". What is known of peers will do the first time.
 func (i *item) ways(ctx context.Context, first bool) []way {
 	claims, ok := i.t.claimed(i.build.Signed.NarHash)
-	if !ok || !first {
+	inVain := i.unasked // it did not come by a nar alone
+	i.unasked = first && !ok && i.narIsSooner()
+	if !first || !ok && !i.unasked {
 		claims = i.claims(ctx)
 	}
 	signed := i.contentWay(i.signedContent(claims))
@@ -51,7 +53,7 @@ func (i *item) ways(ctx context.Context, first bool) []way {
 	switch {
 	case i.t.o.Policy == HTTPOnly:
 		all = nars
-	case i.build.Signed.NarSize > small:
+	case i.build.Signed.NarSize > small || inVain:
 		all = slices.Concat(signed, hints, nars)
 	case slices.ContainsFunc(claims, isNear):
 		// What a near peer has takes no long round trips.
@@ -60,6 +62,16 @@ func (i *item) ways(ctx context.Context, first bool) []way {
 		all = slices.Concat(nars, signed, hints)
 	}
 	return slices.DeleteFunc(all, func(w way) bool { return i.bad[w.id] })
+}
+
+// narIsSooner reports whether a small nar comes no later than the word of peers,
+// all of them far ones, that they have it.
+func (i *item) narIsSooner() bool {
+	if i.t.o.Peers == nil || i.t.o.Policy != Mixed || i.build.Signed.NarSize > small || len(i.build.Nars) == 0 {
+		return false
+	}
+	nodes := i.t.o.Peers.Nodes()
+	return len(nodes) > 0 && !slices.ContainsFunc(nodes, (*peers.Peer).Near)
 }
 
 func isNear(c peers.Claim) bool { return !c.Held.Part && c.Peer.Near() }
