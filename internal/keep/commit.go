@@ -65,9 +65,14 @@ func (p *Part) commit(ctx context.Context, item *Item, tree Tree) (err error) {
 		return err
 	}
 	if tree == nil || !plain(item.ReadCap) {
-		tree = p.encode(ctx, item)
+		tree = encode(ctx, p.content, item)
 	}
-	if err := p.publish(ctx, item, tree); err != nil {
+	content := filepath.Join(p.dir, contentFile)
+	err = p.s.publish(ctx, item, tree, placing{
+		func(nar string) error { return durable.Rename(content, nar) },
+		func(nar string) error { return durable.Rename(nar, content) },
+	})
+	if err != nil {
 		return err
 	}
 	if err := p.drop(); err != nil {
@@ -105,10 +110,10 @@ func (p *Part) settle(length int64) error {
 	return p.content.Settle(0o644)
 }
 
-// encode returns the tree that the content has, and sets ReadCap when it is emitted.
-func (p *Part) encode(ctx context.Context, item *Item) Tree {
+// encode returns the tree that a content has, and sets ReadCap when it is emitted.
+func encode(ctx context.Context, r io.ReaderAt, item *Item) Tree {
 	return func(emit func(eris.Block) error) error {
-		content := folder.WithContext(ctx, io.NewSectionReader(p.content, 0, item.Size))
+		content := folder.WithContext(ctx, io.NewSectionReader(r, 0, item.Size))
 		rc, _, err := eris.Encode(content, eris.Recommended(item.Size), eris.Secret{}, emit)
 		if err != nil {
 			return err
@@ -131,10 +136,12 @@ func (s *Store) replace(ctx context.Context, hash string) error {
 	return s.remove(ctx, e)
 }
 
-// publish gives the files their names, the record last. If that fails, the
-// content is the part's again.
-func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
-	s := p.s
+// placing gives a nar its name, and takes it back.
+type placing struct{ place, takeBack func(nar string) error }
+
+// publish gives the files their names, the record last. If that fails, the nar
+// is taken back. The caller has s.change.
+func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (err error) {
 	w, err := s.index.NewWriter(item.Path)
 	if err != nil {
 		return err
@@ -148,11 +155,11 @@ func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
 		return err
 	}
 	e := &entry{path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
-	content, nar := filepath.Join(p.dir, contentFile), s.path(e.nar())
+	nar := s.path(e.nar())
 	if err := w.Commit(ctx, item.ReadCap, item.Size, e.nar()); err != nil {
 		return err
 	}
-	err = durable.Rename(content, nar)
+	err = p.place(nar)
 	if err == nil {
 		err = durable.WriteFile(s.record(item.Path.Hash), 0o644, func(w io.Writer) error {
 			_, err := w.Write(record)
@@ -160,7 +167,7 @@ func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
 		})
 	}
 	if err != nil {
-		return errors.Join(err, p.takeBack(ctx, item, nar, content))
+		return errors.Join(err, s.takeBack(ctx, item, nar, p))
 	}
 	asked := time.Unix(0, 0)
 	if item.Asked {
@@ -177,11 +184,11 @@ func (p *Part) publish(ctx context.Context, item *Item, tree Tree) (err error) {
 
 // takeBack undoes what publish has done, the record first: where that stays,
 // the item is whole and stays too.
-func (p *Part) takeBack(ctx context.Context, item *Item, nar, content string) error {
+func (s *Store) takeBack(ctx context.Context, item *Item, nar string, p placing) error {
 	steps := []func() error{
-		func() error { return durable.Remove(p.s.record(item.Path.Hash)) },
-		func() error { return durable.Rename(nar, content) },
-		func() error { return p.s.index.Remove(ctx, item.Path.Hash) },
+		func() error { return durable.Remove(s.record(item.Path.Hash)) },
+		func() error { return p.takeBack(nar) },
+		func() error { return s.index.Remove(ctx, item.Path.Hash) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil && !errors.Is(err, fs.ErrNotExist) {

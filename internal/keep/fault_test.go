@@ -26,6 +26,7 @@ var harmless = []string{"nar of no item", "temporary file", "is indexed and not 
 // is there still or is an item, and the next process puts all in order.
 func TestFaults(t *testing.T) {
 	x, other := makeThing(t, 0, 100_000), makeThing(t, 1, 50_000)
+	twin := x.twin(t, 2)
 	type scenario struct {
 		name   string
 		makes  bool // an item of x
@@ -65,6 +66,13 @@ func TestFaults(t *testing.T) {
 				_, err = p.Commit(t.Context(), x.Item, nil)
 			}
 			return errors.Join(err, p.Close())
+		}},
+		{"also", true, func(s *Store) { put(t, s, twin) }, func(s *Store) error {
+			f, err := s.Open(twin.Path.Hash)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Also(t.Context(), x.Item), f.Close())
 		}},
 		{"remove", false, func(s *Store) { put(t, s, x) }, func(s *Store) error { return s.Remove(t.Context(), x.Path.Hash) }},
 		{"reset", false, func(*Store) {}, func(s *Store) error {

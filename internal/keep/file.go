@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"ersatz/internal/durable"
 	"ersatz/internal/folder"
 )
 
@@ -53,6 +55,33 @@ func (f *File) Close() error {
 	err := f.File.Close()
 	f.once.Do(func() { f.s.unread(f.e) })
 	return err
+}
+
+// Also keeps another item that has the same nar: they share the file, which the
+// quota counts twice. Of item, what says who it is and who said so counts, and
+// Signed: whether its narinfo's signature covers the read capability of this
+// one. An item with that hash part is replaced.
+func (f *File) Also(ctx context.Context, item Item) error {
+	s, of := f.s, f.Item
+	item.NarHash, item.NarSize, item.Method, item.Size = of.NarHash, of.NarSize, of.Method, of.Size
+	item.ReadCap, item.Format = of.ReadCap, of.Format
+	if item.Path.Hash == of.Path.Hash {
+		return fmt.Errorf("keep: %s is kept already", item.Path)
+	}
+	defer s.trim()
+	s.change.Lock()
+	defer s.change.Unlock()
+	err := s.replace(ctx, item.Path.Hash)
+	if err == nil {
+		err = s.publish(ctx, &item, encode(ctx, f.File, &item), placing{
+			func(nar string) error { return durable.Link(f.Name(), nar) },
+			durable.Remove,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("keep: %s: %w", item.Path, err)
+	}
+	return nil
 }
 
 func (s *Store) unread(e *entry) {

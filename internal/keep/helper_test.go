@@ -152,6 +152,14 @@ func fill(t testing.TB, p *Part, x *thing) {
 	p.Finish(int64(len(x.file)))
 }
 
+// twin returns an item with the nar of x and the path of another thing.
+func (x *thing) twin(t testing.TB, n byte) *thing {
+	y := *x
+	y.Path = makeThing(t, n, 1).Path
+	y.Narinfo = bytes.ReplaceAll(x.Narinfo, []byte(x.Path.String()), []byte(y.Path.String()))
+	return &y
+}
+
 // put makes a thing an item.
 func put(t testing.TB, s *Store, x *thing) Item {
 	t.Helper()

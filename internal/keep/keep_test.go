@@ -361,3 +361,44 @@ func TestSameNar(t *testing.T) {
 		t.Errorf("%d blocks of %d", n, len(a.nodes))
 	}
 }
+
+// An item that has the nar of another one is kept as one of its own.
+func TestAlso(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	x := makeThing(t, 0, 100_000)
+	y := x.twin(t, 1)
+	y.Server = "http://other.example"
+	put(t, s, x)
+	f, err := s.Open(x.Path.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Also(t.Context(), x.Item); err == nil {
+		t.Error("an item beside itself")
+	}
+	for range 2 { // the second time in place of the first
+		if err := f.Also(t.Context(), Item{Path: y.Path, Server: y.Server, Narinfo: y.Narinfo}); err != nil {
+			t.Fatal(err)
+		}
+		if i, err := s.Get(y.Path.Hash); err != nil || i.Signed || i.Asked || i.ReadCap != x.ReadCap {
+			t.Errorf("%+v, %v", i, err)
+		}
+		kept(t, s, y)
+	}
+	closing(t, f)
+	if err := s.Remove(t.Context(), x.Path.Hash); err != nil {
+		t.Fatal(err)
+	}
+	kept(t, s, y)
+	if n := served(t, s.Blocks(nil), y); n != len(y.nodes) {
+		t.Errorf("%d blocks of %d", n, len(y.nodes))
+	}
+	if f := faults(t, dir, CheckOptions{}); f != "" {
+		t.Error(f)
+	}
+	closing(t, s)
+	s = open(t, dir, Options{})
+	defer closing(t, s)
+	kept(t, s, y)
+}

@@ -136,6 +136,7 @@ func (r *reader) read(p []byte) (int, error) {
 	if err := r.s.end(whole, r.want.Choice.Builds[0].Signed.NarHash); err != nil {
 		return 0, err
 	}
+	r.t.keepTwin(r.want)
 	r.tail = bytes.NewReader(tail)
 	return 0, nil
 }
