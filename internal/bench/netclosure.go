@@ -79,7 +79,7 @@ func (n *network) closure(ctx context.Context) ([]Table, error) {
 }
 
 // waysHead is the head of tables that inTurns fills.
-var waysHead = []string{"what", "wall", "ahead of stock Guix", "sent by the origin", "peak memory of a substituter", "of the node"}
+var waysHead = []string{"what", "wall", "ahead of stock Guix", "sent by the origin", "processor time of origin and node", "peak memory of a substituter", "of the node"}
 
 // inTurns has a host get items in several ways, all of them runs times, and
 // adds a row for each. The first is what the others are compared with.
@@ -96,7 +96,7 @@ func (n *network) inTurns(ctx context.Context, t Table, runs int, h *netHost, fr
 	}
 	for k, by := range ways {
 		f := figures[k]
-		t.Rows = append(t.Rows, []string{by.name, seconds.cell(f.wall), seconds.ahead(f.wall, figures[0].wall), megabyte.cell(f.sent), mebibytes.cell(f.peak), memory(f.node)})
+		t.Rows = append(t.Rows, []string{by.name, seconds.cell(f.wall), seconds.ahead(f.wall, figures[0].wall), megabyte.cell(f.sent), seconds.cell(f.work), mebibytes.cell(f.peak), memory(f.node)})
 	}
 	return []Table{t}, nil
 }

@@ -102,9 +102,10 @@ func (s *station) stop() {
 // trip is what it took to get items.
 type trip struct {
 	wall time.Duration
-	sent int64 // by the origin, bytes of frames
-	peak int64 // memory of the substituter, bytes
-	node int64 // memory of the node so far, bytes
+	sent int64         // by the origin, bytes of frames
+	peak int64         // memory of the substituter, bytes
+	node int64         // memory of the node so far, bytes
+	work time.Duration // of processors, for the origin and the node
 }
 
 // nodeMemory is the memory of the node, or nothing if there was none.
@@ -124,13 +125,14 @@ func memory(bytes series) string {
 }
 
 // trips are the figures of several.
-type trips struct{ wall, sent, peak, node series }
+type trips struct{ wall, sent, peak, node, work series }
 
 func (t *trips) add(x trip) {
 	t.wall = append(t.wall, x.wall.Seconds())
 	t.sent = append(t.sent, float64(x.sent))
 	t.peak = append(t.peak, float64(x.peak))
 	t.node = append(t.node, x.nodeMemory()...)
+	t.work = append(t.work, x.work.Seconds())
 }
 
 // build builds the last of the items, which refers to the others, and checks
@@ -192,11 +194,17 @@ func (n *network) install(ctx context.Context, h *netHost, by way, from *origin,
 		return trip{}, err
 	}
 	defer s.stop()
+	before, err := worked(from, s)
+	if err != nil {
+		return trip{}, err
+	}
 	all, err := together(ctx, from, items, s)
 	if err != nil {
 		return trip{}, err
 	}
-	return all[0], nil
+	after, err := worked(from, s)
+	all[0].work = after - before
+	return all[0], err
 }
 
 // together has stations build items at the same time. What the origin has sent
@@ -222,6 +230,17 @@ func together(ctx context.Context, from *origin, items []item, stations ...*stat
 		all[k].sent = after.Since(before).Sent
 	}
 	return all, err
+}
+
+// worked returns the processor time that the origin and a station's node have
+// used so far.
+func worked(from *origin, s *station) (time.Duration, error) {
+	sum, err := cpu(from.pid)
+	if err != nil || s.node == nil {
+		return sum, err
+	}
+	used, err := cpu(s.node.pid)
+	return sum + used, err
 }
 
 // summary is of stations that worked together: the last one's time, the
