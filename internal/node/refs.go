@@ -12,6 +12,7 @@ import (
 // Bounds of what is looked up before it is asked for.
 const (
 	refsAtOnce = 16        // items
+	refsAhead  = 256       // of those, since a client last asked for something
 	refsQueued = 4096      // more are left out
 	refsSeen   = 1 << 14   // items that are remembered,
 	refsFor    = time.Hour // for so long: then texts may have expired
@@ -27,6 +28,7 @@ type refs struct {
 	mu    sync.Mutex
 	seen  map[string]bool // hash parts; true: in the queue
 	since time.Time       // of seen
+	ahead int             // look-ups since a client last asked for something
 }
 
 // ref is an item that another one refers to.
@@ -53,14 +55,33 @@ func (r *refs) add(hash string) bool {
 	return !old
 }
 
-// take notes that somebody looks an item up. It reports whether it was in the
-// queue.
+// asked notes that a client asks for an item, which need not be looked up any
+// more.
+func (r *refs) asked(hash string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ahead = 0
+	if _, known := r.seen[hash]; known || len(r.seen) < refsSeen {
+		r.seen[hash] = false
+	}
+}
+
+// take takes an item out of the queue. It reports whether it is to be looked up:
+// whoever makes narinfos up has no end of references to offer, so that no more is
+// than clients are likely to ask for. What is left may be noted again.
 func (r *refs) take(hash string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	queued := r.seen[hash]
+	switch {
+	case !r.seen[hash]:
+		return false
+	case r.ahead == refsAhead:
+		delete(r.seen, hash)
+		return false
+	}
 	r.seen[hash] = false
-	return queued
+	r.ahead++
+	return true
 }
 
 // follow has looked up what an item refers to and nobody has. It does not wait.

@@ -99,9 +99,49 @@ func TestRefsBounds(t *testing.T) {
 		if !r.node.refs.take(x.path.Hash) || r.node.refs.take(x.path.Hash) {
 			t.Error("an item is not looked up once")
 		}
+		for k := range refsSeen + 100 {
+			r.node.refs.asked(fmt.Sprintf("%032d", k))
+		}
+		if n := len(r.node.refs.seen); n > refsSeen {
+			t.Errorf("%d that were asked for are remembered", n)
+		}
 		time.Sleep(refsFor)
 		if !r.node.refs.add(x.path.Hash) {
 			t.Error("an hour later it counts as looked up")
+		}
+	})
+}
+
+// TestRefsWithoutEnd: an upstream that makes narinfos up, each of which refers to
+// further ones, has no more looked up than clients may be about to ask for.
+func TestRefsWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var items []testItem
+		for k := range 4 * refsAhead {
+			items = append(items, numbered(t, k, k+1, k+2))
+			r.publish(guixServer, items[k])
+		}
+		r.start(guixServer)
+		r.running(t)
+		ask := func(k int) (lookedUp int) {
+			r.want(r.get("", "GET", "/"+items[k].path.Hash+".narinfo"), 200)
+			time.Sleep(time.Second)
+			for _, it := range items {
+				lookedUp += r.client.count(guixServer + "/" + it.path.Hash + ".narinfo")
+			}
+			return lookedUp
+		}
+		if n := ask(0); n != 1+refsAhead {
+			t.Errorf("%d were looked up for one that was asked for", n)
+		}
+		// What was left out is looked up when clients have come that far.
+		n := 0
+		for k := range 2 * refsAtOnce {
+			n = ask(refsAhead + k)
+		}
+		if n < 2*refsAhead {
+			t.Errorf("%d were looked up in the end", n)
 		}
 	})
 }

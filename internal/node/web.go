@@ -185,7 +185,7 @@ func (c call) narinfo(hash string) {
 		return
 	}
 	if c.local {
-		c.refs.take(hash)
+		c.refs.asked(hash)
 	}
 	x, ttl, err := c.find(hash)
 	if err != nil {
