@@ -36,6 +36,7 @@ func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 
 func serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *slog.Logger, most int) error {
 	own, others := make(slots, most), make(slots, most)
+	var fresh unused
 	of := func(c net.Conn) slots {
 		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
 			return others
@@ -50,6 +51,7 @@ func serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnState: func(c net.Conn, state http.ConnState) {
+			fresh.note(c, state)
 			if state == http.StateClosed || state == http.StateHijacked {
 				<-of(c)
 			}
@@ -69,6 +71,7 @@ func serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceTime)
 		defer cancel()
+		fresh.close()
 		if server.Shutdown(grace) != nil {
 			server.Close() // what it reports, the listeners have reported
 		}
@@ -82,6 +85,39 @@ func serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 		others <- struct{}{}
 	}
 	return err
+}
+
+// unused are the connections on which nothing was asked yet. When a server ends,
+// Shutdown would take them for busy (net/http, Server.closeIdleConns).
+type unused struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	over  bool
+}
+
+func (u *unused) note(c net.Conn, state http.ConnState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(u.conns, c)
+	case u.over:
+		c.Close()
+	default:
+		if u.conns == nil {
+			u.conns = map[net.Conn]bool{}
+		}
+		u.conns[c] = true
+	}
+}
+
+func (u *unused) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.over = true
+	for c := range u.conns {
+		c.Close()
+	}
 }
 
 // slots bound connections.

@@ -211,3 +211,25 @@ func TestConnections(t *testing.T) {
 		}
 	})
 }
+
+// A connection on which nothing was asked does not hold up the end.
+func TestServeEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queue{make(chan net.Conn), make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- Serve(ctx, []net.Listener{q}, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
+		client, server := net.Pipe()
+		defer client.Close()
+		q.conns <- conn{server, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d >= graceTime {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
