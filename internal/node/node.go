@@ -143,8 +143,8 @@ type Node struct {
 
 // New returns a node that asks the servers for what is not kept. It asks them
 // for their store folders, for 5 seconds at most, if those of all are not known
-// from before, and keeps the answers in the folder dir. The error matches ErrConflict if two upstreams cannot be served
-// together.
+// from before, and keeps the answers in the folder dir. The error matches
+// ErrConflict if two upstreams cannot be served together.
 func New(ctx context.Context, dir string, store Kept, transfers Transfers, client Client, servers []*upstream.Server, o Options) (*Node, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -217,7 +217,7 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	var expires time.Time
 	var status *statusError
 	if l.late && (err == nil || errors.Is(err, fs.ErrNotExist) || errors.As(err, &status)) {
-		c.intime(sv)
+		c.forgive(sv)
 	}
 	switch {
 	case err == nil:

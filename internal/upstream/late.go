@@ -50,11 +50,11 @@ func (c *Client) lateness(sv *Server) (rests, late bool) {
 	return now < until, now < until+int64(lateTime/time.Second)
 }
 
-// intime notes that a server which was late has answered.
-func (c *Client) intime(sv *Server) {
+// forgive notes that a server which was late has answered.
+func (c *Client) forgive(sv *Server) {
 	sv.rest.Store(0)
 	if c.cache != nil && !sv.peer {
-		os.Remove(c.cache.file(sv, slowMark)) // if it stays, it is one that is late for a while
+		os.Remove(c.cache.file(sv, slowMark)) // an error leaves it late for a while
 	}
 }
 
