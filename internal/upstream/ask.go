@@ -102,20 +102,26 @@ func (c *Client) ask(ctx context.Context, servers []*Server, queries []query) []
 		pending[j] = Pending{l.server, len(l.missing), len(queries) - len(l.missing)}
 	}
 	answered := c.o.Progress(pending)
-	// Servers that were late are asked for what nobody else has.
-	for _, last := range []bool{false, true} {
+	all := func(servers []int) {
 		var asked sync.WaitGroup
-		for j, l := range lookups {
-			if last != (l.late && c.o.SpareLate) {
-				continue
-			}
-			if last {
-				c.spare(l, j, queries, answers, answered)
-			}
-			asked.Go(func() { c.askAll(ctx, l, j, queries, answers, answered) })
+		for _, j := range servers {
+			asked.Go(func() { c.askAll(ctx, lookups[j], j, queries, answers, answered) })
 		}
 		asked.Wait()
 	}
+	var first, late []int
+	for j, l := range lookups {
+		if l.late && c.o.SpareLate {
+			late = append(late, j)
+		} else {
+			first = append(first, j)
+		}
+	}
+	all(first)
+	for _, j := range late { // before one of them is asked, and answers
+		c.spare(lookups[j], j, queries, answers, answered)
+	}
+	all(late)
 	return answers
 }
 

@@ -114,6 +114,25 @@ func TestLateServer(t *testing.T) {
 	}
 }
 
+// TestLateServers has two of them, of which one is back.
+func TestLateServers(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		text := string(fields(t, nil).Body())
+		n := &network{down: map[string]bool{"a": true, "b": true}, asked: map[string]int{}, texts: map[string]string{"b/" + hash + ".narinfo": text}}
+		client := New(&http.Client{Transport: n}, []string{dir}, Options{SpareLate: true})
+		servers := []*Server{server(t, "http://a"), server(t, "http://b"), server(t, "http://c")}
+		client.AskHash(t.Context(), servers, hash)
+		time.Sleep(restTime)
+		n.down = nil
+		answers := client.AskHash(t.Context(), servers, hash)
+		if !errors.Is(answers[0].Err, fs.ErrNotExist) || answers[1].Err != nil || !errors.Is(answers[2].Err, fs.ErrNotExist) {
+			t.Errorf("%+v", answers)
+		}
+		must(t, client.Close())
+	})
+}
+
 // TestNoTimeLeft: a server is not blamed for the time that others took.
 func TestNoTimeLeft(t *testing.T) {
 	sv := server(t, "http://a")
