@@ -3,6 +3,7 @@ package transfer
 import (
 	"container/list"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,8 +32,10 @@ const (
 	// clients ask for narinfos one by one, and guix-daemon for paths.
 	joinFor = time.Second
 
-	maxSets  = 16      // sets that are remembered, the last ones
-	maxWants = 1 << 14 // items in all of them
+	maxSets   = 16       // sets that are remembered, the last ones
+	maxWants  = 1 << 14  // items in all of them, and in the queue
+	maxTexts  = 64 << 20 // bytes of the narinfos of these
+	maxLooked = 1 << 12  // references that are looked for because of one item
 )
 
 // ahead is what may be asked for soon. It is under Transfers.mu.
@@ -42,6 +45,7 @@ type ahead struct {
 	askedAt time.Time
 	queue   list.List // of node.Want: what is to be fetched ahead, in order
 	queued  map[storepath.Path]*list.Element
+	texts   int // bytes of narinfos in the queue
 	out     map[[32]byte]outstanding
 	bytes   int64 // of all in out
 	running int
@@ -54,18 +58,30 @@ type ahead struct {
 type set struct {
 	wants []node.Want
 	index map[string]int // by the last component of the store path
+	texts int            // bytes of narinfos
 	last  time.Time      // when the last of them came
 }
 
-// add adds an item that can be fetched, once.
+// add adds an item that can be fetched, once. What is too much is left out.
 func (s *set) add(w node.Want) {
-	if len(w.Choice.Builds) == 0 || !w.Choice.Builds[0].Signed.HasNarSize {
+	if len(w.Choice.Builds) == 0 || !w.Choice.Builds[0].Signed.HasNarSize || s.texts+texts(w) > maxTexts {
 		return
 	}
 	if _, twice := s.index[w.Path.Base()]; !twice {
 		s.index[w.Path.Base()] = len(s.wants)
 		s.wants = append(s.wants, w)
+		s.texts += texts(w)
 	}
+}
+
+// texts returns how many bytes the narinfos of an item have.
+func texts(w node.Want) (n int) {
+	for _, b := range w.Choice.Builds {
+		for _, a := range b.Narinfos {
+			n += len(a.Text)
+		}
+	}
+	return n
 }
 
 // Ahead implements node.Transfers.
@@ -91,9 +107,10 @@ func (t *Transfers) Ahead(wants []node.Want) {
 		t.start(a.asked, false)
 		return
 	}
-	total := 0
-	for k := len(a.sets) - 1; k >= 0; k-- {
-		if total += len(a.sets[k].wants); total > maxWants || len(a.sets)-k > maxSets {
+	wanted, size := 0, 0
+	for k, s := range slices.Backward(a.sets) {
+		wanted, size = wanted+len(s.wants), size+s.texts
+		if wanted > maxWants || size > maxTexts || len(a.sets)-k > maxSets {
 			a.sets = slices.Delete(a.sets, 0, k+1)
 			break
 		}
@@ -159,21 +176,24 @@ func (t *Transfers) missing(wants []node.Want) []node.Want {
 		known[w.Path] = true
 	}
 	found := &set{index: map[string]int{}}
-	for len(wants) > 0 && len(known) < maxWants && t.ctx.Err() == nil {
+	left := maxLooked     // who makes narinfos up has no end of references
+	var size atomic.Int64 // bytes of the narinfos that are found
+	for len(wants) > 0 && left > 0 && t.ctx.Err() == nil {
 		var next []storepath.Path
 		for _, w := range wants {
 			for _, base := range w.Choice.Builds[0].Signed.References {
 				p, err := storepath.ParseBase(w.Path.Dir, base)
-				if err != nil || known[p] {
+				if err != nil || known[p] || left == 0 {
 					continue
 				}
 				known[p] = true
 				if _, err := t.store.Get(p.Hash); err != nil && !isThere(p) {
 					next = append(next, p)
+					left--
 				}
 			}
 		}
-		wants = t.look(next)
+		wants = t.look(next, &size)
 		for _, w := range wants {
 			found.add(w)
 		}
@@ -181,15 +201,19 @@ func (t *Transfers) missing(wants []node.Want) []node.Want {
 	return found.order()
 }
 
-// look finds items, those that can be had.
-func (t *Transfers) look(paths []storepath.Path) []node.Want {
+// look finds items, those that can be had, until there are too many bytes of
+// narinfos.
+func (t *Transfers) look(paths []storepath.Path, size *atomic.Int64) []node.Want {
 	all := make([]node.Want, len(paths))
 	group := errgroup.Group{}
 	group.SetLimit(aheadAtOnce)
 	for k, p := range paths {
 		group.Go(func() error {
+			if size.Load() > maxTexts {
+				return nil
+			}
 			w, err := t.o.Look(t.ctx, p)
-			if err == nil {
+			if err == nil && size.Add(int64(texts(w))) <= maxTexts {
 				all[k] = w
 			}
 			return nil // it may not be needed

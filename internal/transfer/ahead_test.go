@@ -105,7 +105,7 @@ func idle(t *testing.T, trans *Transfers) {
 	synctest.Wait()
 	trans.mu.Lock()
 	defer trans.mu.Unlock()
-	if a := &trans.ahead; a.bytes != 0 || len(a.out) != 0 || a.running != 0 || a.queue.Len() != 0 || len(a.queued) != 0 {
+	if a := &trans.ahead; a.bytes != 0 || len(a.out) != 0 || a.running != 0 || a.queue.Len() != 0 || len(a.queued) != 0 || a.texts != 0 {
 		t.Errorf("%d bytes of %d items ahead, %d run, %d and %d are queued", a.bytes, len(a.out), a.running, a.queue.Len(), len(a.queued))
 	}
 }

@@ -43,9 +43,14 @@ func (t *Transfers) enqueue(wants []node.Want, before bool) {
 	}
 	maps.Copy(a.claims, claims)
 	a.until = t.o.Now().Add(claimsFor)
-	if a.queue.Len()+len(wants) > maxWants {
+	size := 0
+	for _, w := range wants {
+		size += texts(w)
+	}
+	if a.queue.Len()+len(wants) > maxWants || a.texts+size > maxTexts {
 		a.queue.Init() // what was queried before is wanted less
 		clear(a.queued)
+		a.texts = 0
 	}
 	if before {
 		slices.Reverse(wants)
@@ -59,6 +64,9 @@ func (t *Transfers) enqueue(wants []node.Want, before bool) {
 // moves.
 func (a *ahead) push(w node.Want, before bool) {
 	e, queued := a.queued[w.Path]
+	if !queued {
+		a.texts += texts(w)
+	}
 	switch {
 	case queued && before:
 		a.queue.MoveToFront(e)
@@ -71,7 +79,9 @@ func (a *ahead) push(w node.Want, before bool) {
 
 // drop takes an item out of the queue.
 func (a *ahead) drop(e *list.Element) {
-	delete(a.queued, a.queue.Remove(e).(node.Want).Path)
+	w := a.queue.Remove(e).(node.Want)
+	delete(a.queued, w.Path)
+	a.texts -= texts(w)
 }
 
 // claimed returns what peers said of a nar when they were asked for a whole set.
