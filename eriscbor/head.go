@@ -113,11 +113,11 @@ func (d *decoder) broken(err error) error {
 
 func (d *decoder) full(b []byte) error {
 	n, err := io.ReadFull(d.r, b)
-	if err != nil {
-		err = d.broken(err)
-	}
 	d.off += int64(n)
-	return err
+	if err != nil {
+		return d.broken(err)
+	}
+	return nil
 }
 
 // head reads a head. Longer forms than needed are taken, as the RFC wants.

@@ -2,19 +2,21 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"ersatz/eris"
+	"ersatz/eriscbor"
 	"ersatz/internal/fetch"
 )
 
 func (a *app) decodeCommand() *cobra.Command {
 	var from blockSources
 	cmd := &cobra.Command{
-		Use:   "decode --blocks DIR|--from URL|--ipfs URL URN",
+		Use:   "decode --blocks DIR|--bundle FILE|--from URL|--ipfs URL URN|FILE.eris",
 		Short: "Write the content of an ERIS URN to standard output",
 		Long: `Decode the content of a URN to standard output. Each block is verified before it
 is used, whoever sent it. Several sources share the work, and stand in for each
@@ -23,8 +25,10 @@ other; what came from where is logged at the end.
 If anything fails, also after output has begun, the exit status is not 0: what
 was written then is the content's beginning and must not be used.
 
-The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
+FILE.eris is a link file, which holds a URN, as encode --link writes it. A bundle
+is a file of blocks, such as export writes (docs/bundles.md). The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
 		Example: `  ersatz decode --blocks blocks urn:eris:BIB… > README.md
+  ersatz decode --bundle blocks.cbor README.md.eris > README.md
   ersatz decode --from http://server.example:8080 --ipfs http://127.0.0.1:5001 urn:eris:B4A…`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {
@@ -33,21 +37,40 @@ The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&from.dirs, "blocks", nil, "`DIR` that holds blocks, as encode writes it (repeatable)")
+	f.StringArrayVar(&from.bundles, "bundle", nil, "`FILE` that is a bundle of blocks (repeatable)")
 	f.StringArrayVar(&from.servers, "from", nil, "`URL` of a server of blocks (repeatable)")
 	f.StringArrayVar(&from.ipfs, "ipfs", nil, "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001 (repeatable)")
 	markDirname(cmd, "blocks")
-	cmd.MarkFlagsOneRequired("blocks", "from", "ipfs")
+	markFilename(cmd, "bundle")
+	cmd.MarkFlagsOneRequired("blocks", "bundle", "from", "ipfs")
 	return cmd
 }
 
-func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
-	parse := eris.ParseURN
-	if strings.HasPrefix(urn, "urn:erisx2:") {
-		parse = eris.ParseLegacyURN
+// readCap returns what a URN says, or a link file.
+func readCap(arg string) (eris.ReadCap, error) {
+	switch {
+	case strings.HasSuffix(arg, eriscbor.LinkSuffix):
+		b, err := (&app{}).readAll(arg, eriscbor.MaxLink)
+		if err != nil {
+			return eris.ReadCap{}, err
+		}
+		link, err := eriscbor.ParseLink(b)
+		if err != nil {
+			return eris.ReadCap{}, fmt.Errorf("%s: %w", arg, err)
+		}
+		return link.Cap, nil
+	case strings.HasPrefix(arg, "urn:erisx2:"):
+		c, err := eris.ParseLegacyURN(arg)
+		return c, usageError(err)
 	}
-	c, err := parse(urn)
+	c, err := eris.ParseURN(arg)
+	return c, usageError(err)
+}
+
+func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
+	c, err := readCap(urn)
 	if err != nil {
-		return usageError(err)
+		return err
 	}
 	log, err := a.logger()
 	if err != nil {

@@ -6,47 +6,56 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"ersatz/eris"
-	"ersatz/internal/block/dirstore"
+	"ersatz/eriscbor"
 )
 
 func (a *app) encodeCommand() *cobra.Command {
-	var size, secret, dir string
+	var size, secret string
+	var out encodeOutputs
 	cmd := &cobra.Command{
-		Use:   "encode [--block-size 1KiB|32KiB] [--convergence-secret BASE32] [--blocks DIR] FILE|-",
+		Use:   "encode [--block-size 1KiB|32KiB] [--convergence-secret BASE32] [--blocks DIR|--bundle FILE] FILE|-",
 		Short: "Print the ERIS URN of a file, and write its blocks",
 		Long: `Encode a file, or standard input if it is "-", as ERIS 1.0.0. The URN is printed
 on a line of its own. It is the name of the content and the key to it at once.
 
 With --blocks, each block is written to DIR, which is made if it is missing,
-under its reference: 52 characters of upper-case unpadded Base32.
+under its reference: 52 characters of upper-case unpadded Base32. With --bundle,
+all blocks go into one file, with the read capability at its end. With --link, the
+read capability, the size and the media type go into a small one.
 
 Without --block-size, content below 16 KiB gets blocks of 1 KiB, other content
 blocks of 32 KiB.`,
 		Example: `  ersatz encode README.md
   ersatz encode --blocks blocks README.md
+  ersatz encode --bundle README.cbor --link README.md.eris README.md
   tar c photos | ersatz encode --block-size 32KiB --blocks /srv/blocks -`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {
-			return a.encode(cmd.Context(), size, secret, dir, args[0])
+			return a.encode(cmd.Context(), size, secret, out, args[0])
 		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&size, "block-size", "", "`SIZE` of the blocks: 1KiB or 32KiB (default by length)")
 	f.StringVar(&secret, "convergence-secret", "", "52 characters of `BASE32`: only who knows it can tell that this content is stored")
-	f.StringVar(&dir, "blocks", "", "`DIR` to write the blocks to")
+	f.StringVar(&out.dir, "blocks", "", "`DIR` to write the blocks to")
+	f.StringVar(&out.bundle, "bundle", "", "`FILE` to write a bundle of the blocks to")
+	f.StringVar(&out.link, "link", "", "`FILE`, in .eris, to write a link to the content to")
+	f.StringVar(&out.mediaType, "type", "", "media `TYPE` that the link says (default by the file's name)")
 	complete(cmd, "block-size", "1KiB", "32KiB")
 	markDirname(cmd, "blocks")
+	markFilename(cmd, "bundle")
+	markFilename(cmd, "link", strings.TrimPrefix(eriscbor.LinkSuffix, "."))
 	return cmd
 }
 
-func (a *app) encode(ctx context.Context, size, secret, dir, name string) error {
+func (a *app) encode(ctx context.Context, size, secret string, out encodeOutputs, name string) (err error) {
 	var blockSize eris.BlockSize
 	var key eris.Secret
-	var err error
 	if size != "" {
 		if blockSize, err = eris.ParseBlockSize(size); err != nil {
 			return usageError(err)
@@ -70,23 +79,17 @@ func (a *app) encode(ctx context.Context, size, secret, dir, name string) error 
 		}
 		blockSize = eris.Recommended(int64(len(start)))
 	}
-	var emit func(eris.Block) error
-	if dir != "" {
-		store, err := dirstore.Create(dir)
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		emit = func(b eris.Block) error {
-			if err := store.Put(ctx, b.Ref, b.Data); err != nil {
-				return fmt.Errorf("%s: %w", dir, err)
-			}
-			return nil
-		}
+	w, err := out.open(ctx)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, w.close()) }()
 	bar := a.progress("encoding", length)
-	c, _, err := eris.Encode(io.TeeReader(content, bar), blockSize, key, emit)
+	c, n, err := eris.Encode(io.TeeReader(content, bar), blockSize, key, w.emit)
 	bar.Close()
+	if err == nil {
+		err = w.finish(c, n, name)
+	}
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 	root.AddCommand(
 		a.encodeCommand(), a.decodeCommand(),
 		a.publishCommand(), a.nodeCommand(), a.peersCommand(), a.fsckCommand(), a.gcCommand(),
-		a.weatherCommand(), a.doctorCommand(), a.demoCommand(),
+		a.exportCommand(), a.importCommand(), a.weatherCommand(), a.doctorCommand(), a.demoCommand(),
 		a.keygenCommand(), a.authorizeCommand(), a.narinfoCommand(),
 		a.manCommand(), a.versionCommand(),
 	)

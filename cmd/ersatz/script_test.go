@@ -33,6 +33,7 @@ func TestScript(t *testing.T) {
 			"get":      get,
 			"forget":   forget,
 			"urn":      urn,
+			"maxrss":   maxrss,
 
 			"mkstate":   mkstate,
 			"holdstate": holdstate,

@@ -23,6 +23,7 @@ const dirReads = 4
 // blockSources are the places that decode gets blocks from.
 type blockSources struct {
 	dirs    []string
+	bundles []string
 	servers []string
 	ipfs    []string
 }
@@ -36,6 +37,14 @@ func (s blockSources) open() (sources []fetch.Source, open closers, err error) {
 		}
 		open = append(open, store)
 		sources = append(sources, fetch.Source{Name: dir, Fetcher: block.Fetcher(store, dirReads)})
+	}
+	for _, name := range s.bundles {
+		b, err := openBundle(name)
+		if err != nil {
+			return nil, nil, errors.Join(err, open.Close())
+		}
+		open = append(open, b)
+		sources = append(sources, fetch.Source{Name: name, Fetcher: b.index.Fetcher(b.at)})
 	}
 	for _, api := range s.ipfs {
 		c, err := ipfs.New(api, nil)

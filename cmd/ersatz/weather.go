@@ -16,6 +16,7 @@ import (
 	"ersatz/eris"
 	"ersatz/internal/config"
 	"ersatz/internal/doctor"
+	"ersatz/internal/node"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
@@ -125,14 +126,7 @@ func (a *app) weather(ctx context.Context, f weatherFlags, args []string) error 
 // options returns who is believed.
 func (f weatherFlags) options(c config.Config) (weather.Options, error) {
 	o := weather.Options{Closure: f.closure}
-	named := nodeFlags{acl: f.acl, nixKeys: f.nixKeys}
-	if f.acl == "" {
-		// Without Guix there is none, and none is needed beside keys of Nix.
-		if _, err := os.Stat(c.ACL); len(f.nixKeys) == 0 || !errors.Is(err, fs.ErrNotExist) {
-			named.acl = c.ACL
-		}
-	}
-	keys, err := named.keys()
+	keys, err := trustedKeys(c, f.acl, f.nixKeys, len(f.nixKeys) > 0)
 	if err != nil {
 		return o, err
 	}
@@ -147,6 +141,17 @@ func (f weatherFlags) options(c config.Config) (weather.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// trustedKeys reads the keys that flags name, or the ACL of the configuration,
+// which may be missing if nothing needs it.
+func trustedKeys(c config.Config, acl string, nixKeys []string, optional bool) (node.Keys, error) {
+	if acl == "" {
+		if _, err := os.Stat(c.ACL); !optional || !errors.Is(err, fs.ErrNotExist) {
+			acl = c.ACL
+		}
+	}
+	return nodeFlags{acl: acl, nixKeys: nixKeys}.keys()
 }
 
 // node returns the node whose peers are asked, nil if there is none, and what it

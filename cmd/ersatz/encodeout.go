@@ -1,0 +1,99 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"path/filepath"
+	"strings"
+
+	"ersatz/eris"
+	"ersatz/eriscbor"
+	"ersatz/internal/block/dirstore"
+	"ersatz/internal/durable"
+)
+
+// encodeOutputs say where encode writes besides the URN; "" is nowhere.
+type encodeOutputs struct {
+	dir, bundle, link, mediaType string
+}
+
+// encodeWriter writes blocks to where they are wanted.
+type encodeWriter struct {
+	encodeOutputs
+	ctx   context.Context // of the one command that encodes
+	store *dirstore.Store // nil if there is none; so with the others
+	file  *durable.File
+	into  *eriscbor.Writer
+}
+
+// open checks the options and opens what the blocks go to.
+func (o encodeOutputs) open(ctx context.Context) (w *encodeWriter, err error) {
+	if o.link != "" && !strings.HasSuffix(o.link, eriscbor.LinkSuffix) {
+		return nil, usageError(fmt.Errorf("--link: the name of a link file ends in %s, unlike %s", eriscbor.LinkSuffix, o.link))
+	}
+	if o.mediaType != "" && o.link == "" {
+		return nil, usageError(errors.New("--type is for --link"))
+	}
+	w = &encodeWriter{encodeOutputs: o, ctx: ctx}
+	if o.dir != "" {
+		if w.store, err = dirstore.Create(o.dir); err != nil {
+			return nil, err
+		}
+	}
+	if o.bundle != "" {
+		if w.file, err = durable.Create(o.bundle, 0o644); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+		w.into = eriscbor.NewWriter(w.file)
+	}
+	return w, nil
+}
+
+func (w *encodeWriter) emit(b eris.Block) error {
+	if w.store != nil {
+		if err := w.store.Put(w.ctx, b.Ref, b.Data); err != nil {
+			return fmt.Errorf("%s: %w", w.dir, err)
+		}
+	}
+	if w.into != nil {
+		return w.into.Emit(b)
+	}
+	return nil
+}
+
+// finish ends the bundle and writes the link to the content, which came from a
+// file of that name.
+func (w *encodeWriter) finish(c eris.ReadCap, size int64, name string) error {
+	if w.into != nil {
+		if err := errors.Join(w.into.Finish(c), w.file.Commit()); err != nil {
+			return err
+		}
+	}
+	if w.link == "" {
+		return nil
+	}
+	mediaType := cmp.Or(w.mediaType, mime.TypeByExtension(filepath.Ext(name)), "application/octet-stream")
+	link, err := eriscbor.Link{Cap: c, Size: uint64(size), Type: mediaType}.Bytes()
+	if err != nil {
+		return usageError(fmt.Errorf("--type: %w", err))
+	}
+	return durable.WriteFile(w.link, 0o644, func(w io.Writer) error {
+		_, err := w.Write(link)
+		return err
+	})
+}
+
+func (w *encodeWriter) close() error {
+	var errs []error
+	if w.store != nil {
+		errs = append(errs, w.store.Close())
+	}
+	if w.file != nil {
+		errs = append(errs, w.file.Abort())
+	}
+	return errors.Join(errs...)
+}
