@@ -100,6 +100,12 @@ func TestWrapper(t *testing.T) {
 	w.write("config", "nonsense\n votes=/none\n")
 	w.want("ours --query", "", "substitute", "--query")
 	w.want("guix gc GUIX=none", "", "gc")
+	// A configuration that cannot be read may set one; where there is none, none
+	// is set.
+	w.env = append(plain, "ERSATZ_CONFIG="+w.path("bin"))
+	w.want("ours --query", "", "substitute", "--query")
+	w.env = append(plain, "ERSATZ_CONFIG="+w.path("missing"))
+	w.want("guix substitute --query GUIX=none", "the real guix substitutes", "substitute", "--query")
 	w.env = append(plain, "ERSATZ_VOTES=/none")
 	w.want("ours --query", "", "substitute", "--query")
 	w.env = plain
