@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -64,6 +65,7 @@ func newDatagram(conn net.Conn, idle time.Duration) *datagram {
 }
 
 func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (answer, error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, d.idle, fmt.Errorf("no answer in %v: %w", d.idle, os.ErrDeadlineExceeded))
 	defer cancel()
 	w := &sent{waiter: waiter{buf: buf, done: make(chan struct{})}, acked: make(chan struct{}), start: time.Now()}
@@ -97,6 +99,9 @@ func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (ans
 		// Some chance keeps many clients from sending at the same time.
 		switch ok, err := d.wait(ctx, token, w, timeout+rand.N(timeout/2)); {
 		case err != nil:
+			if caller.Err() == nil {
+				d.retire()
+			}
 			return answer{}, err
 		case ok:
 			return w.ans, w.err
@@ -106,7 +111,16 @@ func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (ans
 		d.mu.Unlock()
 		timeout = min(2*timeout, mostTimeout)
 	}
+	d.retire()
 	return answer{}, fmt.Errorf("no answer after %d messages: %w", 1+maxRetransmit, os.ErrDeadlineExceeded)
+}
+
+// retire has the next block asked for by another socket: a server that has
+// started again knows nothing of a DTLS connection, and says nothing to it.
+func (d *datagram) retire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.retired = true
 }
 
 // wait waits for an answer, for timeout only if the request has not been
@@ -181,7 +195,11 @@ func (d *datagram) read() {
 	for {
 		n, err := d.conn.Read(buf)
 		if err != nil {
-			d.fail(fmt.Errorf("receive: %w", err)) // that nobody listens, for one
+			err = fmt.Errorf("receive: %w", err) // that nobody listens, for one
+			if errors.Is(err, io.EOF) {          // DTLS: the server has closed it
+				err = fmt.Errorf("%w: %w", errLost, err)
+			}
+			d.fail(err)
 			return
 		}
 		var m message.Message

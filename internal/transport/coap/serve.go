@@ -34,23 +34,27 @@ func (s *Server) ServeDTLS(ctx context.Context, l net.Listener) error {
 	})
 }
 
-// accept runs serve for each connection that may be, and closes it then.
+// accept runs serve for each connection that may be, and closes it then. When
+// ctx ends, the connections end first: a DTLS listener lets go of its address
+// only when it has none left.
 func (s *Server) accept(ctx context.Context, l net.Listener, serve func(context.Context, net.Conn)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
+	live := liveConns{conns: map[net.Conn]bool{}}
+	var ending sync.WaitGroup
+	defer ending.Wait()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
+	ending.Go(func() {
+		<-ctx.Done()
+		live.end()
+		l.Close()
+	})
 	for {
 		conn, err := l.Accept()
 		switch {
+		case err == nil:
 		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
 			return nil
-		case err != nil:
+		default:
 			// What the system says, that too many files are open for one,
 			// may pass.
 			var passing *net.OpError
@@ -67,14 +71,55 @@ func (s *Server) accept(ctx context.Context, l net.Listener, serve func(context.
 			conn.Close()
 			continue
 		}
-		work.Go(func() {
+		began := live.begin(conn, func() {
 			defer s.leave(addr)
-			defer conn.Close()
-			stop := context.AfterFunc(ctx, func() { conn.Close() })
-			defer stop()
 			serve(ctx, conn)
 		})
+		if !began {
+			conn.Close()
+			s.leave(addr)
+		}
 	}
+}
+
+// liveConns are the connections that are served.
+type liveConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	ended bool
+	work  sync.WaitGroup
+}
+
+// begin runs serve, and closes the connection then. It returns false once all
+// are to end.
+func (l *liveConns) begin(conn net.Conn, serve func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.conns[conn] = true
+	l.work.Go(func() {
+		defer func() {
+			conn.Close()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.conns, conn)
+		}()
+		serve()
+	})
+	return true
+}
+
+// end closes all and waits for them.
+func (l *liveConns) end() {
+	l.mu.Lock()
+	l.ended = true
+	for conn := range l.conns {
+		conn.Close()
+	}
+	l.mu.Unlock()
+	l.work.Wait()
 }
 
 func pause(ctx context.Context, d time.Duration) error {
