@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"path"
 	"path/filepath"
 	"slices"
@@ -148,8 +149,8 @@ func (s *Store) Part(id PartID, about About) (*Part, error) {
 }
 
 // Left returns what the parts of whole nars are of that nobody has and that
-// hold something of a nar, the longest first.
-func (s *Store) Left(narHash [32]byte) ([]About, error) {
+// hold something of a nar, the longest first. One that cannot be read is none.
+func (s *Store) Left(narHash [32]byte) []About {
 	type part struct {
 		id   PartID
 		size int64
@@ -170,10 +171,10 @@ func (s *Store) Left(narHash [32]byte) ([]About, error) {
 		case err == nil:
 			all = append(all, a)
 		case !errors.Is(err, fs.ErrNotExist): // it may just have gone
-			return nil, err
+			s.log.Warn("part cannot be read, and is not gone on with", slog.String("part", string(p.id)), slog.Any("error", err))
 		}
 	}
-	return all, nil
+	return all
 }
 
 // open opens the files, and finds out what is there.

@@ -88,11 +88,7 @@ func (n *narFetch) open(ctx context.Context) (*keep.Part, fillFunc, error) {
 // openLeft goes on with what a transfer has left, if there is such a part and
 // the server still has that file. The part is nil otherwise.
 func (n *narFetch) openLeft(ctx context.Context) (*keep.Part, error) {
-	left, err := n.t.store.Left(n.record.NarHash)
-	if err != nil {
-		return nil, &localError{err}
-	}
-	for _, a := range left {
+	for _, a := range n.t.store.Left(n.record.NarHash) {
 		if a.ETag == "" || a.FileSize == 0 || a.Item.Server != n.offer.Server.String() || a.Item.Method != n.record.Method {
 			continue // another file, or it cannot be told from others
 		}
