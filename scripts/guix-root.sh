@@ -6,11 +6,12 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 root=$CACHE/guix-root
 complete=$root/.complete-3 # count up when the recipe changes: older roots are made anew
+[ "$(id -u)" = 0 ] || skip "tests with a real guix-daemon: not root"
+unshare --mount true 2>/dev/null || skip "tests with a real guix-daemon: root may not mount here, as in a container"
 if [ -e "$complete" ]; then
 	echo "$root"
 	exit 0
 fi
-[ "$(id -u)" = 0 ] || skip "tests with a real guix-daemon: not root"
 command -v debootstrap >/dev/null || skip "tests with a real guix-daemon: debootstrap is not installed"
 mirror=$({
 	awk '$1 == "URIs:" { print $2 }' /etc/apt/sources.list.d/*.sources 2>/dev/null || true

@@ -26,7 +26,8 @@ build() {
 	unmount
 	rm -rf --one-file-system "$layer" "$work"
 	mkdir -p "$layer" "$work/work" "$root"
-	mount -t overlay -o "lowerdir=$lower,upperdir=$layer,workdir=$work/work" overlay "$root" || return 1
+	mount -t overlay -o "lowerdir=$lower,upperdir=$layer,workdir=$work/work" overlay "$root" >&2 ||
+		skip "tests with systemd: no overlay can be mounted here"
 	mount -t proc proc "$root/proc" || return 1
 	mount --rbind --make-rslave /dev "$root/dev" || return 1
 	chroot "$root" apt-get update -qq >&2 || return 1
