@@ -18,8 +18,6 @@ import (
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
-	"ersatz/internal/compress"
-	"ersatz/internal/fetch"
 	"ersatz/internal/folder"
 	"ersatz/internal/upstream"
 	"ersatz/narinfo"
@@ -224,14 +222,6 @@ func references(p storepath.Path, s narinfo.Signed) (refs []storepath.Path) {
 	return refs
 }
 
-// way is one place to get a nar from.
-type way struct {
-	name   string
-	method compress.Method // without a level, which nobody needs
-	size   eris.BlockSize  // of the blocks; 0: by length
-	open   func(ctx context.Context) (io.ReadCloser, error)
-}
-
 // item adds the blocks of an item, from the first of its ways that gives the
 // right nar. What a wrong one has left in the bundle is named by nothing.
 func (e *exporter) item(ctx context.Context, item found) (entry, error) {
@@ -255,49 +245,6 @@ func (e *exporter) item(ctx context.Context, item found) (entry, error) {
 		return entry{}, fmt.Errorf("no server offers its nar: %w", ErrMissing)
 	}
 	return entry{}, errors.Join(errs...)
-}
-
-// ways returns where a nar can be had: as signed blocks, then as whole nars, the
-// smallest first, as those that travel should be.
-func (e *exporter) ways(b *upstream.Build) []way {
-	var ways []way
-	if b.Content.URN != "" {
-		if w, ok := e.blockWay(b); ok {
-			ways = append(ways, w)
-		}
-	}
-	for _, offer := range b.Nars {
-		ways = append(ways, way{
-			name: offer.URL(), method: compress.Method{Name: offer.Nar.Compression},
-			open: func(ctx context.Context) (io.ReadCloser, error) {
-				body, err := e.client.OpenNar(ctx, offer, b)
-				if err != nil {
-					return nil, err
-				}
-				return body.ReadCloser, nil
-			},
-		})
-	}
-	return ways
-}
-
-func (e *exporter) blockWay(b *upstream.Build) (way, bool) {
-	var sources []fetch.Source
-	for _, sv := range b.Content.Servers {
-		if source, ok := e.client.Blocks(sv); ok {
-			sources = append(sources, source)
-		}
-	}
-	if len(sources) == 0 {
-		return way{}, false
-	}
-	return way{
-		name: b.Content.URN, method: compress.Method{Name: b.Content.Method}, size: b.Content.ReadCap.Size,
-		open: func(ctx context.Context) (io.ReadCloser, error) {
-			mix := fetch.New(sources, fetch.Options{Stall: e.o.Stall, Log: e.o.Log})
-			return eris.NewReader(ctx, b.Content.ReadCap, mix, eris.ReaderOptions{MaxLength: b.CompressedLimit()}), nil
-		},
-	}, true
 }
 
 // take adds the blocks of a nar. They are made anew of the content, in the order

@@ -184,6 +184,41 @@ func TestWrongNar(t *testing.T) {
 	}
 }
 
+// TestHint: blocks that a node names come before its nar, which is not
+// compressed; a hint that leads to another nar is passed over.
+func TestHint(t *testing.T) {
+	x := newThing(t, 1, 100_000, "gzip").unsigned()
+	other := newThing(t, 2, 50_000, "gzip")
+	for name, c := range map[string]struct {
+		hint *thing
+		want string
+	}{"right": {x, x.rc.URN()}, "wrong": {other, "/nar/none"}} {
+		o := newOrigin(t, x, other)
+		o.files["/"+x.path().Hash+".narinfo"] = append(x.signed(t), "ERISHintFormat: application/x-nix-archive+gzip\nERISHint: "+c.hint.rc.URN()+
+			"\nURL: nar/none\nCompression: none\nFileSize: 100000\n"...)
+		o.files["/nar/none"] = noise(1, 100_000)
+		b, done, err := export(t, x, ExportOptions{}, o.url)
+		if err != nil || len(done.Items) != 1 || !strings.HasSuffix(done.Items[0].From, c.want) {
+			t.Errorf("%s: %+v, %v", name, done, err)
+			continue
+		}
+		dir := t.TempDir()
+		if got, err := unpack(t, dir, b); err != nil || got.Counts[StateImported] != 1 {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	for name, lines := range map[string]string{
+		"no URN": "ERISHintFormat: application/x-nix-archive\nERISHint: urn:eris:X\n", "no format": "ERISHint: " + x.rc.URN() + "\n",
+		"unknown format": "ERISHintFormat: application/x-tar\nERISHint: " + x.rc.URN() + "\n",
+	} {
+		o := newOrigin(t, x)
+		o.files["/"+x.path().Hash+".narinfo"] = append(x.signed(t), lines+"URL: "+x.narPath()[1:]+"\nCompression: gzip\n"...)
+		if _, done, err := export(t, x, ExportOptions{}, o.url); err != nil || !strings.HasSuffix(done.Items[0].From, x.narPath()) {
+			t.Errorf("%s: %+v, %v", name, done, err)
+		}
+	}
+}
+
 // TestNoNar: an item of which nobody has the bytes.
 func TestNoNar(t *testing.T) {
 	x := newThing(t, 1, 1000, "zstd").unsigned()
