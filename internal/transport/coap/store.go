@@ -50,10 +50,11 @@ func ParseStore(s string) (Store, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port != strconv.FormatUint(n, 10) {
 		return Store{}, fmt.Errorf("store URL %q: port %q is not one", s, port)
 	}
-	if u.Hostname() == "" || len(u.Hostname()) > 255 || u.User != nil || u.Fragment != "" {
+	host, ok := hostOf(u)
+	if !ok || u.User != nil || u.Fragment != "" {
 		return Store{}, fmt.Errorf("store URL %q is not SCHEME://HOST[:PORT][/PATH][?get&put]", s)
 	}
-	st.Host = net.JoinHostPort(u.Hostname(), port)
+	st.Host = net.JoinHostPort(host, port)
 	if st.Path == "" {
 		st.Path = WellKnown
 	}
@@ -71,6 +72,20 @@ func ParseStore(s string) (Store, error) {
 		return Store{}, fmt.Errorf("store URL %q: query is none of get, put and get&put", s)
 	}
 	return st, nil
+}
+
+// hostOf returns the host of a URL: an address, or a name, which may hold
+// letters, digits, dots, hyphens and underscores.
+func hostOf(u *url.URL) (host string, ok bool) {
+	host = u.Hostname()
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.String(), true
+	}
+	host = strings.ToLower(host)
+	odd := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
+	}
+	return host, host != "" && len(host) <= 255 && !strings.ContainsFunc(host, odd)
 }
 
 // String returns the URL, which ParseStore reads. It holds the path, which may
