@@ -39,6 +39,8 @@ func (i *item) contentWay(c content) []way {
 		open: f.open, have: f.have,
 	}
 	if !c.signed {
+		// The right content may be said to be in a wrong form.
+		w.id += keep.PartID(" " + c.method)
 		w.blame = f.blame
 	}
 	return []way{w}

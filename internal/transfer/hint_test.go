@@ -198,3 +198,37 @@ func TestRightHint(t *testing.T) {
 		t.Error("the wrong one is blamed")
 	}
 }
+
+// Nor does the right one in a wrong form.
+func TestRightHintInAnotherForm(t *testing.T) {
+	x := newThing(t, 1, 2<<20, "zstd").unsigned()
+	liar, good := newNeighbour(t, x.blocks), newNeighbour(t, x.blocks)
+	liar.says(x, &peer.Held{ReadCap: x.rc, Format: "application/x-nix-archive+gzip-9"})
+	good.says(x, &peer.Held{ReadCap: x.rc, Format: zstdFormat})
+	m := newMachine(t)
+	m.o.Policy = P2POnly
+	m.named = []string{liar.url, good.url}
+	m.start()
+	m.gets(x, "http://127.0.0.1:1")
+	m.keeps(x)
+	if m.book.Entry(liar.url).Lied.IsZero() || !m.book.Entry(good.url).Lied.IsZero() {
+		t.Error("the wrong one is blamed")
+	}
+}
+
+// Who says that he has a part of a wrong content may have been told so, and does so
+// again for each item: readers get none of it where a server has the nar.
+func TestHintOfAPart(t *testing.T) {
+	m := newMachine(t)
+	said := newNeighbour(t, nil)
+	m.named = []string{said.url}
+	m.start()
+	for k := range 3 {
+		x, wrong := newThing(t, byte(2*k+1), 2<<20, "zstd").unsigned(), newThing(t, byte(2*k+2), 2<<20, "zstd")
+		said.says(x, &peer.Held{ReadCap: wrong.rc, Format: zstdFormat, Part: true, Leaves: bytes.Repeat([]byte{0xff}, 10)})
+		said.mu.Lock()
+		said.blocks = wrong.blocks
+		said.mu.Unlock()
+		m.gets(x, newOrigin(t, x).url)
+	}
+}

@@ -42,24 +42,29 @@ func (i *item) ways(ctx context.Context, first bool) []way {
 		claims = i.claims(ctx)
 	}
 	signed := i.contentWay(i.signedContent(claims))
-	var nars, hints []way
+	var nars, hints, rumours []way
 	if i.t.o.Policy != P2POnly {
 		nars = i.narWays()
 	}
 	for _, c := range i.hinted(claims) {
-		hints = append(hints, i.contentWay(c)...)
+		if c.holders() == 0 && first {
+			// Nobody is to blame should it be wrong, as often as it is said.
+			rumours = append(rumours, i.contentWay(c)...)
+		} else {
+			hints = append(hints, i.contentWay(c)...)
+		}
 	}
 	var all []way
 	switch {
 	case i.t.o.Policy == HTTPOnly:
 		all = nars
 	case i.build.Signed.NarSize > small || inVain:
-		all = slices.Concat(signed, hints, nars)
+		all = slices.Concat(signed, hints, nars, rumours)
 	case slices.ContainsFunc(claims, isNear):
 		// What a near peer has takes no long round trips.
-		all = slices.Concat(signed, hints, nars)
+		all = slices.Concat(signed, hints, nars, rumours)
 	default:
-		all = slices.Concat(nars, signed, hints)
+		all = slices.Concat(nars, signed, hints, rumours)
 	}
 	return slices.DeleteFunc(all, func(w way) bool { return i.bad[w.id] })
 }
@@ -92,6 +97,16 @@ type content struct {
 	signed  bool
 	servers []*upstream.Server
 	claims  []peers.Claim
+}
+
+// holders returns how many peers say that they have all of it.
+func (c content) holders() (n int) {
+	for _, claim := range c.claims {
+		if !claim.Held.Part {
+			n++
+		}
+	}
+	return n
 }
 
 // signedContent returns what the signed URN names; its read capability is zero
@@ -130,15 +145,7 @@ func (i *item) hinted(claims []peers.Claim) []content {
 		}
 		all[k].claims = append(all[k].claims, claim)
 	}
-	whole := func(c content) (n int) {
-		for _, claim := range c.claims {
-			if !claim.Held.Part {
-				n++
-			}
-		}
-		return n
-	}
-	slices.SortStableFunc(all, func(a, b content) int { return cmp.Compare(whole(b), whole(a)) })
+	slices.SortStableFunc(all, func(a, b content) int { return cmp.Compare(b.holders(), a.holders()) })
 	return all[:min(len(all), maxHints)]
 }
 
