@@ -22,7 +22,7 @@ import (
 )
 
 // MaxCaps bounds the read capabilities of a bundle.
-const MaxCaps = 1 << 20
+const MaxCaps = 1 << 17
 
 // Writer writes a bundle, in the indefinite form, which needs no counts ahead.
 // It remembers the references of the blocks, some 50 bytes each, since a map

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -74,7 +75,8 @@ prints there.
 
 The items come from substitute servers: an ersatz publish, an ersatz node, any
 other, or a folder, file:///DIR. Blocks are taken if a signed narinfo names them,
-else whole nars. Without --from, the servers are those of the running guix-daemon.
+else whole nars. Without --from, the servers are those of the running guix-daemon,
+or else Guix's.
 Narinfos must be signed by an authorized key, as for ersatz-substitute.
 
 If an item cannot be had, nothing is written, and the exit status is 3. If the
@@ -156,9 +158,17 @@ func (a *app) export(ctx context.Context, f exportFlags, args []string) error {
 	case f.json:
 		return json.NewEncoder(a.stdout).Encode(done)
 	}
-	_, err = fmt.Fprintf(a.stderr, "%d store items, %d left out, %s in %d blocks\n",
-		len(done.Items), done.Had, humanize.IBytes(uint64(done.Bytes)), done.Blocks)
+	_, err = fmt.Fprintf(a.stderr, "%s, %d left out, %s in %d blocks\n",
+		storeItems(len(done.Items)), done.Had, humanize.IBytes(uint64(done.Bytes)), done.Blocks)
 	return err
+}
+
+// storeItems says how many there are.
+func storeItems(n int) string {
+	if n == 1 {
+		return "1 store item"
+	}
+	return strconv.Itoa(n) + " store items"
 }
 
 // writeTo has fill write a file, which appears when it is whole, or standard

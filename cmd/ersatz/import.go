@@ -129,7 +129,7 @@ func (a *app) printImported(done bundle.Imported, asJSON bool) error {
 		return json.NewEncoder(a.stdout).Encode(done)
 	}
 	n := done.Counts
-	_, err := fmt.Fprintf(a.stdout, "%d store items imported, %s\n", n[bundle.StateImported], humanize.IBytes(uint64(done.Bytes)))
+	_, err := fmt.Fprintf(a.stdout, "%s imported, %s\n", storeItems(n[bundle.StateImported]), humanize.IBytes(uint64(done.Bytes)))
 	for _, s := range []struct{ state, text string }{
 		{bundle.StatePresent, "%d there already\n"}, {bundle.StateDiffers, "%d of which another build is there\n"},
 		{bundle.StateRefused, "%d refused\n"}, {bundle.StateFailed, "%d missing or wrong\n"},

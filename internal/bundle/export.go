@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"time"
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
@@ -27,7 +26,7 @@ import (
 // Errors that a caller tells apart.
 var (
 	// ErrMissing means that items cannot be had; nothing was written.
-	ErrMissing = errors.New("not to be had")
+	ErrMissing = errors.New("cannot be had")
 	// ErrTooMany means that there are more than MaxItems.
 	ErrTooMany = fmt.Errorf("more than %d store items", MaxItems)
 )
@@ -48,10 +47,6 @@ type ExportOptions struct {
 	// Progress is told how many of the items are done; the total grows while
 	// narinfos are looked up. Default: nobody is told.
 	Progress func(done, total int)
-
-	// Stall is how long a source may give nothing. Default
-	// upstream.DefaultStall.
-	Stall time.Duration
 
 	// Log takes what an operator acts on. Default: nothing is logged.
 	Log *slog.Logger
@@ -192,7 +187,7 @@ func errMissing(missing []error, of int) error {
 	if n > maxReasons {
 		missing = append(missing[:maxReasons], errors.New("…"))
 	}
-	return fmt.Errorf("%d of %d store items are %w:\n%w", n, of, ErrMissing, errors.Join(missing...))
+	return fmt.Errorf("%d of %d store items %w:\n%w", n, of, ErrMissing, errors.Join(missing...))
 }
 
 // choose returns the build of an item that is taken.
@@ -205,10 +200,15 @@ func (e *exporter) choose(p storepath.Path, answers []upstream.Answer) (*upstrea
 		}
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
-	if err := checkSigned(c.Builds[0].Signed); err != nil {
+	build := c.Builds[0]
+	err := checkSigned(build.Signed)
+	if err == nil && len(e.ways(build)) == 0 {
+		err = errors.New("no server offers its nar")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
-	return c.Builds[0], nil
+	return build, nil
 }
 
 // references returns what an item refers to, without itself. What is no store
@@ -240,9 +240,6 @@ func (e *exporter) item(ctx context.Context, item found) (entry, error) {
 		if ctx.Err() != nil {
 			break
 		}
-	}
-	if len(errs) == 0 {
-		return entry{}, fmt.Errorf("no server offers its nar: %w", ErrMissing)
 	}
 	return entry{}, errors.Join(errs...)
 }

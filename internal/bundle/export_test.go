@@ -123,7 +123,7 @@ func TestMissing(t *testing.T) {
 		spoil func(o *origin)
 		want  string
 	}{
-		"absent": {func(o *origin) { delete(o.files, "/"+leaf.path().Hash+".narinfo") }, "1 of 3 store items are not to be had:\n" + leaf.path().String() + ": no server has it"},
+		"absent": {func(o *origin) { delete(o.files, "/"+leaf.path().Hash+".narinfo") }, "1 of 3 store items cannot be had:\n" + leaf.path().String() + ": no server has it"},
 		"untrusted": {func(o *origin) {
 			leaf.signer = 2
 			o.files["/"+leaf.path().Hash+".narinfo"] = leaf.signed(t)
@@ -142,11 +142,20 @@ func TestMissing(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", name, len(b), err)
 		}
 	}
+	var unknown []*thing
+	for seed := range byte(maxReasons + 2) {
+		unknown = append(unknown, newThing(t, 100+seed, 100, "none"))
+	}
+	root = newThing(t, 50, 100, "none", unknown...)
+	_, _, err := export(t, root, ExportOptions{}, newOrigin(t, root).url)
+	if !errors.Is(err, ErrMissing) || strings.Count(err.Error(), "no server has it") != maxReasons || !strings.HasSuffix(err.Error(), "\n…") {
+		t.Errorf("many: %v", err)
+	}
 	many := make([]storepath.Path, MaxItems+1)
 	for i := range many {
 		many[i] = storepath.Path{Dir: storepath.Guix, Hash: root.path().Hash, Name: strings.Repeat("a", 1+i%200) + strings.Repeat("b", i/200)}
 	}
-	_, err := Export(t.Context(), &bytes.Buffer{}, newClient(t), nil, many, trusted(t), ExportOptions{})
+	_, err = Export(t.Context(), &bytes.Buffer{}, newClient(t), nil, many, trusted(t), ExportOptions{})
 	if !errors.Is(err, ErrTooMany) {
 		t.Errorf("too many: %v", err)
 	}
@@ -224,8 +233,8 @@ func TestNoNar(t *testing.T) {
 	x := newThing(t, 1, 1000, "zstd").unsigned()
 	o := newOrigin(t, x)
 	o.files["/"+x.path().Hash+".narinfo"] = x.signed(t)
-	if _, _, err := export(t, x, ExportOptions{}, o.url); !errors.Is(err, ErrMissing) {
-		t.Errorf("no nar: %v", err)
+	if b, _, err := export(t, x, ExportOptions{}, o.url); !errors.Is(err, ErrMissing) || len(b) > 0 {
+		t.Errorf("no nar: %d bytes, %v", len(b), err)
 	}
 }
 

@@ -136,14 +136,14 @@ func (m *mirror) narinfo(name string) (*narinfo.Narinfo, error) {
 	return narinfo.Parse(text)
 }
 
-// hasNar reports whether a nar is there, at its full length.
+// hasNar reports whether a nar is there, at its full length if that is said.
 func (m *mirror) hasNar(n narinfo.Nar) bool {
 	name, err := url.PathUnescape(n.URL)
 	if err != nil || !filepath.IsLocal(name) {
 		return false
 	}
 	fi, err := os.Lstat(m.path(name))
-	return err == nil && fi.Mode().IsRegular() && n.FileSize > 0 && uint64(fi.Size()) == n.FileSize
+	return err == nil && fi.Mode().IsRegular() && (n.FileSize == 0 || uint64(fi.Size()) == n.FileSize)
 }
 
 // narName returns the name of a nar in the folder, and its URL: stock Guix takes

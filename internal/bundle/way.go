@@ -65,7 +65,7 @@ func (e *exporter) blockWay(b *upstream.Build, c upstream.Content) (way, bool) {
 	return way{
 		name: c.URN, method: compress.Method{Name: c.Method}, size: c.ReadCap.Size,
 		open: func(ctx context.Context) (io.ReadCloser, error) {
-			mix := fetch.New(sources, fetch.Options{Stall: e.o.Stall, Log: e.o.Log})
+			mix := fetch.New(sources, fetch.Options{Log: e.o.Log})
 			return eris.NewReader(ctx, c.ReadCap, mix, eris.ReaderOptions{MaxLength: b.CompressedLimit()}), nil
 		},
 	}, true
