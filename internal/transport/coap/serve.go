@@ -327,12 +327,12 @@ func (s *Server) serveDatagrams(ctx context.Context, p packets) error {
 		number++
 		own := int32(number)
 		work.Go(func() {
-			defer now.end(from, m.MessageID)
 			a := s.answer(ctx, from, &m, maxPart)
 			a.Type, a.MessageID = message.Acknowledgement, m.MessageID
 			if m.Type == message.NonConfirmable {
 				a.Type, a.MessageID = message.NonConfirmable, own
 			}
+			now.end(from, m.MessageID) // before the client can know
 			s.reply(p, from, a)
 		})
 	}
