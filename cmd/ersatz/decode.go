@@ -76,7 +76,7 @@ func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
 	if err != nil {
 		return err
 	}
-	sources, open, err := from.open()
+	sources, open, err := from.open(log)
 	if err != nil {
 		return err
 	}

@@ -148,13 +148,14 @@ type openedBundle struct {
 	io.Closer
 }
 
-// openBundle opens a file for those who fetch blocks.
-func openBundle(name string) (*openedBundle, error) {
+// openBundle opens a file for those who fetch blocks. wrong is told of those that
+// are none.
+func openBundle(name string, wrong func(error)) (*openedBundle, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	x, err := eriscbor.ReadIndex(f, nil)
+	x, err := eriscbor.ReadIndex(f, wrong)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}

@@ -15,7 +15,7 @@ import (
 
 // maxrss runs a command of this program that must succeed, and must at no time
 // take more memory than that, in MiB: maxrss 64 ersatz export …. The race
-// detector takes several times as much. Output is for stdout and stderr.
+// detector takes some three times as much. Output is for stdout and stderr.
 func maxrss(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: maxrss MIB PROGRAM ARG...")
@@ -24,7 +24,7 @@ func maxrss(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	limit <<= 20
 	if raceEnabled {
-		limit *= 5
+		limit *= 3
 	}
 	cmd := &exec.Cmd{Args: args[1:], Dir: ts.MkAbs("."), Stdout: ts.Stdout(), Stderr: ts.Stderr()}
 	dirs := filepath.SplitList(ts.Getenv("PATH"))

@@ -29,7 +29,7 @@ type blockSources struct {
 }
 
 // open returns the sources, nearest first, and what is to be closed afterwards.
-func (s blockSources) open() (sources []fetch.Source, open closers, err error) {
+func (s blockSources) open(log *slog.Logger) (sources []fetch.Source, open closers, err error) {
 	for _, dir := range s.dirs {
 		store, err := dirstore.Open(dir)
 		if err != nil {
@@ -39,7 +39,7 @@ func (s blockSources) open() (sources []fetch.Source, open closers, err error) {
 		sources = append(sources, fetch.Source{Name: dir, Fetcher: block.Fetcher(store, dirReads)})
 	}
 	for _, name := range s.bundles {
-		b, err := openBundle(name)
+		b, err := openBundle(name, func(err error) { log.Warn("wrong block", slog.Any("error", err)) })
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
 		}

@@ -147,6 +147,9 @@ func (i *importer) item(ctx context.Context, e entry) error {
 
 func (i *importer) reject(name, state string, err error) {
 	i.done.add(name, state, err)
+	if name == "" {
+		name = fmt.Sprintf("manifest, entry %d", len(i.done.Items))
+	}
 	switch {
 	case len(i.errs) < maxReasons:
 		i.errs = append(i.errs, fmt.Errorf("%s: %w", name, err))

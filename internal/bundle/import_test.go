@@ -108,7 +108,7 @@ func TestHostile(t *testing.T) {
 			x := bad()
 			return x, entryOf(x, bytes.Replace(x.signed(t), []byte("NarSize: 1"), []byte("NarSize: 2"), 1))
 		}, narinfo.ErrChanged, bad().path().String()},
-		"no narinfo": {func() (*thing, []byte) { return bad(), entryOf(bad(), []byte("<html>\n")) }, narinfo.ErrMalformed, ""},
+		"no narinfo": {func() (*thing, []byte) { return bad(), entryOf(bad(), []byte("<html>\n")) }, narinfo.ErrMalformed, "manifest, entry 2: "},
 		"path traversal": {func() (*thing, []byte) {
 			x := bad()
 			text, err := narinfo.SignGuix(bytes.Replace(x.fields.Body(), []byte("-thing+1?\n"), []byte("-/../../../etc/x\n"), 1), key(t, 1), "h")
