@@ -31,7 +31,7 @@ func (i *item) contentWay(c content) []way {
 	if len(s.all) == 0 {
 		return nil
 	}
-	record := i.record()
+	record := recordOf(i.want)
 	record.Method, record.Format, record.ReadCap, record.Signed = c.method, c.format, c.readCap, c.signed
 	f := &blockFetch{item: i, content: c, sources: s, record: record}
 	w := way{

@@ -26,7 +26,7 @@ const (
 
 // narWay returns the way by a whole nar.
 func (i *item) narWay(o upstream.Offer) way {
-	record := i.record()
+	record := recordOf(i.want)
 	record.Method = o.Nar.Compression
 	if c := i.build.Content; c.URN != "" && c.Method == record.Method {
 		// If that is what it encodes to, as it should, the signature holds for it.

@@ -156,15 +156,6 @@ func fixed(c eris.ReadCap) bool { return c.Size == eris.Size32KiB || c.Level <= 
 // maxHints bounds how many contents are tried that nobody has signed.
 const maxHints = 4
 
-// record returns what is kept of the item.
-func (i *item) record() keep.Item {
-	r := keep.Item{Path: i.want.Path, NarHash: i.build.Signed.NarHash, NarSize: int64(i.build.Signed.NarSize)}
-	if len(i.build.Narinfos) > 0 {
-		r.Narinfo, r.Server = i.build.Narinfos[0].Text, i.build.Narinfos[0].Server.String()
-	}
-	return r
-}
-
 // narWays returns the ways by whole nars: from servers that are not known to
 // fail or to be slow first; of those, in the form that the signed URN names,
 // since blocks and nars complete each other, or else in the order in which all
