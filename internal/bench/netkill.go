@@ -16,7 +16,7 @@ import (
 func (n *network) killed(ctx context.Context) ([]Table, error) {
 	size, times, link := int64(220_000_000), 10, n.swarmLink()
 	if n.o.Short {
-		size, times = 40_000_000, 3
+		size, times = 60_000_000, 3
 	}
 	from, items, err := n.origin(ctx, link, func(s *shelf) ([]item, error) {
 		i, err := s.add(ctx, "long", nil, func(path string) error { return realguix.MakePackage(path, 4, 300, size) })
