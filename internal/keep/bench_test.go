@@ -1,9 +1,13 @@
 package keep
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"ersatz/eris"
+	"ersatz/nixbase32"
+	"ersatz/storepath"
 )
 
 // BenchmarkFill is a part filled by a Filler from memory and committed, per
@@ -72,5 +76,25 @@ func BenchmarkServePart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkFullStore is a part filled and committed where for each byte another
+// one has to go, of 50,000 items that are kept.
+func BenchmarkFullStore(b *testing.B) {
+	const n, size = 50_000, 100_000
+	s := open(b, b.TempDir(), Options{Quota: n * size})
+	defer closing(b, s)
+	for k := range n {
+		p, err := storepath.ParseBase("/gnu/store", nixbase32.Encode(fmt.Appendf(nil, "%020d", k))+"-x")
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.add(&entry{path: p, narHash: [32]byte{byte(k), byte(k >> 8)}, came: time.Unix(int64(k*7919%n), 0), size: size, method: "zstd"})
+	}
+	x := makeThing(b, 0, 8<<20)
+	b.SetBytes(int64(len(x.file)))
+	for b.Loop() {
+		put(b, s, x)
 	}
 }

@@ -245,6 +245,54 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// What may be evicted is not sorted anew for each block that comes, and what was
+// used since it was sorted stays all the same.
+func TestEvictionInARow(t *testing.T) {
+	c := newClock()
+	s := open(t, t.TempDir(), Options{Quota: 4_500_000, Now: c.now})
+	defer closing(t, s)
+	var things []*thing
+	add := func() {
+		x := makeThing(t, byte(len(things)), 1_000_000)
+		things = append(things, x)
+		c.add(time.Second)
+		put(t, s, x)
+	}
+	want := func(want ...int) {
+		t.Helper()
+		var got []int
+		for i, x := range things {
+			if _, err := s.Get(x.Path.Hash); err == nil {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("kept %d, want %d", got, want)
+		}
+	}
+	for range 5 {
+		add()
+	}
+	want(1, 2, 3, 4)
+	listed := s.listed
+	c.add(time.Second)
+	kept(t, s, things[1])
+	add()
+	want(1, 3, 4, 5)
+	add()
+	want(1, 4, 5, 6)
+	if !s.listed.Equal(listed) {
+		t.Error("sorted anew")
+	}
+	add()
+	want(1, 5, 6, 7) // 4 came before 1 was asked for
+	add()
+	want(5, 6, 7, 8)
+	if s.listed.Equal(listed) {
+		t.Error("never sorted anew")
+	}
+}
+
 // A smaller quota holds from the start.
 func TestSmallerQuota(t *testing.T) {
 	dir, c := t.TempDir(), newClock()

@@ -65,6 +65,8 @@ type Store struct {
 
 	change   sync.Mutex // held while the files of items come and go
 	evicting sync.Mutex // held by who evicts
+	victims  []victim   // what is to be evicted next, under evicting
+	listed   time.Time  // when that was found out
 
 	mu         sync.Mutex
 	items      map[string]*entry     // by hash part
