@@ -96,15 +96,14 @@ func Import(ctx context.Context, dir string, x *eriscbor.Index, r io.ReaderAt, j
 		if errors.Is(err, io.EOF) {
 			return i.done, errors.Join(i.errs...)
 		}
-		if err != nil {
-			return i.done, errors.Join(append(i.errs, err)...)
+		if err == nil {
+			err = i.item(ctx, entry)
 		}
-		err = i.item(ctx, entry)
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return i.done, err
+			return i.done, errors.Join(append(i.errs, err)...)
 		}
 		o.Progress(manifest.count, max(len(caps)-1, manifest.count))
 	}
@@ -113,9 +112,9 @@ func Import(ctx context.Context, dir string, x *eriscbor.Index, r io.ReaderAt, j
 // item imports one item. The error is one of the folder, or of ctx.
 func (i *importer) item(ctx context.Context, e entry) error {
 	n, p, s, err := i.read(e.text)
-	name := p.String()
-	if p == (storepath.Path{}) {
-		name = ""
+	name := ""
+	if p != (storepath.Path{}) {
+		name = p.String()
 	}
 	if err != nil {
 		i.reject(name, StateRefused, err)

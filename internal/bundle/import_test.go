@@ -144,6 +144,23 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestFullDisk: what was wrong before the disk was full is told as well.
+func TestFullDisk(t *testing.T) {
+	x, y := newThing(t, 1, 100_000, "zstd"), newThing(t, 2, 2000, "gzip")
+	x.signer = 2
+	restore := durable.SetFaultForTest(func(op, path string) error {
+		if op == "write" && strings.Contains(path, y.path().Base()) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	defer restore()
+	done, err := unpack(t, t.TempDir(), pack(t, manifestOf(t, x, y, x), x, y))
+	if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, narinfo.ErrUnauthorized) || !strings.Contains(err.Error(), y.path().String()) || len(done.Items) != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 // TestManyErrors: errors are bounded, items that are told of are not.
 func TestManyErrors(t *testing.T) {
 	x := newThing(t, 1, 1000, "zstd")
