@@ -61,6 +61,13 @@ func (l *slowLook) look(ctx context.Context, p storepath.Path) []upstream.Answer
 	return []upstream.Answer{{Text: []byte(strings.Repeat("x", l.size))}}
 }
 
+// of returns how often an item was looked up.
+func (l *slowLook) of(n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looked[number(n)]
+}
+
 func (l *slowLook) total() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +128,7 @@ func TestCrawlTake(t *testing.T) {
 		if _, ok := c.take(t.Context(), number(2)); ok {
 			t.Error("an answer of a minute ago holds")
 		}
-		if l.looked[number(0)] != 0 {
+		if l.of(0) != 0 {
 			t.Error("what had been asked for was looked up")
 		}
 	})
@@ -135,7 +142,7 @@ func TestCrawlQueued(t *testing.T) {
 			t.Error("an item in the queue was looked up")
 		}
 		time.Sleep(10 * time.Second)
-		if l.looked[number(crawlAtOnce)] != 0 || l.looked[number(crawlAtOnce+1)] != 1 {
+		if l.of(crawlAtOnce) != 0 || l.of(crawlAtOnce+1) != 1 {
 			t.Errorf("%d look-ups", l.total())
 		}
 	})
