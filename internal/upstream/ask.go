@@ -222,8 +222,11 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	}
 	var expires time.Time
 	var status *statusError
-	if l.late && (err == nil || errors.Is(err, fs.ErrNotExist) || errors.As(err, &status)) {
-		c.forgive(sv)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.As(err, &status) {
+		sv.silent.Store(false)
+		if l.late {
+			c.forgive(sv)
+		}
 	}
 	switch {
 	case err == nil:
@@ -241,7 +244,11 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	case errors.Is(err, context.Canceled) || errors.As(err, &status):
 	case Waited(err) || unreachable(err) || l.failures.Add(1) >= maxFailures:
 		if l.kill(err) {
-			c.log.Log(ctx, sv.level(), "substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
+			level := sv.level()
+			if sv.silent.Swap(true) {
+				level = slog.LevelDebug // it was said: the daemon asks path by path
+			}
+			c.log.Log(ctx, level, "substitute server does not answer", slog.String("server", sv.String()), slog.Any("error", err))
 			if Waited(err) {
 				c.waited(sv)
 			}

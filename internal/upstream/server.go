@@ -24,6 +24,7 @@ type Server struct {
 
 	rest   atomic.Int64 // of a peer: until when it rests, in Unix time
 	probed atomic.Bool  // it is being probed
+	silent atomic.Bool  // it did not answer when it was last asked
 
 	once   sync.Once
 	blocks *n2r.Client // what it has learnt of the server lasts as long as this
