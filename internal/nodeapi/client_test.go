@@ -192,7 +192,7 @@ func TestCutAndStall(t *testing.T) {
 			<-release
 		}
 		panic(http.ErrAbortHandler)
-	}), 50*time.Millisecond)
+	}), 500*time.Millisecond)
 	read := func(path string) error {
 		nar, err := c.Nar(t.Context(), nodeapi.NarRequest{Path: path, Narinfos: []nodeapi.Narinfo{}})
 		if err != nil {

@@ -179,7 +179,7 @@ func TestSlowServerIsRemembered(t *testing.T) {
 		return isNar(r)
 	})
 	m := newMachine(t, slow.URL, server.URL)
-	m.o.Stall = 200 * time.Millisecond
+	m.o.Stall = 500 * time.Millisecond
 	s := m.open()
 	for i, want := range []int{1, 1, 2, 3} { // the third is nowhere else, and comes then
 		if i == 2 {

@@ -159,7 +159,7 @@ func TestHostileNode(t *testing.T) {
 				server.add(t, it, key(t, 1))
 			}
 			m := newMachine(t, server.URL)
-			m.o.Stall = 100 * time.Millisecond
+			m.o.Stall = 400 * time.Millisecond
 			n := newNode(t, m, c.handler)
 			process := m.open()
 			m.wantInstalled(m.substituteBy(process, items[0])[0], items[0])

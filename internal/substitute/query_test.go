@@ -212,7 +212,7 @@ func TestDeadServer(t *testing.T) {
 		return true
 	})
 	m := newMachine(t, "http://127.0.0.1:1", silent.URL, server.URL)
-	m.o.Stall = 200 * time.Millisecond
+	m.o.Stall = time.Second
 	if got := m.query("have " + strings.Join(ask, " ")); len(got) != len(ask)+1 {
 		t.Errorf("have says %q", got)
 	}

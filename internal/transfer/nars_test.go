@@ -182,7 +182,7 @@ func TestSilentServer(t *testing.T) {
 		return true
 	})
 	m := newMachine(t)
-	m.o.Stall = 200 * time.Millisecond
+	m.o.Stall = 500 * time.Millisecond
 	m.start().gets(x, silent.url, good.url)
 	m.keeps(x)
 	if _, n := silent.gave("nar"); n != 1 {

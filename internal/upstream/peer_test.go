@@ -108,7 +108,7 @@ func TestPeerIsNotCached(t *testing.T) {
 	}))
 	defer hs.Close()
 	defer close(release)
-	c := New(httpclient.New(httpclient.Options{Idle: 50 * time.Millisecond}), []string{t.TempDir()}, Options{})
+	c := New(httpclient.New(httpclient.Options{Idle: 500 * time.Millisecond}), []string{t.TempDir()}, Options{})
 	defer c.Close()
 	for i, x := range []struct{ path, hash string }{{"", hash}, {"", strings.Repeat("7", 32)}, {"/hangs", hash}} {
 		sv, err := ParsePeer(hs.URL + x.path)
