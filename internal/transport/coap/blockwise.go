@@ -17,12 +17,17 @@ import (
 type part struct {
 	num  uint32 // of the parts before it, all of its size; 20 bits
 	more bool   // it is not the last one
-	szx  uint8  // its size is 16<<szx bytes; 7 is kept for TCP
+	szx  uint8  // its size is 16<<szx bytes; or szxBERT
 }
 
 const (
 	// szx1024 stands for the largest parts that datagrams have, of 1 KiB.
 	szx1024 = 6
+
+	// szxBERT stands for several parts of 1 KiB in one message, which TCP
+	// allows (RFC 8323, "Block-Wise Transfer and Reliable Transports"). We
+	// take them, and have no need to send them.
+	szxBERT = 7
 
 	// minSZX is the smallest size of parts that a client bears with, 256
 	// bytes: with smaller ones, a server would draw a block out for ever.
@@ -31,8 +36,14 @@ const (
 	maxPart = 1 << (szx1024 + 4) // bytes
 )
 
-func (p part) size() int   { return 16 << p.szx }
-func (p part) offset() int { return int(p.num) << (p.szx + 4) }
+func (p part) size() int   { return 16 << min(p.szx, szx1024) }
+func (p part) offset() int { return int(p.num) * p.size() }
+
+// fits reports whether a message may have n bytes for the part.
+func (p part) fits(n int) bool {
+	whole := n == p.size() || p.szx == szxBERT && n > 0 && n%p.size() == 0
+	return whole || !p.more && (n <= p.size() || p.szx == szxBERT)
+}
 
 func (p part) option(id message.OptionID) message.Option {
 	v := p.num<<4 | uint32(p.szx)
@@ -109,21 +120,23 @@ func getBlock(ctx context.Context, ex exchanger, store message.Options, ref eris
 			return nil, errors.New("server stopped sending parts")
 		}
 		p, ok := parsePart(*a.block)
-		switch n := len(a.payload); {
-		case !ok || p.szx < minSZX || p.szx > szx1024 || p.offset() != off || n > p.size():
-			return nil, fmt.Errorf("part %#x with %d bytes, asked for from %d on", *a.block, n, off)
-		case off+n > size, !p.more:
-			return buf[:off+n], nil // too long, or as long as the server has it
-		case n != p.size():
-			return nil, fmt.Errorf("part %#x has %d bytes only", *a.block, n)
-		default:
-			off += n
+		n := len(a.payload)
+		switch {
+		case !ok || p.szx < minSZX || p.offset() != off:
+			return nil, fmt.Errorf("part %#x, asked for from %d on", *a.block, off)
+		case off+n > size:
+			return buf[:off+n], nil // too long, which got finds out
+		case !p.fits(n):
+			return nil, fmt.Errorf("part %#x has %d bytes", *a.block, n)
+		case !p.more:
+			return buf[:off+n], nil
 		}
+		off += n
 		if next == nil {
 			timer := time.AfterFunc(idle, func() { cancel(errSlow) })
 			defer timer.Stop()
 		}
-		next = &part{num: uint32(off >> (p.szx + 4)), szx: p.szx}
+		next = &part{num: uint32(off / p.size()), szx: p.szx}
 	}
 }
 
@@ -159,7 +172,7 @@ func putBlock(ctx context.Context, ex exchanger, store message.Options, block []
 			}
 		}
 		off = end
-		p.num = uint32(off >> (p.szx + 4))
+		p.num = uint32(off / p.size())
 	}
 }
 

@@ -49,6 +49,8 @@ type Client struct {
 	mu     sync.Mutex
 	conn   exchanger
 	closed bool
+	opened int   // how often a connection was made, or could not be
+	failed error // why the last one could not be; nil if it could
 	reads  sync.WaitGroup
 }
 
@@ -152,8 +154,12 @@ func (c *Client) use(ctx context.Context, f func(exchanger) error) error {
 	}
 }
 
-// connect returns the connection, and whether it has just been made.
+// connect returns the connection, and whether it has just been made. Those who
+// wait for one while it cannot be made do not try again, one after the other.
 func (c *Client) connect(ctx context.Context) (ex exchanger, fresh bool, err error) {
+	c.mu.Lock()
+	opened := c.opened
+	c.mu.Unlock()
 	select {
 	case c.dial <- struct{}{}:
 		defer func() { <-c.dial }()
@@ -161,23 +167,27 @@ func (c *Client) connect(ctx context.Context) (ex exchanger, fresh bool, err err
 		return nil, false, ctx.Err()
 	}
 	c.mu.Lock()
-	ex, closed := c.conn, c.closed
+	ex, closed, failed := c.conn, c.closed, c.failed
+	opened = c.opened - opened
 	c.mu.Unlock()
 	switch {
 	case closed:
 		return nil, false, net.ErrClosed
+	case opened > 0 && failed != nil:
+		return nil, false, failed
 	case ex != nil && ex.usable():
 		return ex, false, nil
 	}
 	ex, read, err := c.open(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, false, err
+	if err != nil && ctx.Err() != nil {
+		return nil, false, ctx.Err()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.opened++
+	if c.failed = err; err != nil {
+		return nil, false, err
+	}
 	if c.closed {
 		ex.close()
 		return nil, false, net.ErrClosed

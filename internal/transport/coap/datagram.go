@@ -92,7 +92,8 @@ func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (ans
 	}
 	for range 1 + maxRetransmit {
 		if _, err := d.conn.Write(b); err != nil {
-			err = fmt.Errorf("send: %w", err)
+			// DTLS: the server may have closed it long ago.
+			err = fmt.Errorf("%w: %w", errLost, err)
 			d.fail(err)
 			return answer{}, err
 		}

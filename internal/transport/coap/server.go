@@ -57,7 +57,7 @@ type ServerOptions struct {
 	Idle time.Duration
 
 	// Stall is how long a client may take for one message, either way, and
-	// for the handshake of DTLS. Default 30 s.
+	// for the handshake of DTLS, which may take 10 s at most. Default 30 s.
 	Stall time.Duration
 
 	// Limit bounds what is sent. Default: nothing.
@@ -207,7 +207,7 @@ func (s *Server) get(ctx context.Context, r Resource, req *message.Message, room
 	if !parts {
 		p.szx = szx1024
 	}
-	b, err := s.block(ctx, r, ref, p.num > 0)
+	b, err := s.block(ctx, r, ref, parts || room < block.MaxSize)
 	switch {
 	case errors.Is(err, eris.ErrNotFound), err == nil && sized && int(size) != len(b):
 		return fail(req, codes.NotFound, "no such block")
@@ -245,10 +245,10 @@ func (s *Server) ask(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// block returns a block, from memory if it is likely to be there, since parts
-// of it were asked for before.
-func (s *Server) block(ctx context.Context, r Resource, ref eris.Ref, before bool) (b []byte, err error) {
-	if before {
+// block returns a block; one that goes in parts, from memory if it is there
+// since others were asked for, or the same one, whose answer was lost.
+func (s *Server) block(ctx context.Context, r Resource, ref eris.Ref, inParts bool) (b []byte, err error) {
+	if inParts {
 		if b := s.recent.get(r.Path, ref); b != nil {
 			return b, nil
 		}
@@ -257,7 +257,7 @@ func (s *Server) block(ctx context.Context, r Resource, ref eris.Ref, before boo
 		b, err = r.Blocks.Get(ctx, ref)
 		return err
 	})
-	if err == nil && len(b) > maxPart {
+	if err == nil && inParts {
 		s.recent.put(r.Path, ref, b)
 	}
 	return b, err
@@ -269,13 +269,13 @@ func (s *Server) put(ctx context.Context, from any, path string, r Resource, req
 	var done *upload
 	if parts {
 		p, ok := parsePart(value)
-		if !ok || p.szx > szx1024 || len(body) > p.size() || p.more && len(body) != p.size() {
+		if !ok || !p.fits(len(body)) {
 			return fail(req, codes.BadRequest, "Block1 is malformed")
 		}
 		u, code := s.uploads.add(from, path, p, body)
 		if code != codes.Empty {
 			m := fail(req, code, "")
-			m.Options = message.Options{p.option(message.Block1)}
+			m.Options = message.Options{uintOption(message.Block1, value)}
 			return m
 		}
 		body, done = u.body, u

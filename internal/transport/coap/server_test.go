@@ -194,7 +194,7 @@ func TestContentAnswer(t *testing.T) {
 	if !bytes.Equal(whole, b) || limit.sent.Load() != 64<<10 || asked != 2 {
 		t.Errorf("%d bytes, %d by the limit's count, store asked %d times", len(whole), limit.sent.Load(), asked)
 	}
-	for v, code := range map[uint32]codes.Code{32<<4 | 6: codes.BadRequest, 0xfffff6: codes.BadRequest, 2047<<4 | 0: codes.Content, 2048 << 4: codes.BadRequest} {
+	for v, code := range map[uint32]codes.Code{32<<4 | 6: codes.BadRequest, 0xfffff6: codes.BadRequest, 2047 << 4: codes.Content, 2048 << 4: codes.BadRequest} {
 		req := want(ref, uintOption(message.Block2, v))
 		if a := s.answer(t.Context(), 1, &req, maxPart); a.Code != code {
 			t.Errorf("part %#x: %v", v, a.Code)

@@ -92,7 +92,9 @@ func (s *stream) do(ctx context.Context, req message.Message, buf []byte) (answe
 	s.next++
 	token := s.next
 	s.waiting[token] = w
-	s.conn.SetReadDeadline(time.Now().Add(s.idle))
+	if len(s.waiting) == 1 {
+		s.conn.SetReadDeadline(time.Now().Add(s.idle))
+	}
 	s.mu.Unlock()
 
 	req.Token = newToken(token)
@@ -121,10 +123,16 @@ func (s *stream) forget(token uint64) bool {
 	return ok
 }
 
-// rest ends a connection that no request will use. It is called under mu.
+// rest is called under mu when a request is no longer under way. If it was the
+// last one, the peer may be silent; and the connection ends if no other one will
+// come.
 func (s *stream) rest() {
-	if s.retired && len(s.waiting) == 0 {
+	switch {
+	case len(s.waiting) > 0:
+	case s.retired:
 		s.conn.Close()
+	default:
+		s.conn.SetReadDeadline(time.Time{})
 	}
 }
 
@@ -242,11 +250,7 @@ func (s *stream) answer(m *message.Message) {
 		return
 	}
 	delete(s.waiting, token)
-	if len(s.waiting) > 0 {
-		s.conn.SetReadDeadline(time.Now().Add(s.idle))
-	} else {
-		s.conn.SetReadDeadline(time.Time{})
-	}
+	s.conn.SetReadDeadline(time.Now().Add(s.idle))
 	s.rest()
 	w.ans = w.take(m)
 	close(w.done)

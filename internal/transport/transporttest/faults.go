@@ -62,14 +62,14 @@ func testBroken(t *testing.T, tr Transport) {
 // testSlow has each block take a while, all of them longer than the peer may be
 // silent.
 func testSlow(t *testing.T, tr Transport) {
-	s, refs := fill(t, eris.Size32KiB, 40)
+	s, refs := fill(t, eris.Size32KiB, 60)
 	var one sync.Mutex
 	f, _, _ := start(t, tr, getter(func(ctx context.Context, ref eris.Ref) ([]byte, error) {
 		one.Lock() // one block after the other
 		defer one.Unlock()
 		wait(ctx, idle/10)
 		return s.Get(ctx, ref)
-	}), refs, 3*idle)
+	}), refs, 5*idle)
 	got, err := fetch(t, t.Context(), f, eris.Size32KiB, refs)
 	wantAll(t, got, len(refs), err)
 }
