@@ -179,7 +179,9 @@ func (u *upstreams) learn(ctx context.Context) error {
 	faces, err := group(u.servers, u.dirs)
 	u.faces.Store(&faces)
 	if changed {
-		err = errors.Join(err, u.save())
+		if err := u.save(); err != nil { // they are asked anew by the next process
+			u.log.WarnContext(ctx, "upstreams", slog.Any("error", err))
+		}
 	}
 	return err
 }

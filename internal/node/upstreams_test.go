@@ -60,6 +60,11 @@ func TestLearn(t *testing.T) {
 			t.Errorf("%q: known as %q", text, dir)
 		}
 	}
+	// Nor is it one that nothing can be kept, as on a full disk.
+	u = testUpstreams(t, filepath.Join(r.dir, "none", "upstreams.json"), r.client, guixServer)
+	if err := u.start(t.Context()); err != nil || u.root().storeDir != "/gnu/store" {
+		t.Errorf("%v, %+v", err, u.root())
+	}
 }
 
 // TestLearnLater: an upstream that was down is asked again until it answers.
