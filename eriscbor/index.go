@@ -16,6 +16,11 @@ import (
 // of 32 KiB, whose index takes 256 MiB.
 const MaxBlocks = 1 << 24
 
+// maxAlike bounds the blocks that are kept whose references begin alike. By
+// chance there is one; a bundle that repeats a block would have all of them read
+// each time that the block is asked for.
+const maxAlike = 4
+
 // Index says where the blocks of a bundle are, in 16 bytes each. It is safe for
 // concurrent use.
 type Index struct {
@@ -57,6 +62,7 @@ func ReadIndex(r io.Reader, wrong func(error)) (*Index, error) {
 			}
 			x.size = b.Offset()
 			slices.SortFunc(x.places, func(a, b place) int { return cmp.Or(cmp.Compare(a.prefix, b.prefix), cmp.Compare(a.off, b.off)) })
+			x.dropAlike()
 			return x, nil
 		case err != nil:
 			return nil, err
@@ -69,10 +75,21 @@ func ReadIndex(r io.Reader, wrong func(error)) (*Index, error) {
 	}
 }
 
+// dropAlike leaves the first maxAlike of the sorted places that have one prefix.
+func (x *Index) dropAlike() {
+	kept := x.places[:0]
+	for _, p := range x.places {
+		if n := len(kept); n < maxAlike || kept[n-maxAlike].prefix != p.prefix {
+			kept = append(kept, p)
+		}
+	}
+	x.places = kept
+}
+
 // Caps returns the read capabilities that the bundle names, in order.
 func (x *Index) Caps() []eris.ReadCap { return x.caps }
 
-// Blocks returns how many blocks there are.
+// Blocks returns how many blocks there are; repeated ones count up to four times.
 func (x *Index) Blocks() int { return len(x.places) }
 
 // Size returns the size of the bundle, in bytes.
@@ -112,7 +129,13 @@ func (f *indexFetcher) fetch(ref eris.Ref, buf []byte, got func() error) (wrong 
 		if large != (len(buf) == int(eris.Size32KiB)) {
 			continue
 		}
-		if n, err := f.r.ReadAt(buf, off); n < len(buf) {
+		n, err := f.r.ReadAt(buf, off)
+		switch {
+		case n == len(buf):
+		case errors.Is(err, io.EOF):
+			// As io.EOF, it would look like the end of the content.
+			return fmt.Errorf("%w: bundle is shorter than it was", eris.ErrCorrupt)
+		default:
 			return err
 		}
 		if wrong = got(); wrong == nil || !errors.Is(wrong, eris.ErrCorrupt) {

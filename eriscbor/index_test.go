@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,7 +66,7 @@ func TestIndexWrong(t *testing.T) {
 	if _, err := decode(t, x, bytes.NewReader(bad), c); !errors.Is(err, eris.ErrCorrupt) {
 		t.Errorf("changed: %v", err)
 	}
-	if _, err := decode(t, x, bytes.NewReader(good[:500]), c); !errors.Is(err, io.EOF) {
+	if _, err := decode(t, x, bytes.NewReader(good[:500]), c); !errors.Is(err, eris.ErrCorrupt) || errors.Is(err, io.EOF) {
 		t.Errorf("shrunk: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -106,6 +107,38 @@ func TestIndexCollision(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, eris.ErrCorrupt) || asked != 1 {
+		t.Errorf("%v after %d", err, asked)
+	}
+}
+
+// TestIndexRepeated: a block that a bundle has thousands of times is read some
+// times only, if who asks for it finds it wrong; its neighbours are there.
+func TestIndexRepeated(t *testing.T) {
+	block, ref, _, _ := first(t)
+	other := bytes.Clone(block)
+	other[0] ^= 1
+	var b bytes.Buffer
+	w := eriscbor.NewWriter(&b)
+	if err := errors.Join(w.Block(eris.BlockRef(other), other), w.Block(ref, block), w.Finish()); err != nil {
+		t.Fatal(err)
+	}
+	one := 2 + len(ref) + 3 + len(block)
+	end := b.Len() - 2
+	many := slices.Concat(b.Bytes()[:end], bytes.Repeat(b.Bytes()[end-one:end], 5000), b.Bytes()[end:])
+	x, err := eriscbor.ReadIndex(bytes.NewReader(many), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	wrong := &eris.CorruptError{Ref: ref, Msg: "no node"}
+	err = x.Fetcher(bytes.NewReader(many)).Fetch(t.Context(), eris.Size1KiB, []eris.Ref{eris.BlockRef(other), ref}, func(i int, block []byte) error {
+		if i == 0 {
+			return nil
+		}
+		asked++
+		return wrong
+	})
+	if !errors.Is(err, wrong) || asked == 0 || asked > 8 {
 		t.Errorf("%v after %d", err, asked)
 	}
 }
