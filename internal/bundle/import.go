@@ -1,10 +1,12 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
@@ -19,6 +21,10 @@ type ImportOptions struct {
 	// Progress is told how many of the items are done. Default: nobody is told.
 	Progress func(done, total int)
 }
+
+// maxStoreDir bounds the folder of a store path, in bytes: what became of each
+// item is held until the end.
+const maxStoreDir = 255
 
 // What became of an item.
 const (
@@ -57,6 +63,7 @@ type importer struct {
 	to     *mirror
 	blocks eris.Fetcher
 	judge  upstream.Judge
+	failed map[storepath.Path]bool // items whose bytes are missing or wrong
 	done   Imported
 	errs   []error // the first maxReasons
 }
@@ -80,7 +87,7 @@ func Import(ctx context.Context, dir string, x *eriscbor.Index, r io.ReaderAt, j
 	if len(caps) == 0 {
 		return done, fmt.Errorf("%w: it names no content", ErrNoManifest)
 	}
-	i := &importer{blocks: x.Fetcher(r), judge: judge, done: Imported{Items: []ImportedItem{}, Counts: map[string]int{}}}
+	i := &importer{blocks: x.Fetcher(r), judge: judge, failed: map[storepath.Path]bool{}, done: Imported{Items: []ImportedItem{}, Counts: map[string]int{}}}
 	content := eris.NewReader(ctx, caps[0], i.blocks, eris.ReaderOptions{MaxLength: maxManifest})
 	defer func() { err = errors.Join(err, content.Close()) }()
 	manifest, err := readManifest(content)
@@ -128,6 +135,11 @@ func (i *importer) item(ctx context.Context, e entry) error {
 		i.done.add(name, state, nil)
 		return nil
 	}
+	if i.failed[p] {
+		// A small bundle could have a large nar unpacked again and again.
+		i.reject(name, StateFailed, fmt.Errorf("%w: listed again after it failed", eris.ErrCorrupt))
+		return nil
+	}
 	content := eris.NewReader(ctx, e.content, i.blocks, eris.ReaderOptions{MaxLength: compress.Bound(int64(s.NarSize))})
 	size, err := i.to.put(n, p, s, e.method, content)
 	err = errors.Join(err, content.Close())
@@ -139,6 +151,7 @@ func (i *importer) item(ctx context.Context, e entry) error {
 	case errors.As(err, &folder), ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	default:
+		i.failed[p] = true
 		i.reject(name, StateFailed, err)
 	}
 	return nil
@@ -157,7 +170,8 @@ func (i *importer) reject(name, state string, err error) {
 	}
 }
 
-// read reads and judges a narinfo.
+// read reads and judges a narinfo. The path is the zero one if it says none that
+// can be printed.
 func (i *importer) read(text []byte) (n *narinfo.Narinfo, p storepath.Path, s narinfo.Signed, err error) {
 	if n, err = narinfo.Parse(text); err != nil {
 		return n, p, s, err
@@ -165,11 +179,14 @@ func (i *importer) read(text []byte) (n *narinfo.Narinfo, p storepath.Path, s na
 	if p, err = storepath.Parse(n.StorePath); err != nil {
 		return n, p, s, fmt.Errorf("%w: %w", narinfo.ErrMalformed, err)
 	}
+	if len(p.Dir) > maxStoreDir || strconv.Quote(p.Dir) != `"`+p.Dir+`"` {
+		return n, storepath.Path{}, s, fmt.Errorf("%w: store folder %.80q", narinfo.ErrMalformed, p.Dir)
+	}
 	if s, err = i.judge(n); err != nil {
 		return n, p, s, err
 	}
-	if err = s.Matches(p); err == nil {
-		err = checkSigned(s)
+	if !bytes.Equal(n.Portable(), text) {
+		return n, p, s, fmt.Errorf("%w: it has lines of one server", narinfo.ErrMalformed)
 	}
-	return n, p, s, err
+	return n, p, s, errors.Join(s.Matches(p), checkSigned(s))
 }

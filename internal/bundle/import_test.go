@@ -53,7 +53,9 @@ func TestHostile(t *testing.T) {
 	good := newThing(t, 9, 5000, "gzip")
 	bad := func() *thing { return newThing(t, 1, 100_000, "zstd") }
 	entryOf := func(x *thing, text []byte) []byte {
-		return entry{x.rc, x.method, text}.append(nil)
+		e := x.entry(t)
+		e.text = text
+		return e.append(nil)
 	}
 	for name, c := range map[string]struct {
 		make func() (x *thing, entry []byte)
@@ -82,7 +84,7 @@ func TestHostile(t *testing.T) {
 		}, eris.ErrCorrupt, "NarHash is"},
 		"another compression": {func() (*thing, []byte) {
 			x := bad()
-			x.method.Name = "gzip"
+			x.method.Name = "gzip" // of the entry
 			return x, entryOf(x, x.signed(t))
 		}, eris.ErrCorrupt, "not the nar that was signed"},
 		"longer than signed": {func() (*thing, []byte) {
@@ -120,6 +122,20 @@ func TestHostile(t *testing.T) {
 			x.fields.StorePath.Dir = storepath.Nix
 			return x, x.entry(t).append(nil)
 		}, nil, "is for items of /gnu/store, not of /nix/store"},
+		"lines of a server": {func() (*thing, []byte) {
+			x := bad()
+			return x, entryOf(x, append(x.signed(t), "URL: http://127.0.0.1/nar\n"...))
+		}, narinfo.ErrMalformed, "lines of one server"},
+		"a store that clears the screen": {func() (*thing, []byte) {
+			x := bad()
+			x.fields.StorePath.Dir = "/\x1b[2J"
+			return x, x.entry(t).append(nil)
+		}, narinfo.ErrMalformed, `entry 2: narinfo: malformed: store folder "/\x1b[2J"`},
+		"a long store": {func() (*thing, []byte) {
+			x := bad()
+			x.fields.StorePath.Dir = "/" + strings.Repeat("x", maxStoreDir)
+			return x, x.entry(t).append(nil)
+		}, narinfo.ErrMalformed, "entry 2: "},
 		"no NarSize": {func() (*thing, []byte) {
 			x := bad()
 			text, err := narinfo.SignGuix(bytes.Replace(x.fields.Body(), []byte("NarSize: 100000\n"), nil, 1), key(t, 1), "h")
@@ -172,6 +188,53 @@ func TestManyErrors(t *testing.T) {
 	done, err := unpack(t, t.TempDir(), pack(t, manifest))
 	if done.Counts[StateRefused] != 50 || strings.Count(err.Error(), x.path().String()) != maxReasons || !strings.HasSuffix(err.Error(), "…") {
 		t.Errorf("%v, %v", done.Counts, err)
+	}
+}
+
+// TestRepeated: an item that failed is not unpacked again.
+func TestRepeated(t *testing.T) {
+	x, y := newThing(t, 1, 100_000, "zstd"), newThing(t, 2, 100_000, "zstd")
+	y.fields = x.fields
+	b := pack(t, manifestOf(t, y, y, y), y)
+	index, err := eriscbor.ReadIndex(bytes.NewReader(b), nil)
+	must(t, err)
+	reads := 0
+	counting := readerAtFunc(func(p []byte, off int64) (int, error) {
+		if len(p) == int(eris.Size32KiB) { // those of y alone
+			reads++
+		}
+		return bytes.NewReader(b).ReadAt(p, off)
+	})
+	done, err := Import(t.Context(), t.TempDir(), index, counting, trusted(t), ImportOptions{})
+	if done.Counts[StateFailed] != 3 || !errors.Is(err, eris.ErrCorrupt) || reads > len(y.blocks) {
+		t.Errorf("%d reads of %d blocks, %+v, %v", reads, len(y.blocks), done, err)
+	}
+}
+
+// TestClaim: an item that fails does not say of which store the folder is.
+func TestClaim(t *testing.T) {
+	x, y := newThing(t, 1, 100_000, "zstd"), newThing(t, 2, 1000, "zstd")
+	x.fields.StorePath.Dir = storepath.Nix
+	x.fields.NarHash[0]++
+	dir := t.TempDir()
+	done, err := unpack(t, dir, pack(t, manifestOf(t, x, y), x, y))
+	if done.Counts[StateFailed] != 1 || done.Counts[StateImported] != 1 || !errors.Is(err, eris.ErrCorrupt) {
+		t.Errorf("%+v, %v", done, err)
+	}
+	wantItem(t, dir, y)
+}
+
+// TestShrunk: a bundle that loses its end meanwhile is not taken for a whole one.
+func TestShrunk(t *testing.T) {
+	x := newThing(t, 1, 1000, "zstd")
+	manifest := manifestOf(t, x, x, x, x, x)
+	b := pack(t, manifest, x)
+	index, err := eriscbor.ReadIndex(bytes.NewReader(b), nil)
+	must(t, err)
+	short := b[:2*1100+100] // two blocks of the manifest, at least
+	done, err := Import(t.Context(), t.TempDir(), index, bytes.NewReader(short), trusted(t), ImportOptions{})
+	if err == nil {
+		t.Errorf("%+v", done)
 	}
 }
 

@@ -107,6 +107,9 @@ func (m *manifestReader) entry() (e entry, err error) {
 	if e.method, err = compress.ParseFormat(format); err != nil {
 		return e, m.malformed("%v", err)
 	}
+	if e.method.Level != 0 {
+		return e, m.malformed("format %q has a level", format)
+	}
 	length, err := m.field("Narinfo")
 	if err != nil {
 		return e, err

@@ -53,6 +53,7 @@ func TestManifestMalformed(t *testing.T) {
 		"order":              {"URN: ", "Format: "},
 		"lower case":         {"URN: urn:eris:B", "URN: urn:eris:b"},
 		"unknown format":     {"x-nix-archive+zstd", "x-nix-archive+rar"},
+		"a level":            {"x-nix-archive+zstd", "x-nix-archive+zstd-19"},
 		"no number":          {"Narinfo: ", "Narinfo: x"},
 		"another spelling":   {"Narinfo: ", "Narinfo: 0"},
 		"negative":           {"Narinfo: ", "Narinfo: -"},

@@ -161,8 +161,8 @@ func narName(method, base string) (name, ref string) {
 // that all is. It returns the size of the compressed nar. An error that is not a
 // *folderError is one of the content, and nothing of the item is there.
 func (m *mirror) put(n *narinfo.Narinfo, p storepath.Path, s narinfo.Signed, method compress.Method, content io.Reader) (size int64, err error) {
-	if err := m.claim(p.Dir); err != nil {
-		return 0, err
+	if m.storeDir != "" && m.storeDir != p.Dir {
+		return 0, fmt.Errorf("%s is for items of %s, not of %s", m.dir, m.storeDir, p.Dir)
 	}
 	name, ref := narName(method.Name, p.Base())
 	if err := durable.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
@@ -180,6 +180,9 @@ func (m *mirror) put(n *narinfo.Narinfo, p storepath.Path, s narinfo.Signed, met
 	text := n.AppendNar(n.Portable(), narinfo.Nar{URL: ref, Compression: method.Name, FileSize: uint64(file.n)})
 	if again, err := narinfo.Parse(text); err != nil || !s.Agrees(again) {
 		return 0, errors.Join(fmt.Errorf("%w: no nar can be added to it", narinfo.ErrMalformed), err)
+	}
+	if err := m.claim(p.Dir); err != nil {
+		return 0, &folderError{err}
 	}
 	info := m.path(p.Hash + narinfoEnd)
 	if err := durable.Remove(info); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -200,21 +203,17 @@ func (m *mirror) put(n *narinfo.Narinfo, p storepath.Path, s narinfo.Signed, met
 
 // claim makes the folder one of a store, if it is of none.
 func (m *mirror) claim(storeDir string) error {
-	if m.storeDir == storeDir {
-		return nil
-	}
 	if m.storeDir != "" {
-		return fmt.Errorf("%s is for items of %s, not of %s", m.dir, m.storeDir, storeDir)
+		return nil
 	}
 	err := durable.WriteFile(m.path(infoFile), 0o644, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "StoreDir: %s\nWantMassQuery: 1\nPriority: 10\n", storeDir)
 		return err
 	})
-	if err != nil {
-		return &folderError{err}
+	if err == nil {
+		m.storeDir = storeDir
 	}
-	m.storeDir = storeDir
-	return nil
+	return err
 }
 
 // fileWriter counts, and marks errors as the folder's.
