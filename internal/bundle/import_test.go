@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -231,10 +232,16 @@ func TestShrunk(t *testing.T) {
 	b := pack(t, manifest, x)
 	index, err := eriscbor.ReadIndex(bytes.NewReader(b), nil)
 	must(t, err)
-	short := b[:2*1100+100] // two blocks of the manifest, at least
-	done, err := Import(t.Context(), t.TempDir(), index, bytes.NewReader(short), trusted(t), ImportOptions{})
-	if err == nil {
-		t.Errorf("%+v", done)
+	last := int64(bytes.LastIndex(b[:len(manifest)/1024*(34+3+1024)+1], []byte{0x58, 0x20})) // a leaf of the manifest
+	short := readerAtFunc(func(p []byte, off int64) (int, error) {
+		if off > last && off < last+100 {
+			return 0, io.EOF
+		}
+		return bytes.NewReader(b).ReadAt(p, off)
+	})
+	done, err := Import(t.Context(), t.TempDir(), index, short, trusted(t), ImportOptions{})
+	if !errors.Is(err, eris.ErrCorrupt) || !strings.Contains(err.Error(), "shorter") {
+		t.Errorf("%+v, %v", done, err)
 	}
 }
 
