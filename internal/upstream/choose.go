@@ -243,9 +243,8 @@ func (c *Choice) sortNars(b *Build) {
 		if o.Nar.FileSize > math.MaxInt64 {
 			b.Nars[i].Nar.FileSize = 0 // the daemon breaks off at a larger number
 		}
-		if o.Nar.Compression == b.Content.Method && o.Nar.FileSize > 0 && o.Nar.FileSize <= math.MaxInt64 {
+		if b.Content.Size < 0 && o.Nar.Compression == b.Content.Method && o.Nar.FileSize > 0 && o.Nar.FileSize <= math.MaxInt64 {
 			b.Content.Size = int64(o.Nar.FileSize)
-			break
 		}
 	}
 }

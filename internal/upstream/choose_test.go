@@ -111,7 +111,7 @@ func TestContent(t *testing.T) {
 	answers := []Answer{
 		{Server: server(t, "http://a"), Text: text(t, blocks, key(t, 1), zstd)},
 		{Server: server(t, "http://unsigned"), Text: text(t, blocks, nil)},
-		{Server: server(t, "http://b"), Text: text(t, blocks, key(t, 1))},
+		{Server: server(t, "http://b"), Text: text(t, blocks, key(t, 1), narinfo.Nar{URL: "nar/x", Compression: "zstd", FileSize: 1<<64 - 1})},
 	}
 	c := Choose(blocks.StorePath, answers, signed(key(t, 1)))
 	if len(c.Builds) != 1 {
@@ -123,6 +123,9 @@ func TestContent(t *testing.T) {
 	}
 	if !c.Builds[0].BlocksFirst() || c.Builds[0].DownloadSize() != 77 {
 		t.Error("nars first")
+	}
+	if nars := c.Builds[0].Nars; len(nars) != 2 || nars[1].Nar.FileSize != 0 {
+		t.Errorf("a size that no file has: %+v", nars)
 	}
 }
 
