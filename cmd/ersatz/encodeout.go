@@ -38,6 +38,11 @@ func (o encodeOutputs) open(ctx context.Context) (w *encodeWriter, err error) {
 	if o.mediaType != "" && o.link == "" {
 		return nil, usageError(errors.New("--type is for --link"))
 	}
+	for _, name := range []string{o.bundle, o.link} {
+		if err := checkOutput(name); err != nil {
+			return nil, err
+		}
+	}
 	w = &encodeWriter{encodeOutputs: o, ctx: ctx}
 	if o.dir != "" {
 		if w.store, err = dirstore.Create(o.dir); err != nil {

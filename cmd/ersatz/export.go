@@ -177,5 +177,8 @@ func (a *app) writeTo(name string, fill func(w io.Writer) error) error {
 	if name == "" {
 		return fill(a.stdout)
 	}
+	if err := checkOutput(name); err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
 	return durable.WriteFile(name, 0o644, fill)
 }

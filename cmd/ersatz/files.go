@@ -33,6 +33,16 @@ func (a *app) open(name string) (io.ReadCloser, int64, error) {
 	return f, fi.Size(), nil
 }
 
+// checkOutput refuses to give a file a name that something else has, before the
+// work is done: a folder, or a device such as /dev/null, which would be gone.
+func checkOutput(name string) error {
+	fi, err := os.Stat(name)
+	if err == nil && !fi.Mode().IsRegular() {
+		return usageError(fmt.Errorf("%s is there, and is no regular file", name))
+	}
+	return nil
+}
+
 var errTooLarge = errors.New("too large")
 
 // readAll reads a file, or standard input for "-", of at most max bytes.

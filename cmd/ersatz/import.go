@@ -96,11 +96,7 @@ func (a *app) importBundle(ctx context.Context, f importFlags, name string) (err
 	}
 	wrong := 0
 	read := a.progress("reading", size)
-	b, err := readBundle(ctx, src, f.to, read, func(err error) {
-		if wrong++; wrong <= maxWrong {
-			fmt.Fprintln(a.stderr, "ersatz:", err)
-		}
-	})
+	b, err := readBundle(ctx, src, f.to, read, tellWrong(&wrong, func(err error) { fmt.Fprintln(a.stderr, "ersatz:", err) }))
 	read.Close()
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -123,6 +119,15 @@ func (a *app) importBundle(ctx context.Context, f importFlags, name string) (err
 
 // maxWrong bounds the blocks that are told of.
 const maxWrong = 10
+
+// tellWrong counts wrong blocks, and tells of the first ones.
+func tellWrong(count *int, tell func(error)) func(error) {
+	return func(err error) {
+		if *count++; *count <= maxWrong {
+			tell(err)
+		}
+	}
+}
 
 func (a *app) printImported(done bundle.Imported, asJSON bool) error {
 	if asJSON {

@@ -39,9 +39,13 @@ func (s blockSources) open(log *slog.Logger) (sources []fetch.Source, open close
 		sources = append(sources, fetch.Source{Name: dir, Fetcher: block.Fetcher(store, dirReads)})
 	}
 	for _, name := range s.bundles {
-		b, err := openBundle(name, func(err error) { log.Warn("wrong block", slog.Any("error", err)) })
+		wrong := 0
+		b, err := openBundle(name, tellWrong(&wrong, func(err error) { log.Warn("wrong block", slog.Any("error", err)) }))
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
+		}
+		if wrong > maxWrong {
+			log.Warn("wrong blocks", slog.String("bundle", name), slog.Int("count", wrong))
 		}
 		open = append(open, b)
 		sources = append(sources, fetch.Source{Name: name, Fetcher: b.index.Fetcher(b.at)})
