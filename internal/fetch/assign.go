@@ -216,7 +216,7 @@ func (r *round) choose(fast bool, s *source, may func(j *job, i int) bool, take 
 		return nil, nil
 	}
 	switch {
-	case r.m.spread && !s.Near:
+	case r.m.spread && s.seeds():
 		if r.now.Sub(r.m.front) >= frontEvery {
 			if j, index := front(frontBlocks); len(index) > 0 {
 				r.m.front = r.now

@@ -179,8 +179,8 @@ func (m *Mix) Changed() {
 	m.assign(m.grown)
 }
 
-// Spread says whether far sources are to give blocks from places of chance
-// instead of the first ones, so that machines that fetch the same content at the
+// Spread says whether sources that have all, and far ones, are to give blocks
+// from places of chance instead of the first ones, so that machines that fetch the same content at the
 // same time each get what the others lack. Now and then they give some of the
 // first ones all the same.
 func (m *Mix) Spread(on bool) {

@@ -55,7 +55,7 @@ func (m *Mix) arrived(c *call, i, size int) {
 		c.first = now.Sub(c.start)
 	}
 	c.s.earned++
-	if !c.s.Near {
+	if c.s.seeds() {
 		m.took = c.j.refs[i]
 	}
 	if w := &c.j.wants[i]; !w.closed {

@@ -77,6 +77,10 @@ func (s *source) learnt() (l Learnt) {
 // has reports whether the source is to be asked for a block.
 func (s *source) has(ref eris.Ref) bool { return s.Has == nil || s.Has(ref) }
 
+// seeds reports whether the source is one that, with spread, gives from places
+// of chance: far ones, and near ones that have all.
+func (s *source) seeds() bool { return !s.Near || s.Has == nil }
+
 func (s *source) measured() bool { return s.first > 0 || s.lag > 0 }
 
 // pace is the time per block of the source's line, latency left out.

@@ -127,9 +127,10 @@ func (n *node) fetch(ctx context.Context, m *fetch.Mix) error {
 	return err
 }
 
-// swarm runs size nodes that fetch the same from each other and one origin.
-// It returns how many blocks the origin gave and how long it took.
-func swarm(t *testing.T, size int, origin *fake, together *tally, late time.Duration) (given int, took time.Duration) {
+// swarm runs size nodes that fetch the same from each other and one origin, which
+// may be on their network. It returns how many blocks the origin gave and how
+// long it took.
+func swarm(t *testing.T, size int, origin *fake, near bool, together *tally, late time.Duration) (given int, took time.Duration) {
 	all := make([]*node, size)
 	for i := range all {
 		n := &node{line: newFake(ms, ms/10), all: together, has: map[eris.Ref]bool{}, known: make([]map[eris.Ref]bool, size)}
@@ -149,7 +150,7 @@ func swarm(t *testing.T, size int, origin *fake, together *tally, late time.Dura
 					sources = append(sources, n.source(k, other))
 				}
 			}
-			sources = append(sources, fetch.Source{Name: "origin", Fetcher: origin})
+			sources = append(sources, fetch.Source{Name: "origin", Fetcher: origin, Near: near})
 			m := fetch.New(sources, fetch.Options{})
 			m.Spread(true)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -170,10 +171,14 @@ func swarm(t *testing.T, size int, origin *fake, together *tally, late time.Dura
 // TestSwarm has four machines fetch the same at the same time. The origin gives
 // little more than one copy, and all end at about the time of one.
 func TestSwarm(t *testing.T) {
-	for _, late := range []time.Duration{0, 100 * ms, 3 * time.Second} {
-		t.Run(late.String(), func(t *testing.T) {
+	for _, c := range []struct {
+		near bool
+		late time.Duration
+	}{{false, 0}, {false, 100 * ms}, {false, 3 * time.Second}, {true, 0}, {true, 100 * ms}} {
+		late := c.late
+		t.Run(fmt.Sprintf("near %v, %v apart", c.near, late), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				given, took := swarm(t, 4, newFake(20*ms, swarmPace), newTally(), late)
+				given, took := swarm(t, 4, newFake(20*ms, swarmPace), c.near, newTally(), late)
 				alone := swarmBlocks * swarmPace
 				t.Logf("the origin gave %.2f copies; %v, alone %v", float64(given)/swarmBlocks, took, alone)
 				if given > swarmBlocks*5/4 || took > alone*5/4+3*late {
@@ -189,7 +194,7 @@ func TestSwarmWithoutOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		origin, together := newFake(20*ms, swarmPace), newTally()
 		origin.fault = func(int, int) error { return when(together.whole(), errBroken) }
-		_, took := swarm(t, 4, origin, together, 0)
+		_, took := swarm(t, 4, origin, false, together, 0)
 		if alone := swarmBlocks * swarmPace; took > alone*3/2 {
 			t.Errorf("%v, alone %v", took, alone)
 		}
