@@ -48,6 +48,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	conn   exchanger
+	live   map[exchanger]bool // conn, and those before that still wait for answers
 	closed bool
 	opened int   // how often a connection was made, or could not be
 	failed error // why the last one could not be; nil if it could
@@ -89,7 +90,7 @@ func New(storeURL string, o Options) (*Client, error) {
 	}
 	return &Client{
 		store: st, options: st.options(), opts: o, slots: block.NewSlots(o.InFlight),
-		dial: make(chan struct{}, 1), put: make(chan struct{}, 1),
+		dial: make(chan struct{}, 1), put: make(chan struct{}, 1), live: map[exchanger]bool{},
 	}, nil
 }
 
@@ -193,7 +194,13 @@ func (c *Client) connect(ctx context.Context) (ex exchanger, fresh bool, err err
 		return nil, false, net.ErrClosed
 	}
 	c.conn = ex
-	c.reads.Go(read)
+	c.live[ex] = true
+	c.reads.Go(func() {
+		read()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.live, ex)
+	})
 	return ex, true, nil
 }
 
@@ -225,12 +232,12 @@ func (c *Client) open(ctx context.Context) (ex exchanger, read func(), err error
 	return d, d.read, nil
 }
 
-// Close ends the connection, and the requests under way with it.
+// Close ends all connections, and the requests under way with them.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	if c.conn != nil {
-		c.conn.close()
+	for ex := range c.live {
+		ex.close()
 	}
 	c.mu.Unlock()
 	c.reads.Wait()

@@ -208,6 +208,40 @@ func TestConnectionIsKept(t *testing.T) {
 	}
 }
 
+// TestCloseAll: Close ends what waits on a connection that others do not use any
+// more, too.
+func TestCloseAll(t *testing.T) {
+	released := make(chan struct{})
+	first := true
+	c := newClient(t, "coap+tcp://"+peer(t, func(c *raw) {
+		if first {
+			first = false
+			c.send(t, csm())
+			c.request()
+			c.send(t, message.Message{Code: codes.Release})
+			close(released)
+		}
+		c.ends()
+	}), Options{Idle: 10 * time.Second})
+	got := make(chan error, 1)
+	go func() {
+		_, err := get(t.Context(), c, eris.Size1KiB, eris.Ref{1})
+		got <- err
+	}()
+	<-released
+	for fresh := false; !fresh; { // until the release is read
+		var err error
+		if _, fresh, err = c.connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	c.Close()
+	if err := <-got; !errors.Is(err, net.ErrClosed) || time.Since(start) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
 // TestPutInParts sends a block to a server that takes short messages alone, and
 // wants parts shorter still.
 func TestPutInParts(t *testing.T) {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,7 +46,7 @@ func TestHostileStreams(t *testing.T) {
 			if _, err := c.Write(b); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.ends(); errors.Is(err, context.DeadlineExceeded) {
+			if err := c.ends(); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("connection goes on: %v", err)
 			}
 		})
@@ -120,6 +123,70 @@ func TestConnectionLimits(t *testing.T) {
 				t.Fatalf("%s: no new connection", name)
 			}
 		}
+	}
+}
+
+// halfShake is a socket of a client that begins a handshake and never ends it.
+type halfShake struct {
+	net.Conn
+	once sync.Once
+	seen chan struct{} // closed when the server has answered
+	end  chan struct{}
+}
+
+func (h *halfShake) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	h.once.Do(func() { close(h.seen) })
+	if err == nil {
+		<-h.end
+		err = net.ErrClosed
+	}
+	return n, err
+}
+
+// TestHandshakesApart: those who begin handshakes, in whose name ever, keep no
+// connection from others.
+func TestHandshakesApart(t *testing.T) {
+	s := newServer(t, ServerOptions{Connections: 1})
+	l, err := ListenDTLS("udp", "127.0.0.1:0", map[string][]byte{"me": []byte("secret")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, func(ctx context.Context) error { return s.ServeDTLS(ctx, l) })
+	for range 2 {
+		h := &halfShake{Conn: connect(t, "udp", l.Addr().String()), seen: make(chan struct{}), end: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() {
+			if _, err := clientDTLS(ctx, h, Key{"me", []byte("secret")}); err == nil {
+				t.Error("the handshake ended")
+			}
+		})
+		t.Cleanup(func() { cancel(); close(h.end); work.Wait() })
+		<-h.seen
+	}
+	if m, err := connect(t, "tcp", serveTCP(t, s)).next(); err != nil || m.Code != codes.CSM {
+		t.Errorf("%v, %v", m.Code, err)
+	}
+}
+
+// TestCensus: the last of an address leaves nothing behind.
+func TestCensus(t *testing.T) {
+	c := census{each: 2, all: 3}
+	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	for i, step := range []struct {
+		addr netip.Addr
+		want bool
+	}{{one, true}, {one, true}, {one, false}, {two, true}, {two, false}} {
+		if got := c.enter(step.addr); got != step.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	for _, a := range []netip.Addr{one, two, one} {
+		c.leave(a)
+	}
+	if c.count != 0 || len(c.by) != 0 {
+		t.Errorf("%d, %v", c.count, c.by)
 	}
 }
 

@@ -12,32 +12,90 @@ import (
 // ServeTCP answers what comes by the connections of l, which it closes, until
 // ctx ends. It returns nil then, when all connections have ended.
 func (s *Server) ServeTCP(ctx context.Context, l net.Listener) error {
-	return s.accept(ctx, l, s.serveStream)
-}
-
-// maxHandshake bounds the handshake of DTLS: those who begin one need not be who
-// they say.
-const maxHandshake = 10 * time.Second
-
-// ServeDTLS does the same for a listener of ListenDTLS.
-func (s *Server) ServeDTLS(ctx context.Context, l net.Listener) error {
-	return s.accept(ctx, l, func(ctx context.Context, conn net.Conn) {
-		if h, ok := conn.(interface{ HandshakeContext(context.Context) error }); ok {
-			hctx, cancel := context.WithTimeout(ctx, min(s.opts.Stall, maxHandshake))
-			err := h.HandshakeContext(hctx)
-			cancel()
-			if err != nil {
-				return
-			}
-		}
-		s.serveDatagrams(ctx, &dtlsPackets{conn, s.opts.Idle})
+	return accept(ctx, l, func(ctx context.Context, conn net.Conn) {
+		s.conns.run(conn, func() { s.serveStream(ctx, conn) })
 	})
 }
 
-// accept runs serve for each connection that may be, and closes it then. When
-// ctx ends, the connections end first: a DTLS listener lets go of its address
-// only when it has none left.
-func (s *Server) accept(ctx context.Context, l net.Listener, serve func(context.Context, net.Conn)) error {
+const (
+	// maxHandshake bounds the handshake of DTLS.
+	maxHandshake = 10 * time.Second
+
+	// maxHandshakes is how many go on at once.
+	maxHandshakes = 64
+)
+
+// ServeDTLS does the same for a listener of ListenDTLS. Those who begin a
+// handshake need not be who they say, so that handshakes are counted apart: they
+// do not keep away those who have a connection, or come by TCP.
+func (s *Server) ServeDTLS(ctx context.Context, l net.Listener) error {
+	handshakes := census{each: s.opts.PerClient, all: maxHandshakes}
+	return accept(ctx, l, func(ctx context.Context, conn net.Conn) {
+		known := false
+		handshakes.run(conn, func() { known = s.handshake(ctx, conn) })
+		if known {
+			s.conns.run(conn, func() { s.serveDatagrams(ctx, &dtlsPackets{conn, s.opts.Idle}) })
+		}
+	})
+}
+
+// handshake reports whether a client has a key.
+func (s *Server) handshake(ctx context.Context, conn net.Conn) bool {
+	h, ok := conn.(interface{ HandshakeContext(context.Context) error })
+	if !ok {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(s.opts.Stall, maxHandshake))
+	defer cancel()
+	return h.HandshakeContext(ctx) == nil
+}
+
+// census counts those who are served, by their addresses.
+type census struct {
+	each, all int // limits
+
+	mu    sync.Mutex
+	count int
+	by    map[netip.Addr]int
+}
+
+// run runs serve, unless there are too many already.
+func (c *census) run(conn net.Conn, serve func()) {
+	addr := addrPort(conn.RemoteAddr()).Addr()
+	if !c.enter(addr) {
+		return
+	}
+	defer c.leave(addr)
+	serve()
+}
+
+func (c *census) enter(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count >= c.all || c.by[a] >= c.each {
+		return false
+	}
+	if c.by == nil {
+		c.by = map[netip.Addr]int{}
+	}
+	c.count++
+	c.by[a]++
+	return true
+}
+
+func (c *census) leave(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count--
+	if c.by[a]--; c.by[a] == 0 {
+		delete(c.by, a)
+	}
+}
+
+// accept runs serve for each connection, and closes it then. When ctx ends, the
+// connections end first: a DTLS listener lets go of its address only when it has
+// none left.
+func accept(ctx context.Context, l net.Listener, serve func(context.Context, net.Conn)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	live := liveConns{conns: map[net.Conn]bool{}}
 	var ending sync.WaitGroup
@@ -66,18 +124,8 @@ func (s *Server) accept(ctx context.Context, l net.Listener, serve func(context.
 			}
 			continue
 		}
-		addr := addrPort(conn.RemoteAddr()).Addr()
-		if !s.admit(addr) {
+		if !live.begin(conn, func() { serve(ctx, conn) }) {
 			conn.Close()
-			continue
-		}
-		began := live.begin(conn, func() {
-			defer s.leave(addr)
-			serve(ctx, conn)
-		})
-		if !began {
-			conn.Close()
-			s.leave(addr)
 		}
 	}
 }

@@ -71,6 +71,7 @@ func (s *Server) ServeUDP(ctx context.Context, conn *net.UDPConn) error {
 // serveDatagrams answers until reading fails, and returns that error. What is
 // too much is dropped: clients send it again.
 func (s *Server) serveDatagrams(ctx context.Context, p packets) error {
+	defer s.uploads.leave(p) // after the last request; clients by UDP never leave
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -82,7 +83,6 @@ func (s *Server) serveDatagrams(ctx context.Context, p packets) error {
 		n, from, err := p.read(buf)
 		if err != nil {
 			if _, udp := p.(udpPackets); !udp || errors.Is(err, net.ErrClosed) || pause(ctx, 10*time.Millisecond) != nil {
-				s.uploads.leave(p)
 				return err
 			}
 			continue // what the system says about one datagram

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -95,10 +93,7 @@ type Server struct {
 	slots   chan struct{} // for what stores are asked for
 	uploads uploads
 	recent  recent
-
-	mu    sync.Mutex
-	conns int
-	by    map[netip.Addr]int // connections
+	conns   census // by TCP, and by DTLS after the handshake
 }
 
 // NewServer returns a server of stores, whose paths differ.
@@ -106,7 +101,7 @@ func NewServer(stores []Resource, o ServerOptions) (*Server, error) {
 	o.setDefaults()
 	s := &Server{
 		stores: map[string]Resource{}, opts: o,
-		slots: make(chan struct{}, o.Requests), by: map[netip.Addr]int{},
+		slots: make(chan struct{}, o.Requests), conns: census{each: o.PerClient, all: o.Connections},
 	}
 	for _, r := range stores {
 		if err := checkPath(r.Path); err != nil {
@@ -300,25 +295,4 @@ func (s *Server) broken(ctx context.Context, req *message.Message, err error) me
 	}
 	s.opts.Log.LogAttrs(ctx, slog.LevelWarn, "block for CoAP", slog.String("error", err.Error()))
 	return fail(req, codes.InternalServerError, "")
-}
-
-// admit counts a connection of an address, if there may be one more.
-func (s *Server) admit(a netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns >= s.opts.Connections || s.by[a] >= s.opts.PerClient {
-		return false
-	}
-	s.conns++
-	s.by[a]++
-	return true
-}
-
-func (s *Server) leave(a netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns--
-	if s.by[a]--; s.by[a] == 0 {
-		delete(s.by, a)
-	}
 }

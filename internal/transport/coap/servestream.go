@@ -15,11 +15,11 @@ import (
 // serveStream answers one TCP connection until it ends: some requests at once,
 // the next ones are not read before.
 func (s *Server) serveStream(ctx context.Context, conn net.Conn) {
+	defer s.uploads.leave(conn) // after the last request
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	defer s.uploads.leave(conn)
 	c := &streamPeer{conn: conn, stall: s.opts.Stall, max: defaultMax}
 	if c.send(csm()) != nil {
 		return
