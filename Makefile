@@ -3,7 +3,7 @@
 # make check    every test; as root it installs what they need
 # make test     the quick tests, under the race detector
 # make bench    ersatz beside stock Guix; writes docs/benchmarks.md
-# make bench-net  swarms, liars, kills, bad lines, half an hour; writes docs/benchmarks-net.md
+# make bench-net  swarms, liars, kills, bad lines, half an hour; BENCH=swarm,fast some; writes docs/benchmarks-net.md
 # make man      manual pages of all commands, ./dist/man
 # make dist     the same as a tarball for the Guix package, ./dist/*.tar.gz
 # make deb      the same with units as a Debian package, ./dist/*.deb

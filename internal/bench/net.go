@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,45 +131,45 @@ func scenarios() []scenario {
 	}
 }
 
-// RunNet runs the named scenario, or all for "", each on a network of its own,
-// and returns a document in Markdown. If one fails, the others are in it.
-func RunNet(ctx context.Context, name string, o NetOptions) (string, error) {
-	begin := time.Now()
+// RunNet runs scenarios, each on a network of its own, and returns a document
+// in Markdown. names are separated by commas; "" means all. The others are
+// taken from an earlier document, which must have been measured on a machine
+// like this one. A scenario that fails is left as it was before.
+func RunNet(ctx context.Context, names, before string, o NetOptions) (string, error) {
+	wanted := NetNames()
+	if names != "" {
+		wanted = strings.Split(names, ",")
+	}
+	for _, name := range wanted {
+		if !slices.Contains(NetNames(), name) {
+			return "", fmt.Errorf("no scenario %q: there are %s", name, strings.Join(NetNames(), ", "))
+		}
+	}
 	about, err := machine(ctx, Options{Root: o.Root, Ersatz: o.Ersatz})
 	if err != nil {
 		return "", err
 	}
-	var body strings.Builder
-	found := false
+	doc := parseNet(before)
+	if doc.about != about {
+		if len(wanted) < len(NetNames()) && len(doc.of) > 0 {
+			return "", errors.New("the other scenarios were measured on another machine: measure them all")
+		}
+		doc = netDocument{about: about, of: map[string]string{}}
+	}
 	var errs []error
 	for _, s := range scenarios() {
-		if name != "" && name != s.name {
+		if !slices.Contains(wanted, s.name) {
 			continue
 		}
-		found = true
+		day := time.Now()
 		tables, err := s.in(ctx, o)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("scenario %s: %w", s.name, err))
+			continue
 		}
-		for _, t := range tables {
-			body.WriteString("\n" + t.Markdown())
-		}
+		doc.set(s.name, day, tables)
 	}
-	if !found {
-		return "", fmt.Errorf("no scenario %q: there are %s", name, strings.Join(NetNames(), ", "))
-	}
-	return fmt.Sprintf(`# Benchmarks over bad links
-
-Made by `+"`make bench-net`"+` on %s, in %s. Hosts are network namespaces on one machine, each with a machine
-of its own that runs a real guix-daemon; rate is by tc's token bucket, loss by nftables in both directions, delay is of each
-packet, those that open a connection too (internal/bench/netlab). TCP is Linux's CUBIC. Bytes are those of Ethernet
-frames, counted where the origin's line begins: what the line then loses is in them. Times are those of `+"`guix build`"+`,
-from its start to its end. Where there are several runs, figures are medians, with the least and the greatest.
-The origin is ersatz publish with zstd:3 nars, also for stock Guix. Nodes run as a user without privileges beside the daemon,
-and memory is the greatest that was resident, as Linux says at the end. A run that leaves an item missing, or other than it
-should be, fails; so do a liar that is not named, and kills after which 5 %% or more is fetched twice.
-
-%s%s`, begin.UTC().Format("2 January 2006"), time.Since(begin).Round(time.Second), about, body.String()), errors.Join(errs...)
+	return doc.String(), errors.Join(errs...)
 }
 
 // in runs a scenario on a new network.

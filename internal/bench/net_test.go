@@ -38,7 +38,7 @@ func TestNetScenarios(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			text, err := RunNet(ctx, name, o)
+			text, err := RunNet(ctx, name, "", o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func TestNetScenarios(t *testing.T) {
 			}
 		})
 	}
-	if _, err := RunNet(t.Context(), "none", o); err == nil {
+	if _, err := RunNet(t.Context(), "none", "", o); err == nil {
 		t.Error("there is a scenario without a name")
 	}
 }

@@ -1,8 +1,9 @@
 // Command bench measures ersatz beside stock Guix and writes
 // docs/benchmarks.md, or, as "bench net", docs/benchmarks-net.md. It runs as
-// root, in the folder of the sources; BENCH names one group of rows, or one
-// scenario, which is printed only. With BENCH_SHORT nothing takes long, and
-// what is said of times on bad links means nothing.
+// root, in the folder of the sources; BENCH names one group of rows, which is
+// printed only, or some scenarios, separated by commas, whose figures replace
+// those that the document has. With BENCH_SHORT scenarios do not take long and
+// are printed only; what is said of times then means nothing.
 package main
 
 import (
@@ -65,8 +66,10 @@ func run(ctx context.Context, group string) error {
 	return publish("docs/benchmarks.md", text, group != "")
 }
 
-// runNet measures over bad links.
-func runNet(ctx context.Context, scenario string) error {
+// runNet measures over bad links, and writes what was measured into the
+// document, beside what was there.
+func runNet(ctx context.Context, scenarios string) error {
+	const document = "docs/benchmarks-net.md"
 	o := bench.NetOptions{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Short: os.Getenv("BENCH_SHORT") != ""}
 	var err error
 	if o.Root, err = part(ctx, "scripts/guix-root.sh"); err != nil {
@@ -78,8 +81,19 @@ func runNet(ctx context.Context, scenario string) error {
 	if o.Wrapper, err = filepath.Abs("packaging/ersatz-guix"); err != nil {
 		return err
 	}
-	text, err := bench.RunNet(ctx, scenario, o)
-	return errors.Join(err, publish("docs/benchmarks-net.md", text, scenario != "" || o.Short || err != nil))
+	if o.Short {
+		text, err := bench.RunNet(ctx, scenarios, "", o)
+		return errors.Join(err, publish(document, text, true))
+	}
+	before, err := os.ReadFile(document)
+	if err != nil {
+		return err
+	}
+	text, err := bench.RunNet(ctx, scenarios, string(before), o)
+	if text == "" {
+		return err
+	}
+	return errors.Join(err, publish(document, text, false))
 }
 
 // publish prints a document, and writes it unless it is only a part.
