@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -464,7 +465,7 @@ func TestCommitFaults(t *testing.T) {
 			}
 			return nil
 		})
-		err := commit(t, x, randomBytes(2, 50_000))
+		err := commit(t.Context(), t, x, randomBytes(2, 50_000))
 		restore()
 		if err != nil && !errors.Is(err, stop) {
 			t.Fatal(err)
@@ -485,7 +486,8 @@ func TestCommitFaults(t *testing.T) {
 	}
 }
 
-func commit(t *testing.T, x *Index, content []byte) error {
+func commit(ctx context.Context, t *testing.T, x *Index, content []byte) error {
+	t.Helper()
 	w, err := x.NewWriter(testPath(t, 0))
 	if err != nil {
 		return err
@@ -494,7 +496,30 @@ func commit(t *testing.T, x *Index, content []byte) error {
 	if err != nil {
 		return errors.Join(err, w.Abort())
 	}
-	return w.Commit(t.Context(), c, n, "nar/zstd/x")
+	return w.Commit(ctx, c, n, "nar/zstd/x")
+}
+
+// A commit that is given up leaves no tree file of an item that is not there, and
+// what was there stays.
+func TestCommitGivenUp(t *testing.T) {
+	x := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	content := randomBytes(1, 50_000)
+	if err := commit(ctx, t, x, content); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(x.dir, TreeDir, testPath(t, 0).Base())
+	if _, err := os.Stat(tree); !errors.Is(err, fs.ErrNotExist) || count(t, x) != 0 {
+		t.Errorf("tree file: %v; %d rows", err, count(t, x))
+	}
+	it := add(t, x, 0, content, eris.Size1KiB)
+	if err := commit(ctx, t, x, content); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if got := found(t, x, it, it.refs); got != len(it.refs) {
+		t.Errorf("%d blocks of %d", got, len(it.refs))
+	}
 }
 
 func TestNextReadsOneRow(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,8 +73,9 @@ func (w *Writer) Add(b eris.Block) error {
 // Commit makes the item part of the index, in place of one with the same hash
 // part: the tree file appears, then all rows at once. c and length are what
 // the encoder ended with; nar names the content's file, relative to the cache
-// folder, which exists and is durable. After an error, an item that was there
-// before may be partly gone; Commit or Remove of it repairs that.
+// folder, which exists and is durable. After an error there is nothing of a new
+// item, but one that was there before may be partly gone; Commit or Remove of it
+// repairs that.
 func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar string) error {
 	s := newShape(c.Size, length)
 	if !filepath.IsLocal(nar) || len(w.n) != len(s.firsts) || int(c.Level) != s.level() {
@@ -105,12 +107,16 @@ func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar s
 		return fmt.Errorf("tree file: %w", err)
 	}
 	defer t.close()
-	return w.x.update(ctx, func(tx *sql.Tx) error {
+	err = w.x.update(ctx, func(tx *sql.Tx) error {
 		if err := deleteItem(ctx, tx, old, w.hash); err != nil {
 			return err
 		}
 		return insertItem(ctx, tx, t, Item{Base: w.base, Hash: w.hash, Nar: filepath.ToSlash(nar)})
 	})
+	if err != nil && errors.Is(oldErr, fs.ErrNotExist) {
+		err = errors.Join(err, durable.Remove(path)) // or it is of nothing
+	}
+	return err
 }
 
 // Abort gives the item up.
