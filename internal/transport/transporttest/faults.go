@@ -106,8 +106,8 @@ func testCut(t *testing.T, tr Transport) {
 	var n atomic.Int32
 	half := make(chan struct{})
 	f, _, stop := start(t, tr, getter(func(ctx context.Context, ref eris.Ref) ([]byte, error) {
-		if n.Add(1) > 10 {
-			if n.Load() == 11 {
+		if i := n.Add(1); i > 10 {
+			if i == 11 {
 				close(half)
 			}
 			<-ctx.Done()
