@@ -27,8 +27,9 @@ import (
 var (
 	// ErrMissing means that items cannot be had; nothing was written.
 	ErrMissing = errors.New("cannot be had")
-	// ErrTooMany means that there are more than MaxItems.
-	ErrTooMany = fmt.Errorf("more than %d store items", MaxItems)
+	// ErrTooMany means that there are more than MaxItems, or that their narinfos
+	// are larger than a manifest may be; nothing was written.
+	ErrTooMany = fmt.Errorf("more than %d store items, or narinfos of more than %d bytes", MaxItems, maxManifest)
 )
 
 const (
@@ -81,6 +82,7 @@ type exporter struct {
 	judge   upstream.Judge
 	o       ExportOptions
 	out     *eriscbor.Writer
+	left    int // bytes that may be held of narinfos, which servers make as long as they like
 	done    Exported
 }
 
@@ -96,7 +98,7 @@ func Export(ctx context.Context, w io.Writer, client *upstream.Client, servers [
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &exporter{client: client, servers: servers, judge: judge, o: o, done: Exported{Items: []ExportedItem{}}}
+	e := &exporter{client: client, servers: servers, judge: judge, o: o, left: maxManifest, done: Exported{Items: []ExportedItem{}}}
 	items, err := e.closure(ctx, paths)
 	if err != nil {
 		return Exported{}, err
@@ -167,12 +169,18 @@ func (e *exporter) closure(ctx context.Context, paths []storepath.Path) ([]found
 			switch {
 			case err == nil && !had:
 				items = append(items, found{p, build})
+				for _, n := range build.Narinfos {
+					e.left -= len(n.Text) + 3*maxLine
+				}
 			case err != nil && !had:
 				missing = append(missing, err)
 			}
 			if err == nil {
 				add(references(p, build.Signed))
 			}
+		}
+		if e.left < 0 {
+			return nil, ErrTooMany
 		}
 		e.o.Progress(0, len(items)+len(queue))
 	}

@@ -161,6 +161,21 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestLongNarinfos: what servers say of the items is held, as far as it fits into
+// a manifest.
+func TestLongNarinfos(t *testing.T) {
+	x := newThing(t, 1, 1000, "zstd")
+	for left, want := range map[int]error{100: ErrTooMany, maxManifest: nil} {
+		e := &exporter{
+			client: newClient(t), servers: servers(t, newOrigin(t, x).url), judge: trusted(t), left: left,
+			o: ExportOptions{Progress: func(int, int) {}},
+		}
+		if _, err := e.closure(t.Context(), []storepath.Path{x.path()}); !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v", left, err)
+		}
+	}
+}
+
 // TestWrongNar: a source that gives another nar is passed over for the next, and
 // without a next one the error says whose it was.
 func TestWrongNar(t *testing.T) {
