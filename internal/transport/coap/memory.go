@@ -65,7 +65,7 @@ type uploads struct {
 	age []any // clients, the oldest first
 }
 
-// add takes a part of a block for path. If code is Empty, u has all of them,
+// add takes a part of a block for path. If code is Empty, done has all of them,
 // and end is to be called; else code is the answer. A part that comes twice,
 // since the answer was lost, is answered as the first time.
 func (u *uploads) add(from any, path string, p part, b []byte) (done *upload, code codes.Code) {
