@@ -114,11 +114,11 @@ func (n *Narinfo) VerifyGuix(acl guixsig.ACL) (Signed, error) {
 		}
 	}
 	if !acl.Authorizes(sig.Key()) {
-		return Signed{}, fmt.Errorf("%w: %s, by %q, not in the ACL", ErrUnauthorized, sig.Key(), host)
+		return Signed{}, fmt.Errorf("%w: %s, by %.80q, not in the ACL", ErrUnauthorized, sig.Key(), host)
 	}
 	digest := sha256.Sum256(n.SignedPart())
 	if !bytes.Equal(digest[:], sig.Digest()) {
-		return Signed{}, fmt.Errorf("%w by %s, %q", ErrChanged, sig.Key(), host)
+		return Signed{}, fmt.Errorf("%w by %s, %.80q", ErrChanged, sig.Key(), host)
 	}
 	if err := sig.Verify(); err != nil {
 		return Signed{}, fmt.Errorf("narinfo: %w", err)

@@ -35,11 +35,12 @@ type Path struct {
 
 // Parse reads an absolute store path; what precedes the last slash is the
 // store's folder. A path inside a store item is refused unless its last
-// component looks like an item itself: compare Dir.
+// component looks like an item itself: compare Dir. Errors repeat 300 characters
+// of s at most.
 func Parse(s string) (Path, error) {
 	i := strings.LastIndexByte(s, '/')
 	if i < 1 || s[0] != '/' {
-		return Path{}, fmt.Errorf("storepath: %q is not an absolute path", s)
+		return Path{}, fmt.Errorf("storepath: %.300q is not an absolute path", s)
 	}
 	return ParseBase(s[:i], s[i+1:])
 }
@@ -47,14 +48,14 @@ func Parse(s string) (Path, error) {
 // ParseBase reads the last component of a store path.
 func ParseBase(dir, base string) (Path, error) {
 	if !path.IsAbs(dir) || path.Clean(dir) != dir || strings.IndexByte(dir, 0) >= 0 {
-		return Path{}, fmt.Errorf("storepath: store folder %q is not an absolute, clean path", dir)
+		return Path{}, fmt.Errorf("storepath: store folder %.300q is not an absolute, clean path", dir)
 	}
 	hash, name, ok := strings.Cut(base, "-")
 	if !ok || !ValidHash(hash) {
-		return Path{}, fmt.Errorf("storepath: %q does not begin with 32 characters of nixbase32 and a dash", base)
+		return Path{}, fmt.Errorf("storepath: %.300q does not begin with 32 characters of nixbase32 and a dash", base)
 	}
 	if !ValidName(name) {
-		return Path{}, fmt.Errorf("storepath: %q: name %q is empty, too long or has a character that names cannot have", base, name)
+		return Path{}, fmt.Errorf("storepath: %.300q: name %.300q is empty, too long or has a character that names cannot have", base, name)
 	}
 	return Path{Dir: dir, Hash: hash, Name: name}, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
+	"ersatz/internal/compress"
 	"ersatz/internal/durable"
 	"ersatz/internal/folder"
 	"ersatz/narinfo"
@@ -242,6 +243,35 @@ func TestShrunk(t *testing.T) {
 	done, err := Import(t.Context(), t.TempDir(), index, short, trusted(t), ImportOptions{})
 	if !errors.Is(err, eris.ErrCorrupt) || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestLongErrors: what became of an item is told in few words, whatever its
+// narinfo says.
+func TestLongErrors(t *testing.T) {
+	x := newThing(t, 1, 1000, "zstd")
+	x.signer = 2
+	long := strings.Repeat("x", 500_000)
+	manifest := []byte(magic)
+	for _, text := range []string{
+		strings.Replace(string(x.signed(t)), "StorePath: ", "StorePath: "+long, 1),
+		strings.Replace(string(x.signed(t)), "StorePath: /", "StorePath: /"+long+"/", 1),
+		strings.Replace(string(x.signed(t)), "+1?\n", long+"\n", 1),
+		strings.Replace(string(x.signed(t)), "References: ", "References: "+long, 1),
+		strings.Replace(string(x.signed(t)), "NarSize: ", "NarSize: "+long, 1),
+		strings.Replace(string(x.signed(t)), "Signature: 1;", "Signature: 1;"+long, 1),
+		strings.Replace(string(x.signed(t)), "Signature: 1;", "Signature: "+long, 1),
+	} {
+		manifest = entry{x.rc, compress.Method{Name: "zstd"}, []byte(text)}.append(manifest)
+	}
+	done, err := unpack(t, t.TempDir(), pack(t, manifest))
+	if done.Counts[StateRefused] != 7 || err == nil {
+		t.Errorf("%v", done.Counts)
+	}
+	for i, item := range done.Items {
+		if len(item.Path)+len(item.Error) > 2000 {
+			t.Errorf("item %d: %d bytes of path, %d of error", i, len(item.Path), len(item.Error))
+		}
 	}
 }
 
