@@ -2,10 +2,10 @@ package noded
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -43,6 +43,9 @@ type soak struct {
 	http   *http.Client
 	ours   []*nodeapi.Client // of the nodes' sockets
 	counts counts
+
+	mu   sync.Mutex
+	peak level
 }
 
 // counts are what has happened, by name.
@@ -74,15 +77,15 @@ func TestSoak(t *testing.T) {
 			t.Logf("ERSATZ_SEED=%d", seed)
 		}
 	}()
-	minutes, err := strconv.ParseFloat(cmpOr(os.Getenv("ERSATZ_LONG"), "0"), 64)
+	minutes, err := strconv.ParseFloat(cmp.Or(os.Getenv("ERSATZ_LONG"), "0"), 64)
 	check(t, err)
 	s := newSoak(t, seed, minutes > 0)
-	rounds, ops := 2, 8
+	rounds, ops := 2, 6
 	if s.long {
 		rounds, ops = 1<<30, 200
 	}
 	end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
-	var first, most level
+	var first, most level // with the nodes ended
 	for round := range rounds {
 		s.round(seed+uint64(round)<<32, ops)
 		now := s.settled(first)
@@ -98,24 +101,22 @@ func TestSoak(t *testing.T) {
 	if !t.Failed() {
 		s.all()
 	}
+	for _, name := range []string{"nar, whole", "restart", "log DEBUG evicted"} {
+		if s.counts.n[name] == 0 {
+			t.Errorf("%s: never", name)
+		}
+	}
 	s.settled(first)
-	t.Logf("first %+v, most %+v", first, most)
+	t.Logf("%+v in use after the first round, %+v at most after others, %+v at most within", first, most, s.peak)
 	for _, name := range slices.Sorted(maps.Keys(s.counts.n)) {
 		t.Logf("%7d %s", s.counts.n[name], name)
 	}
 }
 
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
 func newSoak(t *testing.T, seed uint64, long bool) *soak {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	items, quota, lieFrom, large := 24, int64(1<<20), 4<<10, []int{1 << 20, 3 << 20}
+	items, quota, lieFrom, large := 16, int64(1<<20), 4<<10, []int{1 << 20, 2 << 20}
 	if long {
 		// A lie in the head of an answer may be that more comes, for which somebody
 		// waits 10 seconds.
@@ -127,7 +128,7 @@ func newSoak(t *testing.T, seed uint64, long bool) *soak {
 		dir := t.TempDir()
 		n := &soakNode{
 			t: t, dir: filepath.Join(dir, "state"), socket: filepath.Join(dir, "s"), quota: quota, origin: s.origin,
-			wire: newLine(t, lieFrom), door: newLine(t, 0), log: slog.New(counting{&s.counts}), damaged: map[string]bool{},
+			wire: newLine(t, lieFrom), door: newLine(t, 0), log: slog.New(counting{&s.counts, s.origin.url()}), damaged: map[string]bool{},
 		}
 		s.nodes = append(s.nodes, n)
 		s.ours = append(s.ours, nodeapi.New(n.socket, hangs))
@@ -142,8 +143,11 @@ func newSoak(t *testing.T, seed uint64, long bool) *soak {
 	return s
 }
 
-// counting counts what is logged.
-type counting struct{ counts *counts }
+// counting counts what is logged, and the blocks that sources gave.
+type counting struct {
+	counts *counts
+	origin string // its URL
+}
 
 func (c counting) Enabled(context.Context, slog.Level) bool { return true }
 func (c counting) WithAttrs([]slog.Attr) slog.Handler       { return c }
@@ -151,6 +155,17 @@ func (c counting) WithGroup(string) slog.Handler            { return c }
 
 func (c counting) Handle(_ context.Context, r slog.Record) error {
 	c.counts.add("log "+r.Level.String()+" "+r.Message, 1)
+	from, blocks := "peers", int64(0)
+	r.Attrs(func(a slog.Attr) bool {
+		switch {
+		case a.Key == "source" && a.Value.String() == c.origin:
+			from = "the origin"
+		case a.Key == "blocks":
+			blocks = a.Value.Int64()
+		}
+		return true
+	})
+	c.counts.add("blocks from "+from, int(blocks))
 	return nil
 }
 
@@ -196,11 +211,12 @@ func (s *soak) endAll() {
 
 // disturb breaks something for a while.
 func (s *soak) disturb(ctx context.Context, rng *rand.Rand) {
-	for_ := time.Duration(20+rng.IntN(400)) * time.Millisecond
+	s.measure()
+	lasts := time.Duration(20+rng.IntN(400)) * time.Millisecond
 	if s.long && rng.IntN(40) == 0 {
-		for_ = 15 * time.Second // longer than anybody waits for a source
+		lasts = 15 * time.Second // longer than anybody waits for a source
 	}
-	ctx, cancel := context.WithTimeout(ctx, for_)
+	ctx, cancel := context.WithTimeout(ctx, lasts)
 	defer cancel()
 	n := s.nodes[rng.IntN(len(s.nodes))]
 	f := fault(1 + rng.IntN(int(torn)))
@@ -402,6 +418,17 @@ func (l level) max(o level) level {
 	return level{max(l.Goroutines, o.Goroutines), max(l.Files, o.Files), max(l.Heap, o.Heap)}
 }
 
+// measure returns what is in use now.
+func (s *soak) measure() level {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	now := level{runtime.NumGoroutine(), len(s.files()), m.HeapAlloc}
+	s.mu.Lock()
+	s.peak = s.peak.max(now)
+	s.mu.Unlock()
+	return now
+}
+
 // settled returns what is in use with all nodes ended, when that is no more than
 // in a level, the zero one aside. What connections leave ends soon after them.
 func (s *soak) settled(least level) (now level) {
@@ -409,12 +436,8 @@ func (s *soak) settled(least level) (now level) {
 	defer tick.Stop()
 	for range 200 {
 		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		files, err := os.ReadDir("/proc/self/fd")
-		check(s.t, err)
 		last := now
-		now = level{runtime.NumGoroutine(), len(files), m.HeapAlloc}
+		now = s.measure()
 		if least == (level{}) && last == now || now.Goroutines <= least.Goroutines+2 && now.Files <= least.Files+2 && now.Heap <= least.Heap+8<<20 {
 			return now
 		}
@@ -423,7 +446,22 @@ func (s *soak) settled(least level) (now level) {
 	if least != (level{}) {
 		var b bytes.Buffer
 		pprof.Lookup("goroutine").WriteTo(&b, 1)
-		s.t.Errorf("%+v is in use, at first it was %+v\n%s", now, least, fmt.Sprintf("%.20000s", b.String()))
+		s.t.Errorf("%+v is in use, at first it was %+v\n%s\n%.20000s", now, least, strings.Join(s.files(), "\n"), b.String())
 	}
 	return now
+}
+
+// files returns what files and sockets are open, those of the origin's databases
+// aside: it lives on, with more connections to them or fewer.
+func (s *soak) files() (names []string) {
+	const dir = "/proc/self/fd/"
+	all, err := os.ReadDir(dir)
+	check(s.t, err)
+	for _, f := range all {
+		name, err := os.Readlink(dir + f.Name())
+		if err == nil && !strings.HasPrefix(name, s.origin.dir) { // that of ReadDir itself is gone
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -39,6 +39,7 @@ type soakItem struct {
 // soakOrigin is `ersatz publish` with items, on a line.
 type soakOrigin struct {
 	*line
+	dir   string
 	key   *guixsig.PrivateKey
 	items []*soakItem
 	texts map[string][]byte // by path, of narinfos without a signed URN
@@ -56,7 +57,7 @@ func newSoakOrigin(t *testing.T, rng *mathrand.Rand, n int, large []int) *soakOr
 	check(t, err)
 	db, err := storedb.Open(storedb.Options{StoreDir: storeDir, StateDir: filepath.Join(dir, "state")})
 	check(t, err)
-	o := &soakOrigin{line: newLine(t, 4<<10), key: key, texts: map[string][]byte{}}
+	o := &soakOrigin{line: newLine(t, 4<<10), dir: dir, key: key, texts: map[string][]byte{}}
 	for k := range n {
 		o.items = append(o.items, &soakItem{info: addItem(t, scratch, storeDir, o.items, k, soakContent(rng, k, large))})
 	}
