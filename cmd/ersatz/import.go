@@ -160,6 +160,10 @@ func openBundle(name string, wrong func(error)) (*openedBundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := f.Seek(0, io.SeekCurrent); err != nil {
+		err = usageError(fmt.Errorf("%s: blocks are read at any place, which needs a file, not a pipe", name))
+		return nil, errors.Join(err, f.Close())
+	}
 	x, err := eriscbor.ReadIndex(f, wrong)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
