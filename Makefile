@@ -7,7 +7,7 @@
 # make man      manual pages of all commands, ./dist/man
 # make dist     the same as a tarball for the Guix package, ./dist/*.tar.gz
 # make deb      the same with units as a Debian package, ./dist/*.deb
-# make soak     what takes long: contents of 1 GiB, a minute of each fuzz target
+# make soak     what takes long: contents of 1 GiB, nodes in faults for 15 minutes, a minute of each fuzz target
 .POSIX:
 .PHONY: all build build-nocgo demo test lint fuzz bench bench-net man dist deb soak check clean
 
@@ -58,6 +58,7 @@ deb: build
 
 soak:
 	ERSATZ_LONG=1 go test -count=1 -timeout 1h ./eris
+	ERSATZ_LONG=15 go test -race -count=1 -v -run TestSoak -timeout 1h ./internal/noded
 	scripts/fuzz.sh 1m
 
 check:

@@ -36,7 +36,7 @@ type soakNode struct {
 	service *Service   // nil: it is down
 	stop    context.CancelFunc
 	ended   chan error
-	damaged map[string]bool // hash parts of items whose files were changed while it was down
+	damaged map[string]bool // hash parts of items, and names of parts, whose files were changed while it was down
 }
 
 // start starts the node. What it keeps is within the quota then.
@@ -88,8 +88,8 @@ func (n *soakNode) end() {
 func (n *soakNode) fsck(alone bool) {
 	n.t.Helper()
 	err := keep.Fsck(context.Background(), n.dir, keep.CheckOptions{Repair: alone}, func(f folder.Fault) {
-		for hash := range n.damaged {
-			if strings.Contains(f.File+" "+f.Text, hash) {
+		for name := range n.damaged {
+			if strings.Contains(f.File+" "+f.Text, name) {
 				return
 			}
 		}
@@ -130,6 +130,9 @@ func (n *soakNode) damage(rng *rand.Rand) (changed int) {
 			continue
 		}
 		name := files[rng.IntN(len(files))]
+		if strings.HasPrefix(pattern, "parts") {
+			n.damaged[filepath.Base(filepath.Dir(name))] = true
+		}
 		for _, i := range n.origin.items {
 			if strings.Contains(filepath.Base(name), i.info.Path.Hash) {
 				n.spoilt(i)
