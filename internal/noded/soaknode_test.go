@@ -45,14 +45,14 @@ func (n *soakNode) start() {
 	sv, err := upstream.ParseServer(n.origin.url())
 	check(n.t, err)
 	keys := node.Keys{Guix: guixsig.ACL{}.Add(n.origin.key.Public())}
-	n.service, err = Open(n.t.Context(), n.dir, Options{
+	service, err := Open(n.t.Context(), n.dir, Options{
 		Servers: []*upstream.Server{sv}, Peers: n.peers, Quota: n.quota,
 		Node: node.Options{
 			Keys: func() (node.Keys, error) { return keys, nil }, Share: node.ShareLAN, ShareKeys: keys, Log: n.log,
 		},
 	})
 	check(n.t, err)
-	if u, size := n.service.store.Usage(), n.size(); u.Total() > n.quota || size > n.quota {
+	if u, size := service.store.Usage(), n.size(); u.Total() > n.quota || size > n.quota {
 		n.t.Errorf("%s: %d bytes are kept, %d in files, of a quota of %d: %+v", n.dir, u.Total(), size, n.quota, u)
 	}
 	if err := os.Remove(n.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -60,8 +60,8 @@ func (n *soakNode) start() {
 	}
 	unix := listen(n.t, "unix", n.socket)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.stop, n.ended = cancel, make(chan error, 1)
-	service, tcp := n.service, []net.Listener{n.wire.plug(), n.door.plug()}
+	n.service, n.stop, n.ended = service, cancel, make(chan error, 1)
+	tcp := []net.Listener{n.wire.plug(), n.door.plug()}
 	go func() { n.ended <- service.Run(ctx, tcp, []net.Listener{unix}) }()
 }
 
@@ -69,6 +69,9 @@ func (n *soakNode) start() {
 // damaged, which is removed.
 func (n *soakNode) end() {
 	n.t.Helper()
+	if n.service == nil {
+		return // it could not be started
+	}
 	n.stop()
 	n.wire.unplug()
 	n.door.unplug()
