@@ -22,6 +22,35 @@ type Check struct {
 	Report func(Fault)
 	Alone  bool      // no other process has the folder: no file is in the making
 	Before time.Time // else, files that changed later may be
+
+	looking  bool // faults are suspected, not reported
+	suspects map[[2]string]bool
+}
+
+// twicePause is longer than the files of one item take to go.
+const twicePause = 300 * time.Millisecond
+
+// Twice runs a pass over what belongs to nothing. Beside a process that removes
+// an item just now, a fault counts only if a second pass finds it too.
+func (c *Check) Twice(ctx context.Context, pass func() error) error {
+	if c.Alone {
+		return pass()
+	}
+	c.looking, c.suspects = true, map[[2]string]bool{}
+	err := pass()
+	c.looking = false
+	defer func() { c.suspects = nil }()
+	if err != nil || len(c.suspects) == 0 {
+		return err
+	}
+	pause := time.NewTimer(twicePause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return pass()
 }
 
 // Path returns where a file of the folder is.
@@ -30,6 +59,13 @@ func (c *Check) Path(name string) string { return filepath.Join(c.Dir, filepath.
 // Fault reports a fault, after mend if that is wanted and not nil. The error is
 // that of mend.
 func (c *Check) Fault(file, text string, mend func() error) error {
+	if c.looking {
+		c.suspects[[2]string{file, text}] = true
+		return nil
+	}
+	if c.suspects != nil && !c.suspects[[2]string{file, text}] {
+		return nil
+	}
 	f := Fault{File: file, Text: text}
 	if c.Repair && mend != nil {
 		if err := mend(); err != nil {

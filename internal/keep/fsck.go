@@ -110,7 +110,9 @@ func (c *checker) run(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.Join(err, c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.drop), c.strays(ctx), c.parts())
+	return errors.Join(err, c.Twice(ctx, func() error {
+		return errors.Join(c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.drop), c.strays(ctx), c.parts())
+	}))
 }
 
 // flaw is what is wrong with an item.
