@@ -104,7 +104,9 @@ func (c *checker) run(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.Join(err, c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.reindexHash), c.strayFiles(ctx))
+	return errors.Join(err, c.Twice(ctx, func() error {
+		return errors.Join(c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.reindexHash), c.strayFiles(ctx))
+	}))
 }
 
 // giveIndex gives an index that was made just now to the owner of the folder,
