@@ -64,7 +64,8 @@ func (c *counts) add(name string, n int) {
 // goes, lies and stalls, peers that do the same, small quotas, restarts and
 // damaged files. What comes whole is right, what is kept is right, and nothing is
 // left over: goroutines, open files, memory, disk. ERSATZ_LONG is for how many
-// minutes, ERSATZ_SEED repeats what was done.
+// minutes. With the same ERSATZ_SEED the same is chosen, though not at the same
+// moments.
 func TestSoak(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("ERSATZ_SEED"); text != "" {
