@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"io"
 	"maps"
@@ -18,6 +17,7 @@ import (
 	"ersatz/eris"
 	"ersatz/eriscbor"
 	"ersatz/guixsig"
+	"ersatz/internal/block/blocktest"
 	"ersatz/internal/compress"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/n2r"
@@ -56,23 +56,7 @@ func noise(seed byte, n int) []byte {
 }
 
 // blocks is what a server of blocks has.
-type blocks map[eris.Ref][]byte
-
-func (b blocks) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
-	if block, ok := b[ref]; ok {
-		return block, nil
-	}
-	return nil, &eris.MissingError{Ref: ref}
-}
-
-func (b blocks) Batch(_ context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		if err := emit(i, b[ref]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+type blocks = blocktest.Blocks
 
 // thing is an item as servers have it.
 type thing struct {

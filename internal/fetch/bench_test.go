@@ -2,7 +2,6 @@ package fetch_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,29 +9,14 @@ import (
 	"testing"
 
 	"ersatz/eris"
+	"ersatz/internal/block/blocktest"
 	"ersatz/internal/fetch"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/n2r"
 )
 
 // served is a map of blocks that are served by batches.
-type served map[eris.Ref][]byte
-
-func (s served) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
-	if b, ok := s[ref]; ok {
-		return b, nil
-	}
-	return nil, eris.ErrNotFound
-}
-
-func (s served) Batch(_ context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		if err := emit(i, s[ref]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+type served = blocktest.Blocks
 
 // BenchmarkLoopback decodes 2,000 leaves of 32 KiB over loopback: from one
 // client without a mix, through a mix of one, and of two.

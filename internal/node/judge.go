@@ -74,9 +74,6 @@ func (k Keys) Add(more Keys) Keys {
 	return k
 }
 
-// Empty reports whether there is no key.
-func (k Keys) Empty() bool { return len(k.Guix.Keys()) == 0 && len(k.Nix) == 0 }
-
 // Verify returns what a signature by one of the keys covers. Guix's covers
 // more than Nix's, and is looked at first.
 func (k Keys) Verify(n *narinfo.Narinfo) (narinfo.Signed, error) {

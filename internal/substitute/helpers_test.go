@@ -2,7 +2,6 @@ package substitute_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/guixsig"
+	"ersatz/internal/block/blocktest"
 	"ersatz/internal/compress"
 	"ersatz/internal/substitute"
 	"ersatz/internal/transport/n2r"
@@ -54,23 +54,7 @@ type item struct {
 }
 
 // blocks is what a server of blocks has.
-type blocks map[eris.Ref][]byte
-
-func (b blocks) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
-	if block, ok := b[ref]; ok {
-		return block, nil
-	}
-	return nil, &eris.MissingError{Ref: ref}
-}
-
-func (b blocks) Batch(_ context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		if err := emit(i, b[ref]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+type blocks = blocktest.Blocks
 
 // noise returns n bytes that do not compress and depend on seed.
 func noise(n int, seed uint64) []byte {

@@ -18,6 +18,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/guixsig"
+	"ersatz/internal/block/blocktest"
 	"ersatz/internal/compress"
 	"ersatz/internal/fetch"
 	"ersatz/internal/keep"
@@ -54,23 +55,7 @@ func noise(seed byte, n int) []byte {
 }
 
 // blocks is what a server of blocks has.
-type blocks map[eris.Ref][]byte
-
-func (b blocks) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
-	if block, ok := b[ref]; ok {
-		return block, nil
-	}
-	return nil, &eris.MissingError{Ref: ref}
-}
-
-func (b blocks) Batch(_ context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		if err := emit(i, b[ref]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+type blocks = blocktest.Blocks
 
 // thing is an item as servers have it.
 type thing struct {

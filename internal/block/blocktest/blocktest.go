@@ -1,4 +1,5 @@
-// Package blocktest is the suite that every block.Store passes.
+// Package blocktest is the suite that every block.Store passes, and a map of
+// blocks for servers of tests.
 package blocktest
 
 import (
@@ -21,6 +22,29 @@ func Make(size eris.BlockSize, seed uint64) (eris.Ref, []byte) {
 	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
 	rng.Read(b) // never fails
 	return eris.BlockRef(b), b
+}
+
+// Blocks is what a server of blocks has, as n2r.Handler wants it. What it holds
+// need not be what the reference says.
+type Blocks map[eris.Ref][]byte
+
+// Get returns a block. The error matches eris.ErrNotFound if there is none.
+func (b Blocks) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
+	if block, ok := b[ref]; ok {
+		return block, nil
+	}
+	return nil, &eris.MissingError{Ref: ref}
+}
+
+// Batch calls emit for each reference in order, with nil for one that is not
+// there. It returns the first error of emit.
+func (b Blocks) Batch(_ context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	for i, ref := range refs {
+		if err := emit(i, b[ref]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Run runs the suite. open returns an empty store and sees to its end by

@@ -2,7 +2,6 @@ package n2r_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -13,27 +12,12 @@ import (
 	"testing"
 
 	"ersatz/eris"
+	"ersatz/internal/block/blocktest"
 	"ersatz/internal/transport/n2r"
 )
 
 // store is a map of blocks; what it holds need not be what the name says.
-type store map[eris.Ref][]byte
-
-func (s store) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
-	if b, ok := s[ref]; ok {
-		return b, nil
-	}
-	return nil, eris.ErrNotFound
-}
-
-func (s store) Batch(_ context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		if err := emit(i, s[ref]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+type store = blocktest.Blocks
 
 // content encodes n random bytes into a store.
 func content(t *testing.T, n int) (eris.ReadCap, store, []byte) {
