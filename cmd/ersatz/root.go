@@ -18,7 +18,9 @@ func (a *app) root() *cobra.Command {
 		Use:   "ersatz",
 		Short: "Substitutes from anywhere, verified, for Guix and Nix",
 		Long: `ersatz publishes store items as ERIS blocks beside ordinary substitutes, and
-installs them under a stock guix-daemon from whoever has the blocks.
+fetches, keeps and shares them, from whoever has the blocks, for this machine's
+Guix and Nix. ersatz-substitute, a program of its own, installs them under a
+stock guix-daemon.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 5 untrusted, 6 unreachable, 7 doctor found a fault, 130 interrupted.`,
