@@ -1,5 +1,6 @@
-// Command ersatz publishes store items of Guix as ERIS blocks and installs
-// them from whoever has the blocks. Each command has a --help with examples;
+// Command ersatz publishes store items of Guix and Nix as ERIS blocks, and
+// fetches, keeps and shares them for a machine's clients; ersatz-substitute
+// installs them. Each command has a --help with examples;
 // docs/exit-codes.md has the table of exit statuses.
 package main
 
