@@ -11,9 +11,13 @@
 .POSIX:
 .PHONY: all build build-nocgo demo test lint fuzz bench bench-net man dist deb soak check clean
 
+# The BitTorrent library would bring uTP in C++ and two databases along.
+TAGS = disable_libutp,nosqlite,noboltdb
+export GOFLAGS = -tags=$(TAGS)
+
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time. What guix-daemon runs has no C in it.
-STATIC = -trimpath -tags netgo,osusergo -ldflags '-linkmode external -extldflags "-static"'
+STATIC = -trimpath -tags netgo,osusergo,$(TAGS) -ldflags '-linkmode external -extldflags "-static"'
 
 all: build
 

@@ -1,4 +1,7 @@
-# Shared by the scripts: where big real parts are kept, and three tries.
+# Shared by the scripts: where big real parts are kept, how Go builds, and three
+# tries.
+# What is built, and without what: as in the Makefile.
+export GOFLAGS=${GOFLAGS:--tags=disable_libutp,nosqlite,noboltdb}
 CACHE=${ERSATZ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ersatz}
 
 # try runs a command up to three times.

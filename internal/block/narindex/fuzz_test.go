@@ -53,10 +53,10 @@ func FuzzTree(f *testing.F) {
 			return
 		}
 		defer tr.close()
-		if want := int64(len(treeMagic)) + tr.nodes*pairSize + tailSize; want != int64(len(text)) {
-			t.Fatalf("%d nodes in %d bytes", tr.nodes, len(text))
+		if want := int64(len(treeMagic)) + tr.shape.Nodes()*pairSize + tailSize; want != int64(len(text)) {
+			t.Fatalf("%d nodes in %d bytes", tr.shape.Nodes(), len(text))
 		}
-		for node := range tr.nodes {
+		for node := range tr.shape.Nodes() {
 			ref, key, err := tr.pair(node)
 			if err != nil {
 				t.Fatal(err)
@@ -66,7 +66,7 @@ func FuzzTree(f *testing.F) {
 				t.Fatalf("pair %d is not what the file has", node)
 			}
 		}
-		if _, _, err := tr.pair(tr.nodes); err == nil {
+		if _, _, err := tr.pair(tr.shape.Nodes()); err == nil {
 			t.Error("a pair beyond the last")
 		}
 	})

@@ -14,6 +14,7 @@ import (
 type Content struct {
 	c   *content
 	err error
+	buf []byte // of Block
 }
 
 // Open opens an item. The error matches ErrNoItem, fs.ErrNotExist if the tree
@@ -41,12 +42,29 @@ func (c *Content) ReadCap() eris.ReadCap { return c.c.cap }
 // Length returns the length of the content, that is of the nar as stored.
 func (c *Content) Length() int64 { return c.c.length }
 
+// Len returns the number of blocks in the tree.
+func (c *Content) Len() int64 { return c.c.shape.Nodes() }
+
+// Block returns the block at a place in the order of Refs. It is verified, and
+// valid until the next call. An error matches eris.ErrCorrupt if it is no longer
+// what was encoded.
+func (c *Content) Block(ctx context.Context, place int64) (eris.Ref, []byte, error) {
+	if err := ctx.Err(); err != nil {
+		return eris.Ref{}, nil, err
+	}
+	if c.buf == nil {
+		c.buf = make([]byte, c.c.cap.Size)
+	}
+	ref, err := c.c.block(c.buf, place)
+	return ref, c.buf, err
+}
+
 // Refs returns the references of all blocks, leaves first, the root last; one
 // that stands twice in the tree comes twice. They come from the tree file and
 // are not verified. It ends early on an error, which Err returns.
 func (c *Content) Refs() iter.Seq[eris.Ref] {
 	return func(yield func(eris.Ref) bool) {
-		for node := range c.c.nodes {
+		for node := range c.Len() {
 			ref, _, err := c.c.pair(node)
 			if err != nil {
 				c.err = err
@@ -69,16 +87,12 @@ func (c *Content) Blocks(ctx context.Context, emit func(ref eris.Ref, block []by
 	if c.err != nil {
 		return c.err
 	}
-	buf := make([]byte, c.c.size)
-	for node := range c.c.nodes {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		ref, err := c.c.block(buf, node)
+	for node := range c.Len() {
+		ref, b, err := c.Block(ctx, node)
 		if err != nil {
 			return err
 		}
-		if err := emit(ref, buf); err != nil {
+		if err := emit(ref, b); err != nil {
 			return err
 		}
 	}

@@ -145,7 +145,7 @@ func (r *Reader) open(c candidate) bool {
 
 // block makes a block of the current item.
 func (r *Reader) block(node int64, ref eris.Ref) ([]byte, error) {
-	if size := int(r.cur.size); len(r.buf) != size {
+	if size := int(r.cur.cap.Size); len(r.buf) != size {
 		r.buf = make([]byte, size)
 	}
 	got, err := r.cur.block(r.buf, node)
@@ -196,11 +196,11 @@ func (c *content) block(dst []byte, node int64) (eris.Ref, error) {
 	if err != nil {
 		return ref, err
 	}
-	level, index := c.locate(node)
+	level, index := c.shape.Locate(node)
 	if level == 0 {
 		err = c.leaf(dst, index)
 	} else {
-		from, to := c.children(level, index)
+		from, to := c.shape.Children(level, index)
 		n := (to - from) * pairSize
 		clear(dst[n:])
 		err = c.pairsAt(dst[:n], from)
@@ -220,15 +220,15 @@ func (c *content) leaf(dst []byte, index int64) error {
 	if c.nar == nil {
 		return c.narErr
 	}
-	off := index * int64(c.size)
-	n := min(c.length-off, int64(c.size))
+	off := index * int64(c.cap.Size)
+	n := min(c.length-off, int64(c.cap.Size))
 	if _, err := c.nar.ReadAt(dst[:n], off); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: ends before byte %d", eris.ErrCorrupt, off+n)
 		}
 		return fmt.Errorf("nar: %w", err)
 	}
-	if n < int64(c.size) {
+	if n < int64(c.cap.Size) {
 		eris.Leaf(dst, dst[:n])
 	}
 	return nil

@@ -25,9 +25,10 @@ const window = 64
 
 // tree is an open tree file. It is not safe for concurrent use.
 type tree struct {
-	shape
-	cap eris.ReadCap
-	f   *os.File
+	shape  eris.Shape
+	length int64 // of the content in bytes
+	cap    eris.ReadCap
+	f      *os.File
 
 	buf  [window * pairSize]byte
 	from int64 // number of the node whose pair is first in buf
@@ -71,8 +72,9 @@ func (t *tree) readTail() error {
 		return fmt.Errorf("%w: no tree file", eris.ErrCorrupt)
 	}
 	t.cap = c
-	t.shape = newShape(c.Size, int64(binary.BigEndian.Uint64(tail[pairSize+capSize:])))
-	if t.nodes != pairs/pairSize || t.level() != int(c.Level) ||
+	t.length = int64(binary.BigEndian.Uint64(tail[pairSize+capSize:]))
+	t.shape = eris.NewShape(c.Size, t.length)
+	if t.shape.Nodes() != pairs/pairSize || t.shape.Level() != int(c.Level) ||
 		eris.Ref(tail[:32]) != c.Root || eris.Key(tail[32:64]) != c.Key {
 		return fmt.Errorf("%w: tree file does not fit its read capability", eris.ErrCorrupt)
 	}
@@ -93,7 +95,7 @@ func (t *tree) pairsAt(dst []byte, from int64) error {
 // load makes buf hold the pairs of the nodes from on.
 func (t *tree) load(from int64) error {
 	t.from, t.n = from, 0
-	n := min(window, t.nodes-from)
+	n := min(window, t.shape.Nodes()-from)
 	if err := t.pairsAt(t.buf[:n*pairSize], from); err != nil {
 		return err
 	}
@@ -103,7 +105,7 @@ func (t *tree) load(from int64) error {
 
 // pair returns what a node's parent says of it.
 func (t *tree) pair(node int64) (ref eris.Ref, key eris.Key, err error) {
-	if node < 0 || node >= t.nodes {
+	if node < 0 || node >= t.shape.Nodes() {
 		return ref, key, fmt.Errorf("tree file: no node %d: %w", node, io.EOF)
 	}
 	if node < t.from || node >= t.from+t.n {
@@ -119,7 +121,7 @@ func (t *tree) pair(node int64) (ref eris.Ref, key eris.Key, err error) {
 // beginning with a node that is likely, and returns its number.
 func (t *tree) ahead(ref eris.Ref, likely int64) (node int64, ok bool) {
 	for range 2 {
-		if likely >= t.nodes {
+		if likely >= t.shape.Nodes() {
 			return 0, false
 		}
 		if _, _, err := t.pair(likely); err != nil {

@@ -77,13 +77,13 @@ func (w *Writer) Add(b eris.Block) error {
 // item, but one that was there before may be partly gone; Commit or Remove of it
 // repairs that.
 func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar string) error {
-	s := newShape(c.Size, length)
-	if !filepath.IsLocal(nar) || len(w.n) != len(s.firsts) || int(c.Level) != s.level() {
+	s := eris.NewShape(c.Size, length)
+	if !filepath.IsLocal(nar) || len(w.n) != s.Level()+1 || int(c.Level) != s.Level() {
 		return errors.Join(fmt.Errorf("tree file of %s: %d levels for %d bytes in %q", w.base, len(w.n), length, nar), w.Abort())
 	}
 	total := int64(0)
 	for level, n := range w.n {
-		if total != s.firsts[level] {
+		if total != s.First(level) {
 			return errors.Join(fmt.Errorf("tree file of %s: level %d has a wrong number of blocks", w.base, level), w.Abort())
 		}
 		total += n
@@ -215,14 +215,14 @@ type row struct {
 // rows calls visit with the rows of a tree, by the chunk, each sorted by key.
 // Of equal blocks in a chunk, the first has a row.
 func (t *tree) rows(ctx context.Context, visit func([]row) error) error {
-	pairs := make([]byte, min(chunk, t.nodes)*pairSize)
-	rows := make([]row, 0, min(chunk, t.nodes))
+	pairs := make([]byte, min(chunk, t.shape.Nodes())*pairSize)
+	rows := make([]row, 0, min(chunk, t.shape.Nodes()))
 	ref := func(r row) eris.Ref { return eris.Ref(pairs[r.pair*pairSize:][:32]) }
-	for from := int64(0); from < t.nodes; from += chunk {
+	for from := int64(0); from < t.shape.Nodes(); from += chunk {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n := min(chunk, t.nodes-from)
+		n := min(chunk, t.shape.Nodes()-from)
 		if err := t.pairsAt(pairs[:n*pairSize], from); err != nil {
 			return err
 		}
