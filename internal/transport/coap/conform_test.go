@@ -14,7 +14,7 @@ import (
 func TestTransport(t *testing.T) {
 	for _, scheme := range schemes {
 		t.Run(scheme, func(t *testing.T) {
-			transporttest.Run(t, transporttest.Transport{
+			tr := transporttest.Transport{
 				Serve: func(t testing.TB, address string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 					if address == "" {
 						address = "127.0.0.1:0"
@@ -25,7 +25,15 @@ func TestTransport(t *testing.T) {
 					return dial(t, scheme+"://"+address, coap.Options{Idle: idle})
 				},
 				Deaf: func(t testing.TB) string { return deaf(t, scheme) },
-			})
+				Proxy: func(_ testing.TB, at string, via func(network, address string) string) string {
+					if scheme == coap.SchemeTCP {
+						return via("tcp", at)
+					}
+					return via("udp", at)
+				},
+			}
+			transporttest.Run(t, tr)
+			t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 		})
 	}
 }

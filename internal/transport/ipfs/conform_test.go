@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 
 // TestTransport runs the suite with a real daemon, as far as that goes.
 func TestTransport(t *testing.T) {
-	transporttest.Run(t, transporttest.Transport{
+	tr := transporttest.Transport{
 		Foreign:          true,
 		SilenceIsMissing: true,
 		Serve: func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
@@ -44,5 +45,10 @@ func TestTransport(t *testing.T) {
 			c.BlockTimeout = min(idle, 3*time.Second)
 			return c
 		},
-	})
+		Proxy: func(_ testing.TB, api string, via func(network, address string) string) string {
+			return "http://" + via("tcp", strings.TrimPrefix(api, "http://"))
+		},
+	}
+	transporttest.Run(t, tr)
+	t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 }

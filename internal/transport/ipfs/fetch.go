@@ -42,15 +42,20 @@ func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, err
 		return nil, err
 	}
 	defer drain(resp)
-	n, err := io.ReadFull(resp.Body, buf)
+	n := 0
+	for err == nil && n < len(buf) {
+		var k int
+		k, err = resp.Body.Read(buf[n:])
+		n += k
+	}
 	switch {
-	case err == nil:
+	case n == len(buf):
 		resp.Body.Close() // no end is to be waited for
 		return buf, nil   // too long, which got finds out
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && int64(n) == resp.ContentLength,
-		errors.Is(err, io.ErrUnexpectedEOF) && resp.ContentLength < 0:
+	case errors.Is(err, io.EOF):
 		return buf[:n], c.streamError("block/get", resp)
 	}
+	// io.ErrUnexpectedEOF too: the connection was cut.
 	return nil, fmt.Errorf("ipfs: %s: block/get %s: %w", c.api, CID(ref), err)
 }
 

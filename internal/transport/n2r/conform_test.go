@@ -48,7 +48,7 @@ func TestTransport(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			transporttest.Run(t, transporttest.Transport{
+			tr := transporttest.Transport{
 				Serve: func(t testing.TB, address string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 					srv := httptest.NewUnstartedServer(wrap(n2r.Handler(batches{blocks})))
 					if address != "" {
@@ -87,7 +87,10 @@ func TestTransport(t *testing.T) {
 					t.Cleanup(func() { l.Close() })
 					return l.Addr().String()
 				},
-			})
+				Proxy: func(_ testing.TB, at string, via func(network, address string) string) string { return via("tcp", at) },
+			}
+			transporttest.Run(t, tr)
+			t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 		})
 	}
 }

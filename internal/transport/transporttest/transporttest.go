@@ -40,6 +40,11 @@ type Transport struct {
 	// address when it starts again. Those tests are left out.
 	Foreign bool
 
+	// Proxy returns the address by which Dial reaches the peer at an address
+	// through a proxy. via makes one for a network, "tcp", "udp" or "unix", and
+	// an address in it, and returns the proxy's. Only Faults needs it.
+	Proxy func(t testing.TB, at string, via func(network, address string) string) string
+
 	// SilenceIsMissing says that a block which does not come in time counts
 	// as one that the peer lacks.
 	SilenceIsMissing bool
