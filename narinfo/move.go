@@ -15,7 +15,7 @@ func (n *Narinfo) Portable() []byte {
 	for line := range bytes.Lines(n.text[len(signed):]) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		switch string(name) {
-		case "URL", "Compression", "FileSize", "FileHash", "ERIS", "ERISFormat", "ERISHint", "ERISHintFormat":
+		case "URL", "Compression", "FileSize", "FileHash", "ERIS", "ERISFormat", "ERISMagnet", "ERISHint", "ERISHintFormat":
 		default:
 			out = append(out, line...)
 		}

@@ -11,7 +11,7 @@ import (
 func TestMove(t *testing.T) {
 	const (
 		body = "StorePath: /gnu/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb2-a\nNarHash: sha256:1hhr79fmi8vpq527nh2ssqzn1f7b4qp0i0z3a9x7zwrmxcsiz58l\nNarSize: 9\nReferences: \n"
-		urn  = "ERISFormat: f\nERIS: urn:eris:X\n"
+		urn  = "ERISFormat: f\nERIS: urn:eris:X\nERISMagnet: m\n"
 		sig  = "Signature: 1;host;AAAA\n"
 		nars = "URL: nar/zstd/x\nCompression: zstd\nFileSize: 393\nFileHash: sha256:x\n"
 		ours = "URL: nar/x\nCompression: none\nFileSize: 9\n"

@@ -5,7 +5,7 @@
 // A narinfo is "Field: value" lines. Guix signs all the text before the first
 // "Signature:"; what stands below is unsigned. Nix signs a fingerprint of some
 // fields. One text can carry both. The fields ERISFormat and ERIS are those of
-// Guix bug 52555.
+// Guix bug 52555; ERISMagnet, a magnet link of a torrent of the blocks, is ours.
 //
 // Code that installs reads a Signed, which holds what a signature covers, and
 // never a Narinfo, which holds what a server says.
@@ -59,6 +59,7 @@ type Narinfo struct {
 	System     string
 	ERISFormat string
 	ERIS       string
+	ERISMagnet string
 	Nars       []Nar
 	Signature  string   // Guix's, as written; "" if unsigned
 	Sigs       []string // Nix's
@@ -165,6 +166,8 @@ func (n *Narinfo) single(name, value string) (known bool, err error) {
 		n.ERISFormat = value
 	case "ERIS":
 		n.ERIS = value
+	case "ERISMagnet":
+		n.ERISMagnet = value
 	case "Signature":
 		n.Signature = value
 	default:

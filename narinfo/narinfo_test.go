@@ -180,13 +180,24 @@ func TestForged(t *testing.T) {
 func TestSignedOnly(t *testing.T) {
 	key := newKey(t)
 	bare := "StorePath: " + item + "\nNarHash: " + hash + "\nReferences: \n"
-	text := signed(t, bare, key) + "NarSize: 99\nDeriver: d\nERISFormat: f\nERIS: urn:eris:X\n" + place
+	text := signed(t, bare, key) + "NarSize: 99\nDeriver: d\nERISFormat: f\nERIS: urn:eris:X\nERISMagnet: magnet:X\n" + place
 	s, err := parse(t, []byte(text)).VerifyGuix(guixsig.ACL{}.Add(key.Public()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.HasNarSize || s.NarSize != 0 || s.Deriver != "" || s.ERIS != "" || s.ERISFormat != "" {
+	if s.HasNarSize || s.NarSize != 0 || s.Deriver != "" || s.ERIS != "" || s.ERISFormat != "" || s.ERISMagnet != "" {
 		t.Errorf("believed: %+v", s)
+	}
+	// A torrent is of blocks: without a signed URN there is none.
+	const urn, magnet = "ERISFormat: f\nERIS: urn:eris:X\n", "ERISMagnet: magnet:X\n"
+	for _, tt := range []struct{ above, below, want string }{
+		{urn + magnet, "", "magnet:X"}, {urn, magnet, ""}, {magnet, urn, ""},
+	} {
+		text := signed(t, bare+tt.above, key) + tt.below + place
+		s, err := parse(t, []byte(text)).VerifyGuix(guixsig.ACL{}.Add(key.Public()))
+		if err != nil || s.ERISMagnet != tt.want {
+			t.Errorf("magnet link %q, want %q; %v", s.ERISMagnet, tt.want, err)
+		}
 	}
 	other, err := storepath.Parse("/gnu/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1-openssl-1.0")
 	if err != nil {
@@ -226,6 +237,7 @@ func TestMalformed(t *testing.T) {
 		"no newline":         strings.TrimSuffix(body, "\n"),
 		"no StorePath":       strings.SplitN(body, "\n", 2)[1],
 		"twice":              body + "NarSize: 3328\n",
+		"magnet twice":       body + "ERISMagnet: a\nSignature: x\nERISMagnet: b\n",
 		"ERIS twice":         body + "Signature: x\nERIS: urn:eris:Y\n",
 		"negative size":      strings.Replace(body, "3328", "-1", 1),
 		"leading zero":       strings.Replace(body, "3328", "03328", 1),
@@ -271,14 +283,14 @@ func FuzzParse(f *testing.F) {
 		}
 		fields := narinfo.Fields{
 			StorePath: p, NarHash: n.NarHash, NarSize: n.NarSize, References: n.References,
-			Deriver: n.Deriver, ERISFormat: n.ERISFormat, ERIS: n.ERIS,
+			Deriver: n.Deriver, ERISFormat: n.ERISFormat, ERIS: n.ERIS, ERISMagnet: n.ERISMagnet,
 		}
 		m, err := narinfo.Parse(fields.Body())
 		if err != nil {
 			t.Fatalf("%v in what was printed:\n%s", err, fields.Body())
 		}
 		if m.StorePath != n.StorePath || m.NarHash != n.NarHash || m.NarSize != n.NarSize || m.Deriver != n.Deriver ||
-			m.ERIS != n.ERIS || strings.Join(m.References, " ") != strings.Join(n.References, " ") {
+			m.ERIS != n.ERIS || m.ERISMagnet != n.ERISMagnet || strings.Join(m.References, " ") != strings.Join(n.References, " ") {
 			t.Fatalf("printed as\n%s", fields.Body())
 		}
 	})

@@ -91,13 +91,13 @@ func TestNixNarinfo(t *testing.T) {
 // verification returns, wherever it stands.
 func TestNixCovers(t *testing.T) {
 	key := nixKey(t, string(read(t, "nix/key.pub")))
-	text := strings.Replace(string(read(t, "nix/text.narinfo")), "Sig: ", "Deriver: x.drv\nERISFormat: f\nERIS: urn:eris:X\nSig: ", 1)
+	text := strings.Replace(string(read(t, "nix/text.narinfo")), "Sig: ", "Deriver: x.drv\nERISFormat: f\nERIS: urn:eris:X\nERISMagnet: magnet:X\nSig: ", 1)
 	n := parse(t, []byte(text))
 	s, err := n.VerifyNix([]nixsig.PublicKey{key})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Deriver != "" || s.ERIS != "" || s.ERISFormat != "" || s.Host != "" {
+	if s.Deriver != "" || s.ERIS != "" || s.ERISFormat != "" || s.ERISMagnet != "" || s.Host != "" {
 		t.Errorf("covered: %+v", s)
 	}
 	if s.StorePath.String() != n.StorePath || s.NarHash != n.NarHash || !s.HasNarSize || s.NarSize != 168 || !s.Agrees(n) {
@@ -127,7 +127,7 @@ func TestBothDialects(t *testing.T) {
 	key, nix := newKey(t), otherKey(t, "both-1")
 	f := narinfo.Fields{
 		StorePath: storepath.Path{Dir: storepath.Nix, Hash: strings.Repeat("a", 32), Name: "x"}, NarHash: [32]byte{1}, NarSize: 7,
-		References: []string{strings.Repeat("c", 32) + "-c", strings.Repeat("b", 32) + "-b"}, ERISFormat: "f", ERIS: "urn:eris:X",
+		References: []string{strings.Repeat("c", 32) + "-c", strings.Repeat("b", 32) + "-b"}, ERISFormat: "f", ERIS: "urn:eris:X", ERISMagnet: "magnet:X",
 	}
 	below, err := narinfo.SignGuix(f.Body(), key, "host")
 	if err != nil {
@@ -141,11 +141,11 @@ func TestBothDialects(t *testing.T) {
 	for where, text := range map[string][]byte{"below": below, "above": above} {
 		n := parse(t, text)
 		byGuix, err := n.VerifyGuix(guixsig.ACL{}.Add(key.Public()))
-		if err != nil || byGuix.ERIS != f.ERIS {
+		if err != nil || byGuix.ERIS != f.ERIS || byGuix.ERISMagnet != f.ERISMagnet {
 			t.Errorf("Sig %s the Signature: %+v, %v", where, byGuix, err)
 		}
 		byNix, err := n.VerifyNix([]nixsig.PublicKey{nix.Public()})
-		if err != nil || byNix.ERIS != "" || byNix.StorePath != f.StorePath || !byNix.SameReferences(byGuix) {
+		if err != nil || byNix.ERIS != "" || byNix.ERISMagnet != "" || byNix.StorePath != f.StorePath || !byNix.SameReferences(byGuix) {
 			t.Errorf("Sig %s the Signature: %+v, %v", where, byNix, err)
 		}
 	}
@@ -168,7 +168,7 @@ func FuzzVerifyNix(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for i, more := range []string{"", "Sig: a:b\n", "ERIS: x\nERISFormat: y\n", "Deriver: x\nX: y\n", "URL: a\n"} {
+	for i, more := range []string{"", "Sig: a:b\n", "ERIS: x\nERISFormat: y\nERISMagnet: z\n", "Deriver: x\nX: y\n", "URL: a\n"} {
 		f.Add([]byte(more), uint16(i*97), byte(1))
 		f.Add([]byte(more), uint16(i*31+400), byte(0x20))
 	}
@@ -186,7 +186,7 @@ func FuzzVerifyNix(f *testing.F) {
 		if s.StorePath != want.StorePath || s.NarHash != want.NarHash || s.NarSize != want.NarSize || !s.SameReferences(want) {
 			t.Fatalf("accepted as %+v:\n%s", s, in)
 		}
-		if s.ERIS != "" || s.ERISFormat != "" || s.Deriver != "" || s.NixKey.Name != key.Name {
+		if s.ERIS != "" || s.ERISFormat != "" || s.ERISMagnet != "" || s.Deriver != "" || s.NixKey.Name != key.Name {
 			t.Fatalf("covered: %+v:\n%s", s, in)
 		}
 	})

@@ -20,6 +20,7 @@ type Fields struct {
 	Deriver    string   // last component; "" if unknown
 	ERISFormat string   // both or neither
 	ERIS       string
+	ERISMagnet string // "" if there is no torrent of the blocks
 }
 
 // Body prints the fields in the order of `guix publish`, with those of ERIS
@@ -33,6 +34,9 @@ func (f Fields) Body() []byte {
 	}
 	if f.ERIS != "" {
 		fmt.Fprintf(&b, "ERISFormat: %s\nERIS: %s\n", f.ERISFormat, f.ERIS)
+	}
+	if f.ERISMagnet != "" {
+		fmt.Fprintf(&b, "ERISMagnet: %s\n", f.ERISMagnet)
 	}
 	return b.Bytes()
 }

@@ -122,7 +122,7 @@ func FuzzSignVerify(f *testing.F) {
 		if err == nil && i < len(in) {
 			t.Fatalf("byte %d changed and accepted:\n%s", i, text)
 		}
-		if err == nil && (s2.StorePath != s.StorePath || s2.NarHash != s.NarHash || s2.NarSize != s.NarSize || s2.ERIS != s.ERIS) {
+		if err == nil && (s2.StorePath != s.StorePath || s2.NarHash != s.NarHash || s2.NarSize != s.NarSize || s2.ERIS != s.ERIS || s2.ERISMagnet != s.ERISMagnet) {
 			t.Fatalf("byte %d below the signature changes what is believed:\n%s", i, text)
 		}
 	})

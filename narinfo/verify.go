@@ -48,6 +48,7 @@ type Signed struct {
 	Deriver    string
 	ERISFormat string
 	ERIS       string
+	ERISMagnet string // as written; "" also if ERIS is
 
 	// Who signed: by VerifyGuix, the key and the name that the signer gave the
 	// host, which proves nothing; by VerifyNix, NixKey.
@@ -139,6 +140,9 @@ func (n *Narinfo) VerifyGuix(acl guixsig.ACL) (Signed, error) {
 	}
 	if n.covers("ERIS") && n.covers("ERISFormat") {
 		s.ERIS, s.ERISFormat = n.ERIS, n.ERISFormat
+		if n.covers("ERISMagnet") {
+			s.ERISMagnet = n.ERISMagnet
+		}
 	}
 	return s, nil
 }

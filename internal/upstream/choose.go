@@ -62,6 +62,7 @@ type Content struct {
 	URN     string // "" if there is none
 	ReadCap eris.ReadCap
 	Method  string    // compression
+	Magnet  string    // signed link of a torrent of the blocks, of the first of Servers that has one
 	Servers []*Server // whose authorized narinfo names the URN
 	Size    int64     // bytes, as an unsigned nar of the same form says; -1 if unknown
 }
@@ -104,6 +105,7 @@ func Choose(p storepath.Path, answers []Answer, judge Judge) Choice {
 		for _, x := range candidates {
 			if b.Content.URN != "" && x.err == nil && x.signed.ERIS == b.Content.URN && x.signed.ERISFormat == b.Signed.ERISFormat {
 				b.Content.Servers = append(b.Content.Servers, x.server)
+				b.Content.Magnet = cmp.Or(b.Content.Magnet, x.signed.ERISMagnet)
 			}
 		}
 		c.sortNars(b)

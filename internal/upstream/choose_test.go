@@ -108,17 +108,25 @@ func TestContent(t *testing.T) {
 		f.ERISFormat, f.ERIS = "application/x-nix-archive+zstd-19", rc.URN()
 	})
 	zstd := narinfo.Nar{URL: "nar/zstd/x", Compression: "zstd", FileSize: 77}
+	torrent := func(magnet string) narinfo.Fields {
+		f := blocks
+		f.ERISMagnet = magnet
+		return f
+	}
 	answers := []Answer{
 		{Server: server(t, "http://a"), Text: text(t, blocks, key(t, 1), zstd)},
 		{Server: server(t, "http://unsigned"), Text: text(t, blocks, nil)},
-		{Server: server(t, "http://b"), Text: text(t, blocks, key(t, 1), narinfo.Nar{URL: "nar/x", Compression: "zstd", FileSize: 1<<64 - 1})},
+		{Server: server(t, "http://b"), Text: text(t, torrent("magnet:b"), key(t, 1), narinfo.Nar{URL: "nar/x", Compression: "zstd", FileSize: 1<<64 - 1})},
+		{Server: server(t, "http://c"), Text: text(t, torrent("magnet:c"), key(t, 1))},
+		{Server: server(t, "http://stranger"), Text: text(t, torrent("magnet:d"), key(t, 2))},
 	}
 	c := Choose(blocks.StorePath, answers, signed(key(t, 1)))
 	if len(c.Builds) != 1 {
 		t.Fatalf("refused: %v", c.Refused)
 	}
 	got := c.Builds[0].Content
-	if got.URN != rc.URN() || got.ReadCap != rc || got.Method != "zstd" || got.Size != 77 || len(got.Servers) != 2 || got.Servers[1].String() != "http://b" {
+	if got.URN != rc.URN() || got.ReadCap != rc || got.Method != "zstd" || got.Size != 77 || len(got.Servers) != 3 || got.Servers[1].String() != "http://b" ||
+		got.Magnet != "magnet:b" {
 		t.Errorf("content %+v", got)
 	}
 	if !c.Builds[0].BlocksFirst() || c.Builds[0].DownloadSize() != 77 {
