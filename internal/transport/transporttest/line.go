@@ -39,7 +39,7 @@ var lossyLines = map[string]fault{
 // the line is good again. Transport.Proxy is needed.
 func Faults(t *testing.T, tr Transport) {
 	network := ""
-	blocks, refs := fill(t, eris.Size32KiB, 20)
+	blocks, refs := fill(t, eris.Size32KiB, 60)
 	at, _ := tr.Serve(t, "", blocks, refs)
 	line := func(t *testing.T) (*proxy, string) {
 		p := &proxy{}
