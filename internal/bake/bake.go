@@ -97,12 +97,14 @@ type Cache struct {
 	roots chan storepath.Path // what BakeClosure hands on
 	wake  chan struct{}       // there may be something to put into IPFS
 
-	mu     sync.Mutex
-	queued map[string]bool          // hash parts that wait or are being baked
-	busy   map[string]chan struct{} // hash parts whose files somebody changes
-	failed map[string]failure       // by hash part
-	full   bool                     // the disk is, and the log says so
-	status Status
+	mu      sync.Mutex
+	queued  map[string]bool          // hash parts that wait or are being baked
+	busy    map[string]chan struct{} // hash parts whose files somebody changes
+	failed  map[string]failure       // by hash part
+	full    bool                     // the disk is, and the log says so
+	status  Status
+	ahead   ahead         // what may be given to everybody
+	changed chan struct{} // closed when a Library changes; nil if nobody waits
 }
 
 // Status counts what a cache has done since it was opened.
@@ -135,6 +137,7 @@ func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, erro
 		Layout: l, dir: dir, store: store, signer: signer, o: o, log: o.Log,
 		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
 		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
+		ahead: ahead{known: make(chan struct{})},
 	}
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, errors.Join(err, c.Close()))

@@ -162,6 +162,7 @@ func (c *Cache) expireLeft(ctx context.Context) error {
 
 // remove removes an entry in the order that leaves nothing that looks whole.
 func (c *Cache) remove(ctx context.Context, hash, base string) error {
+	defer c.notify()
 	names := []string{c.Narinfo(hash)}
 	for _, m := range methodNames() {
 		names = append(names, c.Nar(compress.Method{Name: m}, base))

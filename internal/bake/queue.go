@@ -72,13 +72,16 @@ func (c *Cache) Bake(p storepath.Path) error {
 // when a worker of Run has taken the last one. A root that is not valid, which
 // is an error, keeps no other from being baked.
 func (c *Cache) BakeClosure(ctx context.Context, roots []storepath.Path) error {
-	_, err := c.bakeClosure(ctx, roots)
-	return err
+	paths, invalid, err := c.closure(ctx, roots)
+	if err == nil {
+		_, err = c.bakeAll(ctx, paths)
+	}
+	return errors.Join(err, invalid)
 }
 
-// bakeClosure is BakeClosure and reports whether items were left out that could
-// not be baked a short while ago.
-func (c *Cache) bakeClosure(ctx context.Context, roots []storepath.Path) (left bool, err error) {
+// closure returns what roots refer to, directly or not, and the roots. invalid
+// names roots that are not valid, which keep no other from being followed.
+func (c *Cache) closure(ctx context.Context, roots []storepath.Path) (paths []storepath.Path, invalid, err error) {
 	var valid []storepath.Path
 	var errs []error
 	for _, p := range roots {
@@ -87,15 +90,20 @@ func (c *Cache) bakeClosure(ctx context.Context, roots []storepath.Path) (left b
 		case err == nil:
 			valid = append(valid, p)
 		case !errors.Is(err, storedb.ErrNotFound):
-			return false, fmt.Errorf("baking ahead: %w", err)
+			return nil, nil, fmt.Errorf("baking ahead: %w", err)
 		case len(errs) < folder.MaxErrors:
 			errs = append(errs, fmt.Errorf("baking ahead: %w", err))
 		}
 	}
-	paths, err := c.store.Closure(ctx, valid)
-	if err != nil {
-		return false, fmt.Errorf("baking ahead: %w", err)
+	if paths, err = c.store.Closure(ctx, valid); err != nil {
+		return nil, nil, fmt.Errorf("baking ahead: %w", err)
 	}
+	return paths, errors.Join(errs...), nil
+}
+
+// bakeAll bakes what of paths is not baked, like BakeClosure. It reports whether
+// items were left out that could not be baked a short while ago.
+func (c *Cache) bakeAll(ctx context.Context, paths []storepath.Path) (left bool, err error) {
 	for _, p := range paths {
 		if c.has(p.Hash) {
 			continue
@@ -111,7 +119,7 @@ func (c *Cache) bakeClosure(ctx context.Context, roots []storepath.Path) (left b
 			return left, fmt.Errorf("baking ahead: %w", ctx.Err())
 		}
 	}
-	return left, errors.Join(errs...)
+	return left, nil
 }
 
 // enlist reports whether the item with a hash part is to be queued: not if it
@@ -226,6 +234,7 @@ func (c *Cache) count(change func(*Status)) {
 
 func (c *Cache) succeed(ctx context.Context, p storepath.Path, took time.Duration) {
 	c.count(func(s *Status) { s.Baked++; s.Took += took; c.full = false })
+	c.notify()
 	c.log.InfoContext(ctx, "baked", slog.String("store_path", p.String()), slog.Duration("took", took))
 }
 

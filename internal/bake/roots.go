@@ -3,6 +3,7 @@ package bake
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -27,6 +28,7 @@ const rootsEvery = 10 * time.Minute
 // BakeAhead bakes the closures of what names stand for (see RootsOf), and again
 // when they stand for something else or an item could not be baked, until ctx
 // ends. Run is under way meanwhile. What goes wrong is logged and tried again.
+// These closures are what RootsLibrary has.
 func (c *Cache) BakeAhead(ctx context.Context, names []string) {
 	tick := time.NewTicker(rootsEvery)
 	defer tick.Stop()
@@ -36,7 +38,7 @@ func (c *Cache) BakeAhead(ctx context.Context, names []string) {
 		roots, err := c.allRoots(names)
 		now := c.Status().Failed
 		if err == nil && (left || failed != now || !slices.Equal(roots, done)) {
-			if left, err = c.bakeClosure(ctx, roots); err == nil {
+			if left, err = c.bakeRoots(ctx, roots); err == nil {
 				done, failed = roots, now
 			}
 		}
@@ -49,6 +51,24 @@ func (c *Cache) BakeAhead(ctx context.Context, names []string) {
 			return
 		}
 	}
+}
+
+// bakeRoots bakes what roots refer to, for as long as roots are not looked at
+// again. It reports whether there is more to bake.
+func (c *Cache) bakeRoots(ctx context.Context, roots []storepath.Path) (left bool, err error) {
+	paths, invalid, err := c.closure(ctx, roots)
+	if err != nil {
+		return false, err
+	}
+	c.setAhead(paths)
+	// The names are looked at again in time, however long it takes to bake.
+	while, cancel := context.WithTimeout(ctx, rootsEvery)
+	defer cancel()
+	left, err = c.bakeAll(while, paths)
+	if while.Err() != nil && ctx.Err() == nil {
+		left, err = true, nil
+	}
+	return left, errors.Join(err, invalid)
 }
 
 func (c *Cache) allRoots(names []string) (roots []storepath.Path, err error) {

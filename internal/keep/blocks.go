@@ -109,10 +109,7 @@ func (b *Blocks) allowHash(hash string) bool {
 	if e == nil || !b.allowEntry(e) {
 		return false
 	}
-	now := b.s.now()
-	b.s.mu.Lock()
-	e.served = now
-	b.s.mu.Unlock()
+	b.s.served(e)
 	return true
 }
 

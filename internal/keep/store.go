@@ -77,6 +77,7 @@ type Store struct {
 	partBytes  int64                 // as allocated, but for parts larger than the quota
 	indexBytes int64                 // when it was last looked at
 	retry      time.Time             // before it nothing can be evicted
+	changed    chan struct{}         // closed when an item comes or goes; nil if nobody waits
 }
 
 // entry is what the store remembers of an item. Its own fields do not change
@@ -226,6 +227,7 @@ func (s *Store) add(e *entry) {
 	s.nars[e.narHash] = append(s.nars[e.narHash], e)
 	s.itemBytes += e.size
 	s.indexBytes = s.indexSize()
+	s.notifyLocked()
 }
 
 // forget takes an entry out of what is kept. It reports whether it was in.
@@ -241,6 +243,7 @@ func (s *Store) forget(e *entry) bool {
 		delete(s.nars, e.narHash)
 	}
 	s.itemBytes -= e.size
+	s.notifyLocked()
 	return true
 }
 

@@ -9,7 +9,7 @@ import (
 	"ersatz/eris"
 )
 
-// Content is an item that is open for reading all its blocks. It is not safe
+// Content is an item that is open for reading all its blocks, a block.Content. It is not safe
 // for concurrent use.
 type Content struct {
 	c   *content

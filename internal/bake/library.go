@@ -1,0 +1,138 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+	"ersatz/internal/block/narindex"
+	"ersatz/storepath"
+)
+
+// library is what of a cache may be given to others.
+type library struct {
+	c     *Cache
+	ahead bool // only what BakeAhead is told
+}
+
+// Library returns all that is baked. Its order is that of hash parts.
+func (c *Cache) Library() block.Library { return library{c: c} }
+
+// RootsLibrary returns what is baked of the closures that BakeAhead is told to
+// bake, as they are now, and nothing that only a client has asked for. Each
+// waits until they are known for the first time.
+func (c *Cache) RootsLibrary() block.Library { return library{c: c, ahead: true} }
+
+// ahead is what the names that BakeAhead was given refer to.
+type ahead struct {
+	hashes map[string]struct{} // hash parts
+	known  chan struct{}       // closed when hashes was set
+}
+
+// setAhead notes what the names refer to now.
+func (c *Cache) setAhead(paths []storepath.Path) {
+	hashes := make(map[string]struct{}, len(paths))
+	for _, p := range paths {
+		hashes[p.Hash] = struct{}{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := c.ahead.hashes == nil
+	if !first && maps.Equal(hashes, c.ahead.hashes) {
+		return
+	}
+	c.ahead.hashes = hashes
+	if first {
+		close(c.ahead.known)
+	}
+	c.notifyLocked()
+}
+
+// notify tells libraries that an item has come or gone.
+func (c *Cache) notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notifyLocked()
+}
+
+func (c *Cache) notifyLocked() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// Changed implements block.Library.
+func (l library) Changed() <-chan struct{} {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if l.c.changed == nil {
+		l.c.changed = make(chan struct{})
+	}
+	return l.c.changed
+}
+
+// allow reports whether the blocks of an item may be read.
+func (l library) allow(hash string) bool {
+	if !l.ahead {
+		return true
+	}
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	_, ok := l.c.ahead.hashes[hash]
+	return ok
+}
+
+// Get implements block.Getter.
+func (l library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	r := l.c.index.Reader(l.allow)
+	defer r.Close()
+	b, err := r.Get(ctx, ref)
+	return bytes.Clone(b), err
+}
+
+// Open implements block.Library.
+func (l library) Open(ctx context.Context, root eris.Ref) (block.Content, error) {
+	c, err := l.c.index.OpenRoot(ctx, root, l.allow)
+	if err != nil {
+		return nil, err // no *narindex.Content that is nil
+	}
+	return c, nil
+}
+
+// Each implements block.Library. An item that is broken is left out: that is for
+// fsck to say.
+func (l library) Each(ctx context.Context, visit func(block.Shared) error) error {
+	if l.ahead {
+		select {
+		case <-l.c.ahead.known:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for after := ""; ; {
+		i, err := l.c.index.Next(ctx, after, false)
+		if errors.Is(err, narindex.ErrNoItem) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = i.Hash
+		if !l.allow(i.Hash) || !l.c.has(i.Hash) {
+			continue
+		}
+		rc, length, err := l.c.index.Shape(i)
+		if err != nil {
+			l.c.log.DebugContext(ctx, "not shared", slog.String("item", i.Base), slog.Any("error", err))
+			continue
+		}
+		if err := visit(block.Shared{ReadCap: rc, Length: length}); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package keep
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+)
+
+// listed returns the roots in a library, in its order.
+func listed(t testing.TB, l block.Library) (roots []eris.Ref) {
+	t.Helper()
+	err := l.Each(t.Context(), func(s block.Shared) error {
+		roots = append(roots, s.ReadCap.Root)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return roots
+}
+
+func changed(l <-chan struct{}) bool {
+	select {
+	case <-l:
+		return true
+	default:
+		return false
+	}
+}
+
+// A library has the items that allow says, whole, and neither others nor parts.
+func TestLibrary(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	b, a, secret, half := makeThing(t, 2, 300_000), makeThing(t, 1, 40_000), makeThing(t, 3, 5000), makeThing(t, 4, 5000)
+	asked := map[string]int{}
+	l := s.Library(func(i Item) bool {
+		asked[i.Path.Hash]++
+		return i.Path != secret.Path
+	})
+	before := l.Changed()
+	put(t, s, b)
+	if !changed(before) || changed(l.Changed()) {
+		t.Error("not told of the item that came, or of one that did not")
+	}
+	put(t, s, a)
+	put(t, s, secret)
+	p := part(t, s, half)
+	defer closing(t, p)
+	fill(t, p, half)
+	for range 2 {
+		if got := listed(t, l); !slices.Equal(got, []eris.Ref{a.ReadCap.Root, b.ReadCap.Root}) {
+			t.Fatalf("listed %v", got)
+		}
+	}
+	for _, x := range []*thing{a, b} {
+		c, err := l.Open(t.Context(), x.ReadCap.Root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Len() != int64(len(x.nodes)) {
+			t.Errorf("%d blocks", c.Len())
+		}
+		for i, node := range x.nodes {
+			ref, got, err := c.Block(t.Context(), int64(i))
+			if err != nil || ref != node.Ref || !bytes.Equal(got, x.blocks[ref]) {
+				t.Fatalf("block %d: %v", i, err)
+			}
+			if got, err := l.Get(t.Context(), ref); err != nil || !bytes.Equal(got, x.blocks[ref]) {
+				t.Fatalf("block %d by its reference: %v", i, err)
+			}
+		}
+		closing(t, c)
+		if asked[x.Path.Hash] != 1 {
+			t.Errorf("asked %d times of one item", asked[x.Path.Hash])
+		}
+	}
+	for _, x := range []*thing{secret, half} {
+		if c, err := l.Open(t.Context(), x.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) || c != nil {
+			t.Errorf("opened %v, %v", c, err)
+		}
+		if _, err := l.Get(t.Context(), x.nodes[0].Ref); !errors.Is(err, eris.ErrNotFound) {
+			t.Errorf("a block of it: %v", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Each(ctx, func(block.Shared) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	stop := errors.New("stop")
+	if err := l.Each(t.Context(), func(block.Shared) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("visit failed: %v", err)
+	}
+}
+
+// What is evicted leaves the library, which forgets it; who has it open reads to
+// the end, and what was read in the last minute is not evicted.
+func TestLibraryEviction(t *testing.T) {
+	clock := newClock()
+	s := open(t, t.TempDir(), Options{Now: clock.now})
+	defer closing(t, s)
+	a, b := makeThing(t, 1, 100_000), makeThing(t, 2, 100_000)
+	put(t, s, a)
+	put(t, s, b)
+	l := s.Library(nil)
+	if got := listed(t, l); len(got) != 2 {
+		t.Fatalf("%d items", len(got))
+	}
+	c, err := l.Open(t.Context(), a.ReadCap.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, c)
+	there := func(x *thing) bool { _, err := s.Get(x.Path.Hash); return err == nil }
+
+	clock.add(time.Hour)
+	if _, _, err := c.Block(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	gone := l.Changed()
+	s.quota = 1
+	s.trim()
+	if !there(a) || there(b) {
+		t.Errorf("that which is read is there: %v; the other: %v", there(a), there(b))
+	}
+	if !changed(gone) {
+		t.Error("not told that an item is gone")
+	}
+	clock.add(time.Hour)
+	s.trim()
+	if there(a) {
+		t.Error("nobody has read it for an hour, and it is kept over the quota")
+	}
+	for i := range c.Len() {
+		if _, _, err := c.Block(t.Context(), i); err != nil {
+			t.Fatalf("block %d of what was open: %v", i, err)
+		}
+	}
+	if _, err := l.Open(t.Context(), a.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) {
+		t.Errorf("opened what is gone: %v", err)
+	}
+	if got := listed(t, l); len(got) != 0 {
+		t.Errorf("listed %v", got)
+	}
+	if n := len(l.(*library).said); n != 0 {
+		t.Errorf("%d items that are gone are remembered", n)
+	}
+}
