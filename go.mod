@@ -194,4 +194,7 @@ require (
 	zombiezen.com/go/sqlite v0.13.1 // indirect
 )
 
-tool honnef.co/go/tools/cmd/staticcheck
+tool (
+	github.com/named-data/ndnd/fw/cmd/yanfd
+	honnef.co/go/tools/cmd/staticcheck
+)

@@ -1,0 +1,77 @@
+package ndn_test
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+	"ersatz/internal/transport/ndn"
+	"ersatz/internal/transport/ndn/ndntest"
+	"ersatz/internal/transport/transporttest"
+)
+
+// TestTransport runs the suite by way of a real forwarder.
+func TestTransport(t *testing.T) {
+	transporttest.Run(t, transporttest.Transport{
+		SilenceIsMissing: true,
+		Serve: func(t testing.TB, face string, blocks block.Getter, _ []eris.Ref) (string, func()) {
+			f := ndntest.Start(t, face)
+			stop := serve(t, blocks, ndn.ServerOptions{Face: f.Face})
+			return f.Face, func() { stop(); f.Stop() }
+		},
+		Dial: func(t testing.TB, face string, idle time.Duration) eris.Fetcher {
+			return dial(t, ndn.Options{Face: face, Idle: idle})
+		},
+		Deaf: deaf,
+	})
+}
+
+// dial returns a client until the test ends.
+func dial(t testing.TB, o ndn.Options) *ndn.Client {
+	t.Helper()
+	c, err := ndn.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// serve serves blocks until the test ends, or until stop. It returns when the
+// forwarder knows that.
+func serve(t testing.TB, blocks block.Getter, o ndn.ServerOptions) (stop func()) {
+	t.Helper()
+	registered := make(chan struct{}, 100)
+	o.Registered = func() { registered <- struct{}{} }
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := ndn.Serve(ctx, blocks, o); err != nil {
+			t.Error(err)
+		}
+	})
+	stop = func() { cancel(); work.Wait() }
+	t.Cleanup(stop)
+	select {
+	case <-registered:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the forwarder did not take the prefix")
+	}
+	return stop
+}
+
+// deaf returns the face of a forwarder that reads nothing.
+func deaf(t testing.TB) string {
+	path := filepath.Join(t.TempDir(), "deaf.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return "unix://" + path
+}

@@ -1,0 +1,190 @@
+package ndn
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"ersatz/eris"
+)
+
+// link is a face, and the blocks that are asked for over it.
+type link struct {
+	face *face
+	ns   namespace
+	pace *pace
+	lost chan struct{} // closed when the connection has ended
+
+	mu    sync.Mutex
+	wants map[eris.Ref][]*want
+}
+
+// want is a block that is asked for. Its fields are under the link's lock.
+type want struct {
+	ref     eris.Ref
+	size    int    // of the block
+	buf     []byte // the block, and a byte more
+	missing uint   // a bit for each segment that has not come
+	absent  bool   // somebody said that there is no such block
+	odd     int    // length of what came instead of a segment, -1 if nothing did
+	asked   time.Time
+	again   bool          // some Interests were sent twice
+	news    chan struct{} // something has changed; its room is one
+}
+
+func newLink(f *face, ns namespace, most int) *link {
+	return &link{face: f, ns: ns, pace: newPace(most), lost: make(chan struct{}), wants: map[eris.Ref][]*want{}}
+}
+
+// usable reports whether the connection has not ended yet.
+func (l *link) usable() bool {
+	select {
+	case <-l.lost:
+		return false
+	default:
+		return true
+	}
+}
+
+// read takes what comes until the connection ends.
+func (l *link) read() {
+	// Why it ends does not matter: what is under way is asked for again.
+	_ = l.face.read(l.take)
+	l.face.conn.Close()
+	close(l.lost)
+}
+
+// get asks for a block until nothing of it has come for idle. It returns nil if
+// it is missing, and what came instead of it if that is anything else.
+func (l *link) get(ctx context.Context, ref eris.Ref, buf []byte, idle time.Duration) ([]byte, error) {
+	size := len(buf) - 1
+	n := segments(size)
+	if err := l.pace.acquire(ctx, l.lost, n); err != nil {
+		return nil, err
+	}
+	w := &want{ref: ref, size: size, buf: buf, missing: 1<<n - 1, odd: -1, asked: time.Now(), news: make(chan struct{}, 1)}
+	l.mu.Lock()
+	l.wants[ref] = append(l.wants[ref], w)
+	l.mu.Unlock()
+	defer l.forget(w)
+	if err := l.ask(w, idle, false); err != nil {
+		return nil, errLost
+	}
+	heard, repeat := w.asked, l.pace.repeat()
+	timer := time.NewTimer(min(repeat, idle))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-l.lost:
+			return nil, errLost
+		case <-w.news:
+			if b, done := l.result(w); done {
+				return b, nil
+			}
+			heard = time.Now()
+		case <-timer.C:
+			silent := time.Since(heard)
+			if silent >= idle {
+				return nil, nil
+			}
+			l.pace.lost()
+			if err := l.ask(w, idle, true); err != nil {
+				return nil, errLost
+			}
+			repeat *= 2
+			timer.Reset(min(repeat, idle-silent))
+		}
+	}
+}
+
+// ask sends an Interest for each segment that is missing, perhaps again.
+func (l *link) ask(w *want, idle time.Duration, again bool) error {
+	l.mu.Lock()
+	missing := w.missing
+	w.again = again
+	l.mu.Unlock()
+	packets := make([]byte, 0, 4*(len(l.ns)+80))
+	var name []byte
+	for seg := range uint8(segments(w.size)) {
+		if missing&(1<<seg) == 0 {
+			continue
+		}
+		name = l.ns.appendName(name[:0], place{w.ref, seg})
+		packets = appendInterest(packets, name, rand.Uint32(), min(idle, defaultLifetime))
+	}
+	if len(packets) == 0 {
+		return nil
+	}
+	return l.face.send(packets)
+}
+
+// result returns what get returns, once that is known.
+func (l *link) result(w *want) (b []byte, done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case w.absent:
+		return nil, true
+	case w.odd >= 0:
+		return w.buf[:w.odd], true
+	}
+	return w.buf[:w.size], w.missing == 0
+}
+
+// forget takes nothing any more for w.
+func (l *link) forget(w *want) {
+	l.mu.Lock()
+	rest := slices.DeleteFunc(l.wants[w.ref], func(other *want) bool { return other == w })
+	if len(rest) == 0 {
+		delete(l.wants, w.ref)
+	} else {
+		l.wants[w.ref] = rest
+	}
+	left := 0
+	for m := w.missing; m != 0; m &= m - 1 {
+		left++
+	}
+	l.mu.Unlock()
+	l.pace.release(left)
+}
+
+// take takes a packet: a segment, word that there is none, or an Interest that
+// comes back.
+func (l *link) take(p packet) {
+	if p.marked || p.nacked && p.reason == nackCongestion {
+		l.pace.lost()
+	}
+	at, ok := l.ns.parse(p.name)
+	if !ok || !p.data && !p.nacked || p.nacked && (p.reason == nackCongestion || p.reason == nackDuplicate) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.wants[at.ref] {
+		if w.missing&(1<<at.seg) == 0 {
+			continue
+		}
+		switch part := w.size / segments(w.size); {
+		case !p.data || p.contentType == contentNack:
+			w.absent = true
+		case len(p.content) != part:
+			w.odd = copy(w.buf, p.content)
+		case w.odd < 0:
+			copy(w.buf[int(at.seg)*part:], p.content)
+			w.missing &^= 1 << at.seg
+			after := time.Since(w.asked)
+			if w.again {
+				after = 0
+			}
+			l.pace.arrived(after)
+		}
+		select {
+		case w.news <- struct{}{}:
+		default:
+		}
+	}
+}
