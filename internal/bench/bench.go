@@ -28,6 +28,7 @@ func groups() []group {
 		{"bake", bakeGroup},
 		{"eris", erisGroup},
 		{"kubo", kuboGroup},
+		{"transports", transportGroup},
 		{"memory", memoryGroup},
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,106 +17,45 @@ import (
 	"github.com/plgd-dev/go-coap/v3/options"
 	"github.com/plgd-dev/go-coap/v3/tcp"
 	"github.com/plgd-dev/go-coap/v3/udp"
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/block/memstore"
 	"ersatz/internal/transport/coap"
+	"ersatz/internal/transport/transporttest"
 )
 
-// many is how many blocks of 32 KiB a benchmark fetches.
-const many = 2000
-
-// fill returns a store of n blocks of 32 KiB and their references.
-func fill(t testing.TB, n int) (*memstore.Store, []eris.Ref) {
-	t.Helper()
-	s := memstore.New()
-	refs := make([]eris.Ref, n)
-	b := make([]byte, eris.Size32KiB)
-	for i := range refs {
-		b[0], b[1] = byte(i), byte(i>>8)
-		refs[i] = eris.BlockRef(b)
-		if err := s.Put(context.Background(), refs[i], b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return s, refs
-}
-
-// BenchmarkFetch fetches 2,000 blocks over loopback, and verifies them.
-func BenchmarkFetch(b *testing.B) {
+// BenchmarkTransport fetches blocks over loopback: by our server and client, and
+// by go-coap's own in a bare loop.
+func BenchmarkTransport(b *testing.B) {
+	s, refs := transporttest.Blocks(b, transporttest.Many)
 	for _, scheme := range schemes {
 		for _, flight := range []int{1, 4, 32} {
-			b.Run(fmt.Sprintf("%s/%d", scheme, flight), func(b *testing.B) {
-				s, refs := fill(b, many)
+			b.Run(fmt.Sprintf("ersatz/%s, %d in flight", scheme, flight), func(b *testing.B) {
 				host, _ := listen(b, scheme, "127.0.0.1:0", coap.ServerOptions{PerClient: 32}, coap.Resource{Path: coap.WellKnown, Blocks: s})
-				c := dial(b, scheme+"://"+host, coap.Options{InFlight: flight})
-				before := cpu(b)
-				for b.Loop() {
-					var n atomic.Int32
-					err := c.Fetch(b.Context(), eris.Size32KiB, refs, func(i int, block []byte) error {
-						if eris.BlockRef(block) != refs[i] {
-							return eris.ErrCorrupt
-						}
-						n.Add(1)
-						return nil
-					})
-					if err != nil || n.Load() != many {
-						b.Fatal(n.Load(), err)
-					}
-				}
-				report(b, before, many)
+				transporttest.Measure(b, dial(b, scheme+"://"+host, coap.Options{InFlight: flight}), refs)
+			})
+			bare, most := refs, scheme == coap.SchemeTCP
+			if scheme == coap.SchemeUDP && flight == 1 {
+				// Its server keeps all answers for 247 s, looks through them for
+				// each datagram, and gives old ones once the numbers of messages
+				// begin anew.
+				bare, most = refs[:100], true
+			}
+			if !most {
+				continue
+			}
+			b.Run(fmt.Sprintf("bare/%s, %d in flight", scheme, flight), func(b *testing.B) {
+				transporttest.Measure(b, fetchLibrary(library(b, scheme, s, int64(flight)), flight), bare)
 			})
 		}
 	}
-}
-
-// cpu returns how long this process has kept processors busy.
-func cpu(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// report gives what a person sees, blocks per second, and what does not depend
-// on what else the machine does: the time of both sides' processors per block.
-func report(b *testing.B, before time.Duration, blocks int) {
-	n := float64(b.N) * float64(blocks)
-	b.ReportMetric(n/b.Elapsed().Seconds(), "blocks/s")
-	b.ReportMetric(float64(cpu(b)-before)/n/1000, "cpu-µs/block")
 }
 
 // conn is what the connections of go-coap have in common.
 type conn interface {
 	Get(ctx context.Context, path string, opts ...message.Option) (*pool.Message, error)
 	ReleaseMessage(*pool.Message)
-}
-
-// BenchmarkLibrary fetches blocks by go-coap's own server and connections, in
-// a bare loop that verifies them: what BenchmarkFetch is measured against.
-func BenchmarkLibrary(b *testing.B) {
-	for _, c := range []struct {
-		scheme         string
-		flight, blocks int
-	}{
-		{coap.SchemeTCP, 1, many},
-		{coap.SchemeTCP, 4, many},
-		{coap.SchemeTCP, 32, many},
-		// Its server keeps all answers for 247 s, looks through them for each
-		// datagram, and gives old ones once the numbers of messages begin anew.
-		{coap.SchemeUDP, 1, 500},
-	} {
-		b.Run(fmt.Sprintf("%s/%d", c.scheme, c.flight), func(b *testing.B) {
-			s, refs := fill(b, c.blocks)
-			conn := library(b, c.scheme, s, int64(c.flight))
-			before := cpu(b)
-			for b.Loop() {
-				fetchLibrary(b, conn, refs, c.flight)
-			}
-			report(b, before, c.blocks)
-		})
-	}
 }
 
 // library starts go-coap's server and returns a connection to it.
@@ -176,28 +113,25 @@ func library(b *testing.B, scheme string, s *memstore.Store, flight int64) conn 
 	}
 }
 
-func fetchLibrary(b *testing.B, c conn, refs []eris.Ref, flight int) {
-	next := make(chan eris.Ref)
-	var work sync.WaitGroup
-	for range flight {
-		work.Go(func() {
-			buf := make([]byte, eris.Size32KiB)
-			for ref := range next {
-				resp, err := c.Get(context.Background(), coap.WellKnown+"/blocks", message.Option{ID: message.URIQuery, Value: ref[:]})
+// fetchLibrary asks by a connection of the library.
+func fetchLibrary(c conn, flight int) transporttest.Func {
+	return func(ctx context.Context, refs []eris.Ref, got func(int, []byte) error) error {
+		var work errgroup.Group
+		work.SetLimit(flight)
+		for i, ref := range refs {
+			work.Go(func() error {
+				resp, err := c.Get(ctx, coap.WellKnown+"/blocks", message.Option{ID: message.URIQuery, Value: ref[:]})
 				if err != nil {
-					b.Error(err)
-					continue
+					return err
 				}
-				if n, err := resp.Body().Read(buf); err != nil || eris.BlockRef(buf[:n]) != ref {
-					b.Errorf("%d bytes, %v, %v", n, resp.Code(), err)
+				defer c.ReleaseMessage(resp)
+				block, err := resp.ReadBody()
+				if err != nil {
+					return err
 				}
-				c.ReleaseMessage(resp)
-			}
-		})
+				return got(i, block)
+			})
+		}
+		return work.Wait()
 	}
-	for _, ref := range refs {
-		next <- ref
-	}
-	close(next)
-	work.Wait()
 }

@@ -3,14 +3,73 @@ package n2r_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/n2r"
+	"ersatz/internal/transport/transporttest"
 )
+
+// BenchmarkTransport fetches blocks over loopback: in batches, and one by one
+// beside a bare loop around net/http.
+func BenchmarkTransport(b *testing.B) {
+	s, refs := transporttest.Blocks(b, transporttest.Many)
+	h := n2r.Handler(batches{s})
+	client := func(b *testing.B, h http.Handler) eris.Fetcher {
+		srv := httptest.NewServer(h)
+		b.Cleanup(srv.Close)
+		hc := httpclient.New(httpclient.Options{})
+		b.Cleanup(hc.CloseIdleConnections)
+		c, err := n2r.New(srv.URL, hc)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
+	b.Run("ersatz/batches", func(b *testing.B) { transporttest.Measure(b, client(b, h), refs) })
+	b.Run("ersatz/single blocks", func(b *testing.B) {
+		transporttest.Measure(b, client(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				http.NotFound(w, r)
+				return
+			}
+			h.ServeHTTP(w, r)
+		})), refs)
+	})
+	b.Run("bare/single blocks", func(b *testing.B) {
+		const flight = 32
+		srv := httptest.NewServer(h)
+		b.Cleanup(srv.Close)
+		hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: flight}}
+		b.Cleanup(hc.CloseIdleConnections)
+		transporttest.Measure(b, transporttest.Func(func(_ context.Context, refs []eris.Ref, got func(int, []byte) error) error {
+			var work errgroup.Group
+			work.SetLimit(flight)
+			for i, ref := range refs {
+				work.Go(func() error {
+					resp, err := hc.Get(srv.URL + "/uri-res/N2R?urn:blake2b:" + ref.String())
+					if err != nil {
+						return err
+					}
+					defer resp.Body.Close()
+					block, err := io.ReadAll(resp.Body)
+					if err != nil || resp.StatusCode != http.StatusOK {
+						return fmt.Errorf("%s, %w", resp.Status, err)
+					}
+					return got(i, block)
+				})
+			}
+			return work.Wait()
+		}), refs)
+	})
+}
 
 // BenchmarkBatches fetches 2,000 blocks of 32 KiB over loopback by batches of
 // 32, one after the other, and verifies nothing: what the line gives. The
