@@ -12,10 +12,12 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"ersatz/guixsig"
+	"ersatz/internal/block"
 	"ersatz/internal/discover"
 	"ersatz/internal/durable"
 	"ersatz/internal/fetch"
@@ -71,7 +73,9 @@ func (f nodeFlags) options(log *slog.Logger) (noded.Options, error) {
 		daemon, err := ipfs.New(f.ipfs, nil)
 		note("ipfs", err)
 		if err == nil {
-			o.IPFS = &fetch.Source{Name: daemon.String(), Fetcher: daemon}
+			o.Networks = append(o.Networks, fetch.Network{
+				Name: daemon.String(), Kind: "ipfs+http", Network: block.Everything(daemon), Start: time.Second,
+			})
 		}
 	}
 	o.Quota, err = parseSize(f.quota)

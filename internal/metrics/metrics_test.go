@@ -87,21 +87,42 @@ func TestTransfers(t *testing.T) {
 	c.Got(metrics.Near, 5)
 	c.Got(metrics.Near, 7)
 	c.Got(metrics.Nar, 1)
+	c.Got(metrics.SourceOf("coap+tcp"), 3)
+	c.Got(metrics.SourceOf("carrier-pigeon"), 2)
 	c.AheadFetched()
 	c.AheadFetched()
 	c.AheadUsed()
 	want(t, r, "ersatz_",
 		`ersatz_ahead_items_total{event="fetched"} 2`,
 		`ersatz_ahead_items_total{event="used"} 1`,
+		`ersatz_transfer_bytes_total{source="bittorrent"} 0`,
+		`ersatz_transfer_bytes_total{source="coap"} 3`,
 		`ersatz_transfer_bytes_total{source="far"} 0`,
+		`ersatz_transfer_bytes_total{source="file"} 0`,
+		`ersatz_transfer_bytes_total{source="gnunet"} 0`,
+		`ersatz_transfer_bytes_total{source="http"} 0`,
 		`ersatz_transfer_bytes_total{source="ipfs"} 0`,
 		`ersatz_transfer_bytes_total{source="kept"} 0`,
 		`ersatz_transfer_bytes_total{source="nar"} 1`,
+		`ersatz_transfer_bytes_total{source="ndn"} 0`,
 		`ersatz_transfer_bytes_total{source="near"} 12`,
+		`ersatz_transfer_bytes_total{source="other"} 2`,
 		`ersatz_transfers_total{outcome="absent"} 1`,
 		`ersatz_transfers_total{outcome="cancelled"} 0`,
 		`ersatz_transfers_total{outcome="done"} 2`,
 		`ersatz_transfers_total{outcome="failed"} 0`)
+}
+
+func TestSourceOf(t *testing.T) {
+	for scheme, want := range map[string]metrics.Source{
+		"http": metrics.HTTP, "https": metrics.HTTP, "coap": metrics.CoAP, "coap+tcp": metrics.CoAP, "coaps": metrics.CoAP,
+		"ipfs": metrics.IPFS, "ipfs+http": metrics.IPFS, "gateway+https": metrics.IPFS, "bittorrent": metrics.BitTorrent,
+		"ndn": metrics.NDN, "gnunet": metrics.GNUnet, "file": metrics.File, "near": metrics.Unknown, "": metrics.Unknown,
+	} {
+		if got := metrics.SourceOf(scheme); got != want {
+			t.Errorf("%s: %s, want %s", scheme, got, want)
+		}
+	}
 }
 
 func TestNarinfos(t *testing.T) {
@@ -242,6 +263,8 @@ func TestNil(t *testing.T) {
 	var c *metrics.Transfers
 	c.Ended(metrics.Done)
 	c.Got(metrics.Nar, 1)
+	c.Got(metrics.SourceOf("coap+tcp"), 3)
+	c.Got(metrics.SourceOf("carrier-pigeon"), 2)
 	c.AheadFetched()
 	c.AheadUsed()
 	var n *metrics.Narinfos

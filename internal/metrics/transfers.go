@@ -21,9 +21,37 @@ const (
 	Kept Source = "kept" // this node had them already
 	Near Source = "near" // blocks of the local network
 	Far  Source = "far"  // blocks of servers and peers elsewhere
-	IPFS Source = "ipfs" // blocks of the IPFS daemon
 	Nar  Source = "nar"  // nars, or ranges of them
+
+	// Blocks of the stores and networks that have a kind of URL.
+	File       Source = "file"
+	HTTP       Source = "http"
+	CoAP       Source = "coap"
+	IPFS       Source = "ipfs" // also of daemons and gateways
+	BitTorrent Source = "bittorrent"
+	NDN        Source = "ndn"
+	GNUnet     Source = "gnunet"
+	Unknown    Source = "other"
 )
+
+// sourceKinds are all kinds of sources.
+var sourceKinds = []Source{Kept, Near, Far, Nar, File, HTTP, CoAP, IPFS, BitTorrent, NDN, GNUnet, Unknown}
+
+// SourceOf returns the kind of a network by the scheme of its URL, such as
+// coap+tcp.
+func SourceOf(scheme string) Source {
+	switch scheme {
+	case "https":
+		return HTTP
+	case "coap+tcp", "coaps":
+		return CoAP
+	case "ipfs+http", "ipfs+https", "gateway+http", "gateway+https", "gateway":
+		return IPFS
+	case string(File), string(HTTP), string(CoAP), string(IPFS), string(BitTorrent), string(NDN), string(GNUnet):
+		return Source(scheme)
+	}
+	return Unknown
+}
 
 // ahead is what becomes of an item that is fetched before it is asked for.
 type ahead string
@@ -44,7 +72,7 @@ func NewTransfers(r prometheus.Registerer) *Transfers {
 		items: counters(r, "transfers_total", "Items whose transfer has ended, by outcome.",
 			"outcome", []Outcome{Done, Failed, Absent, Cancelled}),
 		bytes: counters(r, "transfer_bytes_total", "Bytes of items, compressed as they came, by kind of source.",
-			"source", []Source{Kept, Near, Far, IPFS, Nar}),
+			"source", sourceKinds),
 		ahead: counters(r, "ahead_items_total", "Items fetched before they were asked for, and how many of them were asked for later.",
 			"event", []ahead{aheadFetched, aheadUsed}),
 	}

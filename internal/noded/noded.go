@@ -55,8 +55,8 @@ type Options struct {
 	Peers   []string
 	Browser peers.Browser
 
-	// IPFS is the IPFS daemon as a source of blocks. Default: there is none.
-	IPFS *fetch.Source
+	// Networks are asked for items that they may have. Default: there are none.
+	Networks []fetch.Network
 }
 
 // OptionError says that an option cannot be used.
@@ -115,7 +115,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 	}
 	s.usePeers(&o.Node)
 	s.transfers = transfer.New(s.store, s.client, s.book, transfer.Options{
-		Policy: o.Policy, Peers: s.peers, IPFS: o.IPFS, Count: metrics.NewTransfers(counted), Log: log,
+		Policy: o.Policy, Peers: s.peers, Networks: o.Networks, Count: metrics.NewTransfers(counted), Log: log,
 		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return s.node.Look(ctx, p) },
 		Join: func(ctx context.Context, w node.Want) node.Want { return s.node.Join(ctx, w) },
 	})

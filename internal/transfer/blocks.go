@@ -8,32 +8,26 @@ import (
 	"sync/atomic"
 
 	"ersatz/eris"
-	"ersatz/internal/fetch"
 	"ersatz/internal/keep"
-	"ersatz/internal/metrics"
 )
 
-const (
-	// ipfsFrom is the NarSize in bytes above which an IPFS daemon is asked
-	// though others have the item.
-	ipfsFrom = 4 << 20
+// inFlight bounds the bytes of blocks that are asked for at once.
+const inFlight = 16 << 20
 
-	// inFlight bounds the bytes of blocks that are asked for at once.
-	inFlight = 16 << 20
-)
-
-// contentWay returns the way by the blocks of a content, if there is a source.
-func (i *item) contentWay(c content) []way {
+// contentWay returns the way by the blocks of a content, if there is a source,
+// and the same way with all networks, if there are some that would not be asked
+// though all else has failed.
+func (i *item) contentWay(c content) (ways, last []way) {
 	if c.readCap == (eris.ReadCap{}) {
-		return nil
+		return nil, nil
 	}
 	s := i.sources(c)
-	if len(s.all) == 0 {
-		return nil
+	if !s.any() {
+		return nil, nil
 	}
 	record := recordOf(i.want)
 	record.Method, record.Format, record.ReadCap, record.Signed = c.method, c.format, c.readCap, c.signed
-	f := &blockFetch{item: i, content: c, sources: s, record: record}
+	f := &blockFetch{item: i, content: c, record: record}
 	w := way{
 		source: c.readCap.URN(), method: c.method, id: keep.BlocksID(c.readCap), item: record,
 		open: f.open, have: f.have,
@@ -43,14 +37,21 @@ func (i *item) contentWay(c content) []way {
 		w.id += keep.PartID(" " + c.method)
 		w.blame = f.blame
 	}
-	return []way{w}
+	ways = []way{w}
+	if len(s.later) > 0 && !i.opensAll(s) {
+		l := &blockFetch{item: i, content: c, record: record, last: true}
+		w.open, w.have = l.open, l.have
+		last = []way{w}
+	}
+	return ways, last
 }
 
 // blockFetch fetches a content by its blocks.
 type blockFetch struct {
 	*item
 	content content
-	sources sources
+	last    bool    // all networks are asked at once
+	sources sources // as they were when the way was begun
 	record  keep.Item
 	nodes   atomic.Int64 // that were there or have come
 }
@@ -68,8 +69,16 @@ func (f *blockFetch) blame(err error) {
 	}
 }
 
+// opensAll reports whether all networks are asked before the way is given up:
+// there is no other that is likelier to lead to the item.
+func (i *item) opensAll(s sources) bool { return s.alone || i.t.o.Policy != Mixed }
+
 // open takes up the part.
-func (f *blockFetch) open(context.Context) (*keep.Part, fillFunc, error) {
+func (f *blockFetch) open(context.Context, bool) (*keep.Part, fillFunc, error) {
+	f.sources = f.item.sources(f.content) // by now, others may have failed
+	if f.last {
+		f.sources.now, f.sources.later = append(f.sources.now, f.sources.later...), nil
+	}
 	about := keep.About{Item: f.record}
 	if f.content.signed {
 		about.FileSize = max(f.build.Content.Size, 0)
@@ -112,44 +121,6 @@ func (f *blockFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, erro
 	return nil, errors.Join(err, cerr)
 }
 
-// mixed fetches from the mix of sources.
-func (f *blockFetch) mixed(ctx context.Context, filler *eris.Filler) (int64, error) {
-	var list []fetch.Source
-	for _, s := range f.sources.all {
-		list = append(list, s.forMix(filler))
-	}
-	mix := fetch.New(list, fetch.Options{Stall: f.t.o.Stall, InFlight: inFlight, Log: f.log})
-	defer f.learn(ctx, mix, filler)
-	watching, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f.watch(watching, mix, filler)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
-	return filler.Run(ctx, mix)
-}
-
-// learn takes what the sources of a mix have done. Who was cut off, or whose
-// blocks this machine could not store, or whose tree is broken, is not at fault.
-func (f *blockFetch) learn(ctx context.Context, mix *fetch.Mix, filler *eris.Filler) {
-	for k, s := range mix.Stats() {
-		if s.Blocks > 0 || s.Err != nil {
-			f.log.InfoContext(ctx, "source of blocks", slog.String("source", s.Name), slog.Int64("blocks", s.Blocks),
-				slog.Int64("bytes", s.Bytes), slog.Any("error", s.Err))
-		}
-		f.t.o.Count.Got(f.sources.all[k].kind, s.Bytes)
-		var local *localError
-		if !errors.Is(s.Err, eris.ErrCorrupt) && (ctx.Err() != nil || filler.Err() != nil) || errors.As(s.Err, &local) {
-			s.Err = nil
-		}
-		f.t.book.Note(s)
-	}
-}
-
 // nodes are those of a part, counted.
 type nodes struct {
 	*keep.Part
@@ -176,11 +147,4 @@ func atHome(err error) error {
 		return nil
 	}
 	return &localError{err}
-}
-
-// source is one of the sources of a content.
-type source struct {
-	fetch.Source
-	kind metrics.Source
-	held *holding // of a peer
 }

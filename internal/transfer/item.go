@@ -222,6 +222,10 @@ func (i *item) rounds(ctx context.Context) error {
 			}
 			if w.server != nil && upstream.Waited(err) {
 				i.waited[w.server] = true
+				if w.hurried {
+					w.hurried = false
+					ways = append(ways, w)
+				}
 				slices.SortStableFunc(ways, func(a, b way) int { return i.rank(a) - i.rank(b) })
 			}
 			i.log.WarnContext(ctx, "source of an item is given up", slog.String("source", w.source), slog.Any("error", err))
@@ -242,7 +246,7 @@ func (i *item) rank(w way) int {
 
 // try goes one way. Who reads the item reads along.
 func (i *item) try(ctx context.Context, w way) (err error) {
-	part, fill, err := w.open(ctx)
+	part, fill, err := w.open(ctx, w.hurried)
 	if err != nil {
 		return err
 	}

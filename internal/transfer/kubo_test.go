@@ -4,8 +4,10 @@ import (
 	"iter"
 	"slices"
 	"testing"
+	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/block"
 	"ersatz/internal/fetch"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/ipfs/kubotest"
@@ -34,7 +36,8 @@ func TestKubo(t *testing.T) {
 		must(t, err)
 		m := newMachine(t)
 		c := client(mine)
-		m.o.Policy, m.o.IPFS = policy, &fetch.Source{Name: c.String(), Fetcher: c}
+		m.o.Policy = policy
+		m.o.Networks = []fetch.Network{{Name: c.String(), Kind: "ipfs+http", Network: block.Everything(c), Start: time.Second}}
 		m.start().gets(x, "http://127.0.0.1:1")
 		if !m.keeps(x).Signed || m.book.Entry(c.String()).Blocks != int64(len(x.refs)) {
 			t.Errorf("%d of %d blocks from IPFS", m.book.Entry(c.String()).Blocks, len(x.refs))

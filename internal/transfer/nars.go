@@ -20,6 +20,9 @@ const (
 	// learnt of.
 	perBlock = int64(eris.Size32KiB)
 
+	// soon is how long a server may take that can be put off.
+	soon = time.Second
+
 	// paceFrom is from how many bytes on the pace of a nar is learnt.
 	paceFrom = 256 << 10
 )
@@ -48,6 +51,8 @@ type narFetch struct {
 	about  keep.About
 	size   int64 // bytes that the part had last
 	pieced bool  // what the part has is of several connections
+
+	patience time.Duration // until the server has to answer; 0: as long as it may take
 }
 
 // blame has a server remembered that gave another nar: one that anybody can be
@@ -70,7 +75,11 @@ func (n *narFetch) blame(err error) {
 
 // open asks for the nar. What is left of the very file that the server has is
 // gone on with.
-func (n *narFetch) open(ctx context.Context) (*keep.Part, fillFunc, error) {
+func (n *narFetch) open(ctx context.Context, hurried bool) (*keep.Part, fillFunc, error) {
+	n.patience = 0
+	if hurried {
+		n.patience = max(soon, 4*n.t.book.Prior(narName(n.offer.Server)).Latency)
+	}
 	part, err := n.openLeft(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -118,9 +127,52 @@ func (n *narFetch) seek(ctx context.Context, part *keep.Part) (err error) {
 		n.body = &upstream.Body{ReadCloser: io.NopCloser(eof{})}
 		return nil
 	}
-	n.body, err = n.t.client.OpenRange(ctx, n.offer.Server, n.offer.Nar.URL,
-		upstream.Range{Offset: part.Size(), Total: n.about.FileSize, ETag: n.about.ETag})
+	n.body, err = n.inTime(ctx, func(ctx context.Context) (*upstream.Body, error) {
+		return n.t.client.OpenRange(ctx, n.offer.Server, n.offer.Nar.URL,
+			upstream.Range{Offset: part.Size(), Total: n.about.FileSize, ETag: n.about.ETag})
+	})
 	return err
+}
+
+// lateError says that an answer took longer than there was patience.
+type lateError struct{ after time.Duration }
+
+func (e *lateError) Error() string { return fmt.Sprintf("no answer within %v", e.after) }
+
+// Timeout makes it an error of which upstream.Waited is true.
+func (e *lateError) Timeout() bool { return true }
+
+// inTime opens what has to be opened before the patience ends.
+func (n *narFetch) inTime(ctx context.Context, open func(context.Context) (*upstream.Body, error)) (*upstream.Body, error) {
+	if n.patience == 0 {
+		return open(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(n.patience, cancel)
+	body, err := open(ctx)
+	if !late.Stop() {
+		if err == nil {
+			body.Close() // there is an error already
+		}
+		return nil, &lateError{n.patience}
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	body.ReadCloser = &withCancel{body.ReadCloser, cancel}
+	return body, nil
+}
+
+// withCancel frees a context when a body is closed.
+type withCancel struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *withCancel) Close() error {
+	b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // eof is nothing.
@@ -130,7 +182,9 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // openNew opens the nar at its beginning.
 func (n *narFetch) openNew(ctx context.Context) (*keep.Part, error) {
-	body, err := n.t.client.OpenNar(ctx, n.offer, n.build)
+	body, err := n.inTime(ctx, func(ctx context.Context) (*upstream.Body, error) {
+		return n.t.client.OpenNar(ctx, n.offer, n.build)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ type Policy int
 // The policies of docs/node.md, "When to use what".
 const (
 	Mixed    Policy = iota // the best mix
-	P2POnly                // blocks from peers and IPFS
+	P2POnly                // blocks from peers and networks
 	HTTPOnly               // whole nars from upstreams
 )
 

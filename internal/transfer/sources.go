@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"context"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,14 +18,6 @@ const (
 	// firstLook, and then after twice as long each time, up to lastLook.
 	firstLook = 100 * time.Millisecond
 	lastLook  = time.Second
-
-	// maxShare is the part of the time that an item would take without a source
-	// which the source may take to begin: less than one in maxShare.
-	maxShare = 5
-
-	// startOfIPFS is how long an IPFS daemon takes to find somebody, while
-	// nothing has been learnt of that.
-	startOfIPFS = time.Second
 )
 
 // holding is what a peer has of a content; nil: nothing.
@@ -42,20 +33,35 @@ func (h *holding) grow(now *peer.Held) bool {
 	return before == nil || before.Part != now.Part || !bytes.Equal(before.Leaves, now.Leaves)
 }
 
+// source is one of the sources of a content.
+type source struct {
+	fetch.Source
+	kind    metrics.Source
+	held    *holding // of a peer
+	session *session // of a network
+}
+
 // sources are those of one content.
 type sources struct {
-	all []source
+	all     []source        // peers and servers that are asked from the beginning
+	doubted []source        // servers and peers that failed, behind the networks
+	now     []fetch.Network // that are asked from the beginning
+	later   []fetch.Network // that may be
+	alone   bool            // nobody but networks may have the content, and who failed
 }
+
+// any reports whether there is anybody to ask.
+func (s sources) any() bool { return len(s.all)+len(s.doubted)+len(s.now) > 0 }
 
 // sources returns who has, or may soon have, blocks of a content: peers, of
 // which those that fetch it too say later what they have; servers that have
-// signed its URN; the IPFS daemon. One that lied is left out, one that failed a
-// short time ago too unless nobody else has anything.
+// signed its URN; networks. One that lied is left out, one that failed a short
+// time ago too unless nobody else has anything.
 func (i *item) sources(c content) sources {
 	var good, resting []source
 	holders := 0 // that are good and have something
 	named := map[string]bool{}
-	add := func(s source, has bool) {
+	add := func(s source, has, usable bool) {
 		if named[s.Name] {
 			return // a peer that gave the narinfo too
 		}
@@ -65,12 +71,12 @@ func (i *item) sources(c content) sources {
 		}
 		s.Prior = i.t.book.Prior(s.Name)
 		switch {
-		case i.t.book.Usable(s.Name) == nil:
+		case usable && i.t.book.Usable(s.Name) == nil:
 			good = append(good, s)
 			if has {
 				holders++
 			}
-		case has && i.t.book.Entry(s.Name).Lied.IsZero():
+		case has && (i.t.book.Usable(s.Name) == nil || i.t.book.Entry(s.Name).Lied.IsZero()):
 			resting = append(resting, s)
 		}
 	}
@@ -81,54 +87,25 @@ func (i *item) sources(c content) sources {
 			if k >= 0 {
 				s.held.now.Store(&c.claims[k].Held)
 			}
-			add(s, k >= 0)
+			add(s, k >= 0, true)
 		}
 	}
 	for _, sv := range c.servers {
 		if s, ok := i.t.client.Blocks(sv); ok {
-			add(source{Source: s, kind: metrics.Far}, true)
+			add(source{Source: s, kind: metrics.Far}, true, !i.waited[sv] && i.t.book.Usable(narName(sv)) == nil)
 		}
 	}
-	alone := holders == 0
-	if s := i.t.o.IPFS; s != nil && (alone || i.worth(good)) {
-		add(source{Source: *s, kind: metrics.IPFS}, true)
-	}
-	if alone {
-		good = append(good, resting...)
-		if holders == 0 && len(resting) == 0 {
+	s := sources{all: good, alone: holders == 0}
+	if s.alone {
+		s.doubted = resting
+		s.now, s.later = i.networks(0)
+		if len(s.doubted)+len(s.now) == 0 {
 			return sources{} // peers without anything are no beginning
 		}
+	} else {
+		s.now, s.later = i.networks(rateOf(good))
 	}
-	return sources{good}
-}
-
-// worth reports whether the IPFS daemon is asked beside others: its start must
-// cost less than a fifth of the time that the item takes without it, as far as
-// that is known.
-func (i *item) worth(others []source) bool {
-	size := int64(i.build.Signed.NarSize)
-	if size <= ipfsFrom {
-		return false
-	}
-	var rate float64 // blocks per second of all others
-	for _, s := range others {
-		if s.held != nil && s.held.now.Load() == nil {
-			continue
-		}
-		if s.Prior.Pace <= 0 {
-			return true // nothing is known
-		}
-		rate += 1 / s.Prior.Pace.Seconds()
-	}
-	if rate == 0 {
-		return true
-	}
-	start := startOfIPFS
-	if l := i.t.book.Prior(i.t.o.IPFS.Name).Latency; l > 0 {
-		start = l
-	}
-	without := float64(size/int64(eris.Size32KiB)) / rate
-	return start.Seconds() < without/maxShare
+	return s
 }
 
 // peerSource returns a peer as a source, of which nothing is known to be there.
@@ -157,53 +134,6 @@ func (s source) forMix(filler *eris.Filler) fetch.Source {
 }
 
 func whole(h *peer.Held) bool { return h != nil && !h.Part }
-
-// watch asks peers again and again what they have by now, until ctx ends, and
-// takes in those that were not known before. Far sources give from places of
-// chance while others fetch the same content.
-func (f *blockFetch) watch(ctx context.Context, mix *fetch.Mix, filler *eris.Filler) {
-	if f.t.o.Peers == nil {
-		return
-	}
-	for wait := firstLook; ; wait = min(2*wait, lastLook) {
-		mix.Spread(slices.ContainsFunc(f.sources.all, source.grows))
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		grown := false
-		for _, c := range f.claims(ctx) {
-			if c.Held.ReadCap != f.content.readCap {
-				continue
-			}
-			k := slices.IndexFunc(f.sources.all, func(s source) bool { return s.Name == c.Peer.Name() })
-			switch {
-			case k < 0:
-				f.join(mix, filler, c)
-			case f.sources.all[k].held != nil && f.sources.all[k].held.grow(&c.Held):
-				grown = true
-			}
-		}
-		if grown {
-			mix.Changed()
-		}
-	}
-}
-
-// join adds a peer that was found while the content was on its way.
-func (f *blockFetch) join(mix *fetch.Mix, filler *eris.Filler, c peers.Claim) {
-	if f.t.book.Usable(c.Peer.Name()) != nil {
-		return
-	}
-	s := f.peerSource(c.Peer)
-	s.held.now.Store(&c.Held)
-	if mix.Add(s.forMix(filler)) {
-		f.sources.all, f.content.claims = append(f.sources.all, s), append(f.content.claims, c)
-	}
-}
 
 // grows reports whether a source is a peer that has a part.
 func (s source) grows() bool {

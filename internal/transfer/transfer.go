@@ -1,5 +1,5 @@
 // Package transfer fetches items for a node: each once, however many ask, by
-// the best mix of peers, servers and IPFS, into what the node keeps. docs/node.md
+// the best mix of peers, servers and networks, into what the node keeps. docs/node.md
 // describes it: "A transfer", "When to use what", "Look-ahead", "Mirror".
 package transfer
 
@@ -65,8 +65,8 @@ type Options struct {
 	// Peers are other nodes. Default: there are none.
 	Peers Peers
 
-	// IPFS is the IPFS daemon as a source of blocks. Default: there is none.
-	IPFS *fetch.Source
+	// Networks are asked for items that they may have. Default: there are none.
+	Networks []fetch.Network
 
 	// Look finds an item that nobody has named yet: a reference of one that is
 	// fetched ahead. Default: such are not fetched.
@@ -125,7 +125,7 @@ func New(store *keep.Store, client Client, book *fetch.Book, o Options) *Transfe
 		o.Now = time.Now
 	}
 	if o.Policy == HTTPOnly {
-		o.Peers, o.IPFS = nil, nil
+		o.Peers, o.Networks = nil, nil
 	}
 	if o.Policy != Mixed || o.Join == nil {
 		o.Join = func(_ context.Context, w node.Want) node.Want { return w }

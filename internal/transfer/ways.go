@@ -23,9 +23,12 @@ type way struct {
 	blame  func(error)      // told when the content was wrong; may be nil
 	pieced func() bool      // whether the content is of several connections, unverified; may be nil
 
+	// hurried is whether it is put off if it does not begin soon.
+	hurried bool
+
 	// open returns the part that is filled, and what fills it: it returns when
 	// all is there and the part was told how long it is.
-	open func(ctx context.Context) (*keep.Part, fillFunc, error)
+	open func(ctx context.Context, hurried bool) (*keep.Part, fillFunc, error)
 	// have returns how many bytes the part had in the end.
 	have func() int64
 }
@@ -41,30 +44,37 @@ func (i *item) ways(ctx context.Context, first bool) []way {
 	if !first || !ok && !i.unasked {
 		claims = i.claims(ctx)
 	}
-	signed := i.contentWay(i.signedContent(claims))
-	var nars, hints, rumours []way
+	signed, last := i.contentWay(i.signedContent(claims))
+	var nars, failing, hints, rumours []way
 	if i.t.o.Policy != P2POnly {
-		nars = i.narWays()
+		nars, failing = i.narWays()
 	}
 	for _, c := range i.hinted(claims) {
 		if c.holders() == 0 && first {
 			// Nobody is to blame should it be wrong, as often as it is said.
-			rumours = append(rumours, i.contentWay(c)...)
+			w, _ := i.contentWay(c)
+			rumours = append(rumours, w...)
 		} else {
-			hints = append(hints, i.contentWay(c)...)
+			w, _ := i.contentWay(c)
+			hints = append(hints, w...)
 		}
 	}
 	var all []way
 	switch {
 	case i.t.o.Policy == HTTPOnly:
-		all = nars
+		all = slices.Concat(nars, failing)
 	case i.build.Signed.NarSize > small || inVain:
-		all = slices.Concat(signed, hints, nars, rumours)
+		all = slices.Concat(signed, hints, nars, failing, rumours, last)
 	case slices.ContainsFunc(claims, isNear):
 		// What a near peer has takes no long round trips.
-		all = slices.Concat(signed, hints, nars, rumours)
+		all = slices.Concat(signed, hints, nars, failing, rumours, last)
 	default:
-		all = slices.Concat(nars, signed, hints, rumours)
+		if len(signed) > 0 && len(i.t.o.Networks) > 0 {
+			for k := range nars {
+				nars[k].hurried = !i.waited[nars[k].server]
+			}
+		}
+		all = slices.Concat(nars, signed, hints, failing, rumours, last)
 	}
 	return slices.DeleteFunc(all, func(w way) bool { return i.bad[w.id] })
 }
@@ -156,22 +166,27 @@ func fixed(c eris.ReadCap) bool { return c.Size == eris.Size32KiB || c.Level <= 
 // maxHints bounds how many contents are tried that nobody has signed.
 const maxHints = 4
 
-// narWays returns the ways by whole nars: from servers that are not known to
-// fail or to be slow first; of those, in the form that the signed URN names,
-// since blocks and nars complete each other, or else in the order in which all
-// nodes choose, so that what they encode is the same.
-func (i *item) narWays() []way {
+// narWays returns the ways by whole nars, those by servers that failed of late
+// apart: from servers that are not known to be slow first; of those, in the form
+// that the signed URN names, since blocks and nars complete each other, or else in
+// the order in which all nodes choose, so that what they encode is the same.
+func (i *item) narWays() (ways, failing []way) {
 	offers := slices.Clone(i.build.Nars)
 	slow := i.slowness(offers)
 	slices.SortStableFunc(offers, func(a, b upstream.Offer) int {
 		return cmp.Or(cmp.Compare(slow[a.Server], slow[b.Server]), cmp.Compare(i.form(a), i.form(b)))
 	})
-	var ways []way
 	for _, o := range offers {
-		ways = append(ways, i.narWay(o))
+		if w := i.narWay(o); slow[o.Server] == failed {
+			failing = append(failing, w)
+		} else {
+			ways = append(ways, w)
+		}
 	}
-	slices.SortStableFunc(ways, func(a, b way) int { return i.rank(a) - i.rank(b) })
-	return ways
+	for _, list := range [][]way{ways, failing} {
+		slices.SortStableFunc(list, func(a, b way) int { return i.rank(a) - i.rank(b) })
+	}
+	return ways, failing
 }
 
 // form is a number by which nars in one form come before those in another.
@@ -192,8 +207,11 @@ func (i *item) form(o upstream.Offer) int {
 // to come behind those of all faster ones.
 const muchSlower = 4
 
+// failed is the slowness of servers that failed of late.
+const failed = 2
+
 // slowness is 0 for servers to be asked first, 1 for those known to be much
-// slower than another, 2 for those that failed.
+// slower than another, failed for those that failed.
 func (i *item) slowness(offers []upstream.Offer) map[*upstream.Server]int {
 	pace := map[*upstream.Server]time.Duration{}
 	var fastest time.Duration
@@ -208,7 +226,7 @@ func (i *item) slowness(offers []upstream.Offer) map[*upstream.Server]int {
 	for sv, p := range pace {
 		switch {
 		case i.t.book.Usable(narName(sv)) != nil:
-			slow[sv] = 2
+			slow[sv] = failed
 		case p > muchSlower*fastest:
 			slow[sv] = 1
 		}

@@ -224,34 +224,45 @@ func TestServersInOrder(t *testing.T) {
 	})
 }
 
-// TestSources: who is asked for blocks.
+// TestSources: who is asked for blocks from the beginning, and which networks may
+// be later.
 func TestSources(t *testing.T) {
 	const mib = 1 << 20
 	failed, lied := errGiven, &eris.CorruptError{}
-	things := map[int]*thing{mib: newThing(t, 1, mib, "none"), 5 * mib: newThing(t, 1, 5*mib, "none")}
+	things := map[int]*thing{}
+	for _, size := range []int{mib / 4, mib, 5 * mib, 6 * mib} {
+		things[size] = newThing(t, 1, size, "none")
+	}
 	for _, c := range []struct {
 		name   string
 		size   int
 		policy Policy
 		claims string // "near", "far", or both
 		err    map[string]error
-		paces  map[string]time.Duration
+		paces  map[string]time.Duration // of a network: its start
 		want   string
 	}{
-		{"the origin", mib, Mixed, "", nil, nil, "near far a"},
-		{"a small item of two", mib, Mixed, "far", nil, nil, "near far a"},
-		{"nobody has it", mib, P2POnly, "", nil, nil, "near far ipfs"},
-		{"a peer has it", 5 * mib, P2POnly, "near", nil, map[string]time.Duration{"near": time.Microsecond}, "near far"},
-		{"a large one, nothing is known", 5 * mib, Mixed, "", nil, nil, "near far a ipfs"},
-		{"a large one, fast server", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": time.Millisecond}, "near far a"},
-		{"a large one, slow server", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": 40 * time.Millisecond}, "near far a ipfs"},
-		{"a large one, slow server, slow daemon", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": 40 * time.Millisecond, "ipfs": 2 * time.Second}, "near far a"},
-		{"a large one, slow server, peer", 5 * mib, Mixed, "near", nil, map[string]time.Duration{"a": 40 * time.Millisecond, "near": time.Millisecond}, "near far a"},
-		{"the origin failed", mib, Mixed, "", map[string]error{"a": failed}, nil, "near far ipfs a"},
-		{"the origin failed, a peer has it", mib, Mixed, "far", map[string]error{"a": failed}, nil, "near far"},
-		{"the origin lied", mib, Mixed, "", map[string]error{"a": lied}, nil, "near far ipfs"},
-		{"all lied", mib, Mixed, "near far", map[string]error{"a": lied, "near": lied, "far": lied, "ipfs": lied}, nil, ""},
-		{"the daemon failed", mib, P2POnly, "", map[string]error{"ipfs": failed}, nil, "near far ipfs"},
+		{"the origin", mib, Mixed, "", nil, nil, "near far a ndn | ipfs gnunet"},
+		{"a small item", mib / 4, Mixed, "", nil, nil, "near far a | ndn ipfs gnunet"},
+		{"a small item of two", mib / 4, Mixed, "far", nil, nil, "near far a | ndn ipfs gnunet"},
+		{"no more than a fifth", 5 * mib, Mixed, "", nil, nil, "near far a ndn | ipfs gnunet"},
+		{"a large one, nothing is known", 6 * mib, Mixed, "", nil, nil, "near far a ndn ipfs | gnunet"},
+		{"a large one of two", 6 * mib, Mixed, "far", nil, nil, "near far a ndn | ipfs gnunet"},
+		{"nobody has it", mib, P2POnly, "", nil, nil, "near far ndn | ipfs gnunet"},
+		{"nobody has it, and nothing begins soon", mib, P2POnly, "", nil, map[string]time.Duration{"ndn": time.Second}, "near far ndn ipfs gnunet |"},
+		{"a peer has it", 5 * mib, P2POnly, "near", nil, map[string]time.Duration{"near": time.Microsecond}, "near far | ndn ipfs gnunet"},
+		{"fast server", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": time.Millisecond}, "near far a | ndn ipfs gnunet"},
+		{"slow server", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": 40 * time.Millisecond}, "near far a ndn ipfs | gnunet"},
+		{"slow server, slow daemon", 5 * mib, Mixed, "", nil, map[string]time.Duration{"a": 40 * time.Millisecond, "ipfs": 2 * time.Second}, "near far a ndn | ipfs gnunet"},
+		{"slow server, peer", 5 * mib, Mixed, "near", nil, map[string]time.Duration{"a": 40 * time.Millisecond, "near": time.Millisecond}, "near far a | ndn ipfs gnunet"},
+		{"the origin failed", mib, Mixed, "", map[string]error{"a": failed}, nil, "near far ndn a | ipfs gnunet"},
+		{"its nars failed", mib, Mixed, "", map[string]error{"nar a": failed}, nil, "near far ndn a | ipfs gnunet"},
+		{"the origin failed, a peer has it", mib / 4, Mixed, "far", map[string]error{"a": failed}, nil, "near far | ndn ipfs gnunet"},
+		{"the origin lied", mib, Mixed, "", map[string]error{"a": lied}, nil, "near far ndn | ipfs gnunet"},
+		{"all lied", mib, Mixed, "near far", map[string]error{"a": lied, "near": lied, "far": lied, "ndn": lied, "ipfs": lied, "gnunet": lied}, nil, "|"},
+		{"a network failed", 6 * mib, Mixed, "", map[string]error{"ndn": failed, "gnunet": lied}, nil, "near far a ipfs | ndn"},
+		{"a network failed, nobody has it", mib, P2POnly, "", map[string]error{"ndn": failed}, nil, "near far ipfs gnunet | ndn"},
+		{"all networks failed", mib, P2POnly, "", map[string]error{"ndn": failed, "ipfs": failed, "gnunet": failed}, nil, "near far ndn ipfs gnunet |"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -261,21 +272,42 @@ func TestSources(t *testing.T) {
 				for _, name := range strings.Fields(c.claims) {
 					crowd.claim(name, x.rc, false)
 				}
+				networks := []fetch.Network{{Name: "ndn", Start: time.Second / 10}, {Name: "ipfs", Start: time.Second}, {Name: "gnunet", Start: 5 * time.Second}}
+				named := func(name string) string {
+					if slices.ContainsFunc(networks, func(n fetch.Network) bool { return n.Name == name }) {
+						return name
+					}
+					if nar, ok := strings.CutPrefix(name, "nar "); ok {
+						return "nar http://" + nar
+					}
+					return "http://" + name
+				}
 				for name, err := range c.err {
-					book.Note(fetch.Stat{Name: "http://" + name, Err: err})
+					book.Note(fetch.Stat{Name: named(name), Err: err})
 				}
 				for name, pace := range c.paces {
-					l := fetch.Learnt{Latency: time.Millisecond, Pace: pace}
-					if name == "ipfs" {
-						l = fetch.Learnt{Latency: pace, Pace: 1}
+					l := fetch.Stat{Name: named(name), Blocks: 1, Learnt: fetch.Learnt{Latency: time.Millisecond, Pace: pace}}
+					if l.Name == name {
+						l.Name, l.Learnt = "start "+name, fetch.Learnt{Latency: pace}
 					}
-					book.Note(fetch.Stat{Name: "http://" + name, Blocks: 1, Learnt: l})
+					book.Note(l)
 				}
-				trans.o.Peers, trans.o.Policy, trans.o.IPFS = crowd, c.policy, &fetch.Source{Name: "http://ipfs", Fetcher: none{}}
+				trans.o.Peers, trans.o.Policy, trans.o.Networks = crowd, c.policy, networks
 				i := planned(t, trans, x, "http://a")
+				found := i.sources(i.signedContent(crowd.claims))
 				var names []string
-				for _, s := range i.sources(i.signedContent(crowd.claims)).all {
+				for _, s := range found.all {
 					names = append(names, strings.TrimPrefix(s.Name, "http://"))
+				}
+				for _, n := range found.now {
+					names = append(names, n.Name)
+				}
+				for _, s := range found.doubted {
+					names = append(names, strings.TrimPrefix(s.Name, "http://"))
+				}
+				names = append(names, "|")
+				for _, n := range found.later {
+					names = append(names, n.Name)
 				}
 				if got := strings.Join(names, " "); got != c.want {
 					t.Errorf("%q, want %q", got, c.want)
