@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ersatz/eris"
 	"ersatz/internal/transport/ipfs/kubotest"
 )
 
@@ -151,14 +152,16 @@ func transportRow(name, what string, ours, bare []sample) []string {
 		}
 		return s
 	}
-	of := func(unit string, scale float64) (a, b series) { return column(ours, unit, scale), column(bare, unit, scale) }
+	of := func(unit string, scale float64) (a, b series) {
+		return column(ours, unit, scale), column(bare, unit, scale)
+	}
 	rate, bareRate := of("blocks/s", 1)
 	ones, bareOnes := of("ms/one", 1)
 	busy, bareBusy := of("cpu-µs/block", 1)
 	grown, bareGrown := of("bytes-more", 1)
 	return []string{
 		name + ", " + what, perSecond.cell(rate), perSecond.cell(bareRate), perSecond.ahead(rate, bareRate),
-		number(rate.median() * 32 << 10 / 1e6), inMilliseconds.cell(ones), inMilliseconds.cell(bareOnes),
+		number(rate.median() * float64(eris.Size32KiB) / 1e6), inMilliseconds.cell(ones), inMilliseconds.cell(bareOnes),
 		inMicroseconds.cell(busy), inMicroseconds.cell(bareBusy), mebibytes.cell(grown), mebibytes.cell(bareGrown),
 	}
 }
