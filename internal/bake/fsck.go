@@ -116,7 +116,7 @@ func (c *checker) giveIndex() error {
 	if err := unix.Stat(c.Dir, &st); err != nil || os.Geteuid() != 0 {
 		return err
 	}
-	for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.File, narindex.File + "-wal", narindex.File + "-shm"} {
+	for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.TorrentDir, narindex.File, narindex.File + "-wal", narindex.File + "-shm"} {
 		if err := os.Lchown(c.Path(name), int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -107,6 +107,9 @@ func TestFsck(t *testing.T) {
 		{"tree file of nobody", func(s *site, i storedb.Info) {
 			put(s, narindex.TreeDir+"/"+strings.Repeat("1", 32)+"-x", "x")
 		}, "not indexed", true},
+		{"torrent of nobody", func(s *site, i storedb.Info) {
+			put(s, narindex.TorrentDir+"/"+strings.Repeat("1", 32)+"-x", "x")
+		}, "torrent of an item that is not indexed", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

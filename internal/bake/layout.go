@@ -100,7 +100,7 @@ func methodNames() []string { return []string{"zstd", "lzip", "gzip", compress.N
 
 // dirs returns the folders that files are written to.
 func (l Layout) dirs() []string {
-	dirs := []string{".", narindex.TreeDir}
+	dirs := []string{".", narindex.TreeDir, narindex.TorrentDir}
 	for _, name := range methodNames() {
 		dirs = append(dirs, l.narDir(name))
 	}

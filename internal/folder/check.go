@@ -128,20 +128,24 @@ func (c *Check) LeftItems(ctx context.Context, index *narindex.Index, text strin
 	return nil
 }
 
-// LeftTrees looks for tree files of items that an index, which may be nil, does
-// not have.
+// LeftTrees looks for tree files and torrents of items that an index, which may
+// be nil, does not have.
 func (c *Check) LeftTrees(ctx context.Context, index *narindex.Index) error {
-	return List(c.Path(narindex.TreeDir), func(base string) error {
-		name := path.Join(narindex.TreeDir, base)
-		p, err := storepath.ParseBase("/", base)
-		if err != nil || index == nil || c.Young(name) {
-			return nil
-		}
-		if _, err = index.Item(ctx, p.Hash); !errors.Is(err, narindex.ErrNoItem) {
-			return err
-		}
-		return c.Fault(name, "tree file of an item that is not indexed", c.Remove(name))
-	})
+	left := func(dir, text string) error {
+		return List(c.Path(dir), func(base string) error {
+			name := path.Join(dir, base)
+			p, err := storepath.ParseBase("/", base)
+			if err != nil || index == nil || c.Young(name) {
+				return nil
+			}
+			if _, err = index.Item(ctx, p.Hash); !errors.Is(err, narindex.ErrNoItem) {
+				return err
+			}
+			return c.Fault(name, text, c.Remove(name))
+		})
+	}
+	return errors.Join(left(narindex.TreeDir, "tree file of an item that is not indexed"),
+		left(narindex.TorrentDir, "torrent of an item that is not indexed"))
 }
 
 // ExtraRows looks for rows of no item in an index, which may be nil, and for

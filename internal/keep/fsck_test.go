@@ -42,6 +42,7 @@ func TestFsck(t *testing.T) {
 		{"no record", func(dir string) error { return os.Remove(filepath.Join(dir, record)) }, "", false, true},
 		{"stray nar", func(dir string) error { return write(dir, narName("xz", base)) }, "nar of no item", true, true},
 		{"stray tree", func(dir string) error { return write(dir, narindex.TreeDir+"/"+makeThing(t, 9, 1).Path.Base()) }, "not indexed", true, true},
+		{"stray torrent", func(dir string) error { return write(dir, narindex.TorrentDir+"/"+makeThing(t, 9, 1).Path.Base()) }, "torrent of an item", true, true},
 		{"temporary", func(dir string) error { return write(dir, infoDir+"/.tmp-1") }, "temporary file", true, true},
 		{"part", func(dir string) error { return write(dir, partsDir+"/"+string(BlocksID(x.ReadCap))+"/about") }, "malformed record", true, true},
 		{"half a part", func(dir string) error { return write(dir, partsDir+"/"+string(BlocksID(x.ReadCap))+"/content") }, "about:", true, true},

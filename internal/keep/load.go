@@ -20,7 +20,7 @@ import (
 
 // dirs returns the folders that files are written to, those of parts aside.
 func dirs() []string {
-	all := []string{infoDir, partsDir, narindex.TreeDir}
+	all := []string{infoDir, partsDir, narindex.TreeDir, narindex.TorrentDir}
 	for _, m := range methods() {
 		all = append(all, path.Join(narDir, m))
 	}
@@ -103,7 +103,8 @@ func (s *Store) entry(hash string) (*entry, error) {
 // allocated returns what an item takes on disk.
 func (s *Store) allocated(e *entry) int64 {
 	return folder.Allocated(s.path(e.nar())) + folder.Allocated(s.record(e.path.Hash)) +
-		folder.Allocated(s.path(path.Join(narindex.TreeDir, e.path.Base())))
+		folder.Allocated(s.path(path.Join(narindex.TreeDir, e.path.Base()))) +
+		folder.Allocated(s.path(path.Join(narindex.TorrentDir, e.path.Base())))
 }
 
 // kept returns the item that the last component of a store path is of, or nil.
@@ -156,12 +157,18 @@ func (s *Store) sweepIndex(ctx context.Context) error {
 }
 
 func (s *Store) sweepTrees(context.Context) error {
-	return folder.List(s.path(narindex.TreeDir), func(base string) error {
-		if s.kept(base) != nil {
-			return nil
+	for _, dir := range []string{narindex.TreeDir, narindex.TorrentDir} {
+		err := folder.List(s.path(dir), func(base string) error {
+			if s.kept(base) != nil {
+				return nil
+			}
+			return durable.Remove(s.path(path.Join(dir, base)))
+		})
+		if err != nil {
+			return err
 		}
-		return durable.Remove(s.path(path.Join(narindex.TreeDir, base)))
-	})
+	}
+	return nil
 }
 
 // loadParts finds the parts that others have left.

@@ -2,15 +2,20 @@ package keep
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
+	"ersatz/internal/torrent"
 )
 
 // makeRaw is a thing whose file has exactly these bytes.
@@ -189,5 +194,36 @@ func TestBitmap(t *testing.T) {
 	}
 	if b.set(9); !bytes.Equal(b, []byte{0, 0x40}) {
 		t.Errorf("bit 9 is in %x", []byte(b))
+	}
+}
+
+// A torrent that was made of an item's blocks is kept with it, and one of
+// nothing goes when the store is opened.
+func TestTorrent(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	x := makeThing(t, 0, 100_000)
+	put(t, s, x)
+	c, err := s.Library(nil).Open(t.Context(), x.ReadCap.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, c)
+	i, err := c.(interface {
+		Torrent(context.Context) (torrent.Info, error)
+	}).Torrent(t.Context())
+	if err != nil || i.Name != torrent.Name(x.ReadCap.Root) || i.Length != c.Len()*int64(x.ReadCap.Size) {
+		t.Errorf("torrent of %d bytes, %q, %v", i.Length, i.Name, err)
+	}
+	mine, stray := s.path(narindex.TorrentDir+"/"+x.Path.Base()), s.path(narindex.TorrentDir+"/"+makeThing(t, 9, 1).Path.Base())
+	for _, name := range []string{stray, s.path(narindex.TorrentDir + "/.tmp-1")} {
+		if err := os.WriteFile(name, i.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closing(t, s)
+	closing(t, open(t, dir, Options{}))
+	if names, err := os.ReadDir(filepath.Dir(mine)); err != nil || len(names) != 1 || names[0].Name() != x.Path.Base() {
+		t.Errorf("left %v, %v", names, err)
 	}
 }

@@ -23,13 +23,22 @@ const (
 	// whose length is not known yet.
 	PieceLength = 256 << 10
 
-	// MaxInfo bounds an info dictionary in bytes. One of that size is of 209
-	// GiB of blocks.
+	// MaxLength bounds the blocks of a content that is made a torrent, in bytes.
+	MaxLength = 200 << 30
+
+	// MaxInfo bounds an info dictionary in bytes: those of MaxLength take 15.6
+	// MiB.
 	MaxInfo = 16 << 20
 )
 
-// ErrMalformed means that bytes or a text are not what this package makes.
-var ErrMalformed = errors.New("torrent: malformed")
+var (
+	// ErrMalformed means that bytes or a text are not what this package makes.
+	ErrMalformed = errors.New("torrent: malformed")
+
+	// ErrTooLong means that there are more than MaxLength bytes of blocks, of
+	// which no torrent is made.
+	ErrTooLong = errors.New("torrent: content too long")
+)
 
 // Info is the info dictionary of a content's torrent.
 type Info struct {
@@ -115,7 +124,7 @@ func ParseInfo(text []byte) (Info, error) {
 	}
 	_, pieces, _ = bytes.Cut(pieces, []byte(":"))
 	i.Pieces = bytes.Clone(bytes.TrimSuffix(pieces, []byte("e")))
-	if i.Length <= 0 || int64(len(i.Pieces)) != (i.Length-1)/PieceLength*sha1.Size+sha1.Size || !bytes.Equal(i.Bytes(), text) {
+	if i.Length <= 0 || i.Length > MaxLength || int64(len(i.Pieces)) != (i.Length-1)/PieceLength*sha1.Size+sha1.Size || !bytes.Equal(i.Bytes(), text) {
 		return Info{}, fmt.Errorf("%w: not the info dictionary of %d bytes", ErrMalformed, i.Length)
 	}
 	return i, nil

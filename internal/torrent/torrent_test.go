@@ -187,6 +187,7 @@ func TestParseInfoRefuses(t *testing.T) {
 		"a zero":           strings.Replace(good, "lengthi", "lengthi0", 1),
 		"below zero":       strings.Replace(good, "lengthi", "lengthi-", 1),
 		"a large number":   strings.Replace(good, "lengthi", "lengthi99999999999", 1),
+		"beyond the limit": string(torrent.Info{Name: i.Name, Length: torrent.MaxLength + 1, Pieces: make([]byte, 20*(torrent.MaxLength/torrent.PieceLength+1))}.Bytes()),
 		"another name":     string(lower.Bytes()),
 		"a path":           strings.Replace(good, i.Name, "../../"+i.Name[6:], 1),
 		"a hash too few":   string(torrent.Info{Name: i.Name, Length: i.Length, Pieces: i.Pieces[20:]}.Bytes()),

@@ -25,9 +25,10 @@ import (
 
 // Places below the cache folder.
 const (
-	Dir     = "eris"
-	TreeDir = "eris/tree"
-	File    = "eris/index.sqlite"
+	Dir        = "eris"
+	TreeDir    = "eris/tree"
+	TorrentDir = "eris/torrent"
+	File       = "eris/index.sqlite"
 )
 
 // schema: a row of blocks is the first 8 bytes of a reference, the item, and
@@ -57,8 +58,10 @@ type Index struct {
 // Open opens the index of a cache folder, which exists, and makes what is
 // missing.
 func Open(dir string) (*Index, error) {
-	if err := durable.MkdirAll(filepath.Join(dir, TreeDir), 0o755); err != nil {
-		return nil, fmt.Errorf("index of blocks: %w", err)
+	for _, d := range []string{TreeDir, TorrentDir} {
+		if err := durable.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, fmt.Errorf("index of blocks: %w", err)
+		}
 	}
 	// Memory per connection: 1 MiB of pages.
 	const settings = "_txlock=immediate&_pragma=busy_timeout(60000)&_pragma=journal_mode(wal)" +
@@ -173,8 +176,8 @@ func (x *Index) SetManifest(ctx context.Context, hash, cid string) error {
 	})
 }
 
-// Remove removes an item: its rows in one transaction, then its tree file. One
-// that is not there is no error.
+// Remove removes an item: its rows in one transaction, then its torrent and its
+// tree file. One that is not there is no error.
 func (x *Index) Remove(ctx context.Context, hash string) error {
 	i, err := x.Item(ctx, hash)
 	if errors.Is(err, ErrNoItem) {
@@ -191,9 +194,11 @@ func (x *Index) Remove(ctx context.Context, hash string) error {
 	if err != nil {
 		return err
 	}
-	err = durable.Remove(x.treePath(i.Base))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, dir := range []string{TorrentDir, TreeDir} {
+		err := durable.Remove(filepath.Join(x.dir, dir, i.Base))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
-	return err
+	return nil
 }

@@ -162,8 +162,9 @@ func (r *Reader) block(node int64, ref eris.Ref) ([]byte, error) {
 // content is an open item: what its blocks are made from.
 type content struct {
 	*tree
-	nar    *os.File
-	narErr error // why nar is nil
+	nar     *os.File
+	narErr  error  // why nar is nil
+	torrent string // path of the file that has its torrent, if one is kept
 }
 
 // open opens an item's two files. Without its nar, it has internal nodes only.
@@ -175,7 +176,7 @@ func (x *Index) open(base, nar string) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &content{tree: t}
+	c := &content{tree: t, torrent: filepath.Join(x.dir, TorrentDir, base)}
 	c.nar, c.narErr = os.Open(filepath.Join(x.dir, nar))
 	return c, nil
 }
