@@ -19,6 +19,7 @@ import (
 // encodeOutputs say where encode writes besides the URN; "" is nowhere.
 type encodeOutputs struct {
 	dir, bundle, link, mediaType string
+	encodeStores
 }
 
 // encodeWriter writes blocks to where they are wanted.
@@ -28,25 +29,38 @@ type encodeWriter struct {
 	store *dirstore.Store // nil if there is none; so with the others
 	file  *durable.File
 	into  *eriscbor.Writer
+	to    *openStores
 }
 
-// open checks the options and opens what the blocks go to.
-func (o encodeOutputs) open(ctx context.Context) (w *encodeWriter, err error) {
+// errStores means that no store is left that takes blocks: its own errors say
+// more.
+var errStores = errors.New("no store takes blocks")
+
+// check refuses what cannot be written, before the work is done.
+func (o encodeOutputs) check() error {
 	if o.link != "" && !strings.HasSuffix(o.link, eriscbor.LinkSuffix) {
-		return nil, usageError(fmt.Errorf("--link: the name of a link file ends in %s, unlike %s", eriscbor.LinkSuffix, o.link))
+		return usageError(fmt.Errorf("--link: the name of a link file ends in %s, unlike %s", eriscbor.LinkSuffix, o.link))
 	}
 	if o.mediaType != "" && o.link == "" {
-		return nil, usageError(errors.New("--type is for --link"))
+		return usageError(errors.New("--type is for --link"))
 	}
 	for _, name := range []string{o.bundle, o.link} {
 		if err := checkOutput(name); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	w = &encodeWriter{encodeOutputs: o, ctx: ctx}
+	if o.duration < 0 {
+		return usageError(fmt.Errorf("--for: %v is below 0", o.duration))
+	}
+	return nil
+}
+
+// open opens what goes to files, besides what goes to stores.
+func (o encodeOutputs) open(ctx context.Context, to *openStores) (w *encodeWriter, err error) {
+	w = &encodeWriter{encodeOutputs: o, ctx: ctx, to: to}
 	if o.dir != "" {
 		if w.store, err = dirstore.Create(o.dir); err != nil {
-			return nil, err
+			return nil, errors.Join(err, w.close())
 		}
 	}
 	if o.bundle != "" {
@@ -59,25 +73,49 @@ func (o encodeOutputs) open(ctx context.Context) (w *encodeWriter, err error) {
 }
 
 func (w *encodeWriter) emit(b eris.Block) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
 	if w.store != nil {
 		if err := w.store.Put(w.ctx, b.Ref, b.Data); err != nil {
 			return fmt.Errorf("%s: %w", w.dir, err)
 		}
 	}
 	if w.into != nil {
-		return w.into.Emit(b)
+		if err := w.into.Emit(b); err != nil {
+			return err
+		}
 	}
-	return nil
+	alive, err := w.to.emit(b)
+	if err == nil && !alive && w.store == nil && w.into == nil {
+		err = errStores
+	}
+	return err
 }
 
-// finish ends the bundle and writes the link to the content, which came from a
-// file of that name.
-func (w *encodeWriter) finish(c eris.ReadCap, size int64, name string) error {
+// finish ends the bundle, writes the link to the content, which came from a file
+// of that name, and returns when all stores have it. encoded is how encoding
+// ended.
+func (w *encodeWriter) finish(c eris.ReadCap, size int64, name string, encoded error) error {
+	if encoded != nil {
+		put := w.to.puts.wait()
+		if put != nil && errors.Is(encoded, errStores) {
+			encoded = nil
+		}
+		return errors.Join(encoded, put)
+	}
 	if w.into != nil {
 		if err := errors.Join(w.into.Finish(c), w.file.Commit()); err != nil {
 			return err
 		}
 	}
+	if err := w.writeLink(c, size, name); err != nil {
+		return err
+	}
+	return w.to.finish(w.ctx, c, size)
+}
+
+func (w *encodeWriter) writeLink(c eris.ReadCap, size int64, name string) error {
 	if w.link == "" {
 		return nil
 	}

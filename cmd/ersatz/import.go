@@ -153,24 +153,6 @@ type openedBundle struct {
 	io.Closer
 }
 
-// openBundle opens a file for those who fetch blocks. wrong is told of those that
-// are none.
-func openBundle(name string, wrong func(error)) (*openedBundle, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(0, io.SeekCurrent); err != nil {
-		err = usageError(fmt.Errorf("%s: blocks are read at any place, which needs a file, not a pipe", name))
-		return nil, errors.Join(err, f.Close())
-	}
-	x, err := eriscbor.ReadIndex(f, wrong)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
-	}
-	return &openedBundle{x, f, f}, nil
-}
-
 // readBundle reads a bundle. Unless in is a file, from which blocks can be read
 // later, its bytes are kept in dir until the bundle is closed, in a file without a
 // name.

@@ -34,6 +34,8 @@ func TestScript(t *testing.T) {
 			"forget":   forget,
 			"urn":      urn,
 			"maxrss":   maxrss,
+			"putstore": putstore,
+			"waitfor":  waitfor,
 
 			"mkstate":   mkstate,
 			"holdstate": holdstate,

@@ -7,82 +7,180 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
-	"ersatz/internal/block/dirstore"
+	"ersatz/internal/config"
 	"ersatz/internal/fetch"
-	"ersatz/internal/transport/httpclient"
-	"ersatz/internal/transport/ipfs"
-	"ersatz/internal/transport/n2r"
+	"ersatz/internal/stores"
 )
 
-// dirReads is how many blocks are read from a folder at once.
-const dirReads = 4
+// storeEnv is the variable that programs of ERIS look for store URLs in.
+const storeEnv = "ERIS_STORE_URL"
+
+// storeURLs reads the values of a flag.
+func storeURLs(flag string, values []string) (urls []stores.URL, err error) {
+	var errs []error
+	for _, v := range values {
+		u, err := stores.Parse(v)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+		}
+		urls = append(urls, u)
+	}
+	return urls, usageError(errors.Join(errs...))
+}
+
+// defaultStores returns the store URLs of the environment or else of the
+// configuration, for a command line that names none, and where they stand.
+func (a *app) defaultStores() (urls []stores.URL, origin string, err error) {
+	origin, list := storeEnv, a.getenv(storeEnv)
+	if list == "" {
+		c, err := config.Load(a.getenv)
+		if err != nil {
+			return nil, "", usageError(err)
+		}
+		origin, list = c.File+": stores", c.Stores
+	}
+	if urls, err = stores.ParseList(list); err != nil {
+		return nil, "", usageError(fmt.Errorf("%s: %w", origin, err))
+	}
+	return urls, origin, nil
+}
+
+// schemeList lists the schemes for a help text.
+func schemeList() string { return strings.Join(stores.Schemes(), ", ") }
+
+// completeStores makes the shell offer the beginnings of store URLs for a flag.
+func completeStores(cmd *cobra.Command, flag string) {
+	var starts []string
+	for _, s := range stores.Schemes() {
+		starts = append(starts, s+":")
+	}
+	more := cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(starts, more)); err != nil {
+		panic(err) // our own misspelling
+	}
+}
+
+// storesError marks an error of stores as the caller's fault if it is.
+func storesError(err error) error {
+	if errors.Is(err, stores.ErrInvalid) {
+		return usageError(err)
+	}
+	return err
+}
 
 // blockSources are the places that decode gets blocks from.
 type blockSources struct {
 	dirs    []string
 	bundles []string
-	servers []string
 	ipfs    []string
+	from    []string
 }
 
-// open returns the sources, nearest first, and what is to be closed afterwards.
-func (s blockSources) open(log *slog.Logger) (sources []fetch.Source, open closers, err error) {
-	for _, dir := range s.dirs {
-		store, err := dirstore.Open(dir)
+// urls returns the stores, nearest first.
+func (s blockSources) urls(a *app) (urls []stores.URL, err error) {
+	for _, path := range append(s.dirs, s.bundles...) {
+		u, err := stores.File(path)
 		if err != nil {
-			return nil, nil, errors.Join(err, open.Close())
+			return nil, err
 		}
-		open = append(open, store)
-		sources = append(sources, fetch.Source{Name: dir, Fetcher: block.Fetcher(store, dirReads)})
-	}
-	for _, name := range s.bundles {
-		wrong := 0
-		b, err := openBundle(name, tellWrong(&wrong, func(err error) { log.Warn("wrong block", slog.Any("error", err)) }))
-		if err != nil {
-			return nil, nil, errors.Join(err, open.Close())
-		}
-		if wrong > maxWrong {
-			log.Warn("wrong blocks", slog.String("bundle", name), slog.Int("count", wrong))
-		}
-		open = append(open, b)
-		sources = append(sources, fetch.Source{Name: name, Fetcher: b.index.Fetcher(b.at)})
+		urls = append(urls, u)
 	}
 	for _, api := range s.ipfs {
-		c, err := ipfs.New(api, nil)
+		u, err := stores.Parse("ipfs+" + api)
 		if err != nil {
-			return nil, nil, errors.Join(usageError(fmt.Errorf("--ipfs: %w", err)), open.Close())
+			return nil, usageError(fmt.Errorf("--ipfs: %w", err))
 		}
-		sources = append(sources, fetch.Source{Name: c.String(), Fetcher: c})
+		urls = append(urls, u)
 	}
-	hc := httpclient.New(httpclient.Options{UserAgent: "ersatz/" + version()})
-	open = append(open, closerFunc(hc.CloseIdleConnections))
-	for _, url := range s.servers {
-		c, err := n2r.New(url, hc)
-		if err != nil {
-			return nil, nil, errors.Join(usageError(fmt.Errorf("--from: %w", err)), open.Close())
+	more, err := storeURLs("from", s.from)
+	if err != nil {
+		return nil, err
+	}
+	if urls = append(urls, more...); len(urls) > 0 {
+		return urls, nil
+	}
+	all, _, err := a.defaultStores()
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range all {
+		if u.Gets() {
+			urls = append(urls, u)
 		}
-		sources = append(sources, fetch.Source{Name: c.String(), Fetcher: c})
 	}
-	return sources, open, nil
+	if len(urls) == 0 {
+		return nil, usageError(fmt.Errorf("no store to get blocks from: name one with --from, or in %s", storeEnv))
+	}
+	return urls, nil
+}
+
+// source asks the stores for the blocks of a content.
+func (s blockSources) source(ctx context.Context, a *app, c eris.ReadCap, log *slog.Logger) (_ *source, err error) {
+	urls, err := s.urls(a)
+	if err != nil {
+		return nil, err
+	}
+	set, err := stores.Open(ctx, stores.Plan{From: urls}, stores.Options{UserAgent: "ersatz/" + version(), Log: log})
+	if err != nil {
+		return nil, storesError(err)
+	}
+	where := eris.NewLocator(c)
+	want := block.Wanted{ReadCap: c, Servers: stores.Servers(urls), Where: where.Where}
+	src := &source{open: closers{set}}
+	var sources []fetch.Source
+	options := fetch.Options{Log: log, Stall: minStall}
+	for _, n := range set.Sources() {
+		found, session, ok := n.Open(want)
+		if !ok {
+			src.without = append(src.without, n.Name)
+			log.Warn("store cannot have the content", slog.String("source", n.Name))
+			continue
+		}
+		src.open = append(closers{session}, src.open...)
+		options.Stall = max(options.Stall, stallStarts*n.Start)
+		sources = append(sources, found)
+	}
+	src.mix = fetch.New(sources, options)
+	src.Fetcher = where.Watch(src.mix)
+	return src, nil
+}
+
+// A source may give nothing for minStall, or for stallStarts times what its
+// transport usually takes until the first block: nobody else may have it.
+const (
+	minStall    = 10 * time.Second
+	stallStarts = 10
+)
+
+// source is what several stores have of a content. close it.
+type source struct {
+	eris.Fetcher
+	mix     *fetch.Mix
+	open    closers
+	without []string // names of those that cannot have it
 }
 
 // tellOrigins says what came from where, and adds to an error that no source had a
 // block which were asked, and why those that may have had it were given up.
-func tellOrigins(ctx context.Context, log *slog.Logger, stats []fetch.Stat, err error) error {
+func (s *source) tellOrigins(ctx context.Context, log *slog.Logger, err error) error {
+	stats := s.mix.Stats()
 	level := slog.LevelInfo
 	if len(stats) == 1 {
 		level = slog.LevelDebug // there is nothing to compare
 	}
 	missing := errors.Is(err, eris.ErrNotFound)
 	if missing {
-		names := make([]string, len(stats))
-		for i, s := range stats {
-			names[i] = s.Name
+		var names []string
+		for _, s := range stats {
+			names = append(names, s.Name)
 		}
-		err = fmt.Errorf("%w in %s", err, strings.Join(names, ", "))
+		err = fmt.Errorf("%w in %s", err, strings.Join(append(names, s.without...), ", "))
 	}
 	for _, s := range stats {
 		attrs := []slog.Attr{slog.String("source", s.Name), slog.Int64("blocks", s.Blocks), slog.Int64("bytes", s.Bytes)}
@@ -97,7 +195,7 @@ func tellOrigins(ctx context.Context, log *slog.Logger, stats []fetch.Stat, err 
 	return err
 }
 
-// closers are closed together.
+// closers are closed together, in order.
 type closers []io.Closer
 
 func (c closers) Close() error {

@@ -45,6 +45,9 @@ type Config struct {
 	IPFS string
 	// Node is the Unix socket of the node that is asked first, "" if none is.
 	Node string
+	// Stores are store URLs with white space between them, for ersatz encode and
+	// decode, as they stand in the file.
+	Stores string
 	// Log is the least level that is logged.
 	Log slog.Level
 	// File is the file that was read, "" if there is none.
@@ -108,7 +111,7 @@ func resolve(s Settings, getenv func(string) string) (Config, error) {
 		}
 		return value
 	}
-	c := Config{Log: slog.LevelWarn}
+	c := Config{Log: slog.LevelWarn, Stores: s["stores"]}
 	if c.ACL = get("acl", absolute); c.ACL == "" {
 		c.ACL = DefaultACL
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // names are the settings that a file can have.
-func names() []string { return []string{"acl", "ipfs", "log", "node", "state", "votes"} }
+func names() []string { return []string{"acl", "ipfs", "log", "node", "state", "stores", "votes"} }
 
 // Settings are the "name = value" lines of a file.
 type Settings map[string]string

@@ -3,7 +3,6 @@ package stores
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -93,7 +92,7 @@ func readKey(identity, file string) (coap.Key, error) {
 	}
 	secret := strings.TrimRight(string(b), "\r\n")
 	if len(secret) < minKey || len(b) > maxKey {
-		return coap.Key{}, invalid(fmt.Sprintf("%s: a key has from %d to %d bytes", file, minKey, maxKey))
+		return coap.Key{}, invalid("%s: a key has from %d to %d bytes", file, minKey, maxKey)
 	}
 	return coap.Key{Identity: identity, Secret: []byte(secret)}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 // many wrong ones of a bundle are named one by one.
 const (
 	fileReads = 4
-	maxWrong  = 8
+	maxWrong  = 10
 )
 
 func fileSchemes() []scheme {
@@ -38,9 +39,14 @@ func checkFile(u *URL) error {
 	return nil
 }
 
+// File returns the URL of a folder of blocks, or a bundle, by its path.
+func File(path string) (URL, error) {
+	path, err := filepath.Abs(path)
+	return URL{scheme: schemeFile, path: path, get: true}, err
+}
+
 func openFile(_ context.Context, s *Set, u URL, uses use) error {
-	fi, err := os.Stat(u.path)
-	if err == nil && fi.Mode().IsRegular() {
+	if fi, err := os.Stat(u.path); err == nil && !fi.IsDir() {
 		if uses.has(useTo | useServe) {
 			return invalid("is a file: a bundle is read here, and not written")
 		}
@@ -74,6 +80,9 @@ func (s *Set) openBundle(u URL) error {
 		return err
 	}
 	s.onClose(f.Close)
+	if _, err := f.Seek(0, io.SeekCurrent); err != nil {
+		return invalid("blocks are read at any place, which needs a file, not a pipe")
+	}
 	wrong := 0
 	index, err := eriscbor.ReadIndex(f, func(err error) {
 		if wrong++; wrong <= maxWrong {

@@ -3,15 +3,11 @@ package stores
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
 )
-
-// invalid says that a URL cannot be used as it is.
-func invalid(why string) error { return fmt.Errorf("%s: %w", why, ErrInvalid) }
 
 // address returns what to listen at: the port is the scheme's if the URL has none.
 func (u URL) address(port string) string {

@@ -179,7 +179,7 @@ func (s scheme) allows(u URL, as use) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("%s: %s: %w", u, wrong, ErrInvalid)
+	return invalid("%s: %s", u, wrong)
 }
 
 // same reports whether two URLs mean the same store, or network.
@@ -193,13 +193,13 @@ func (u URL) same(v URL, network bool) bool {
 // merge has u say what v says, too.
 func (u *URL) merge(v URL, sch scheme) error {
 	if u.path != v.path {
-		return fmt.Errorf("%s and %s: there is one %s: for all: %w", *u, v, u.scheme, ErrInvalid)
+		return invalid("%s and %s: there is one %s: for all", *u, v, u.scheme)
 	}
 	u.get, u.put, u.said = u.get || v.get, u.put || v.put, u.said || v.said
 	params := slices.Clone(u.params)
 	for _, p := range v.params {
 		if have := u.param(p.name); !sch.params[p.name].many && have != "" && have != p.value {
-			return fmt.Errorf("%s and %s differ in %s: %w", *u, v, p.name, ErrInvalid)
+			return invalid("%s and %s differ in %s", *u, v, p.name)
 		}
 		if !slices.Contains(params, p) {
 			params = append(params, p)

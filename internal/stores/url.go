@@ -25,6 +25,18 @@ const (
 // wrong: the command line or a setting is to be mended.
 var ErrInvalid = errors.New("invalid store URL")
 
+// invalidError is one that matches ErrInvalid.
+type invalidError struct{ msg string }
+
+func (e *invalidError) Error() string { return e.msg }
+
+// Is reports whether target is ErrInvalid.
+func (e *invalidError) Is(target error) bool { return target == ErrInvalid }
+
+func invalid(format string, args ...any) error {
+	return &invalidError{fmt.Sprintf(format, args...)}
+}
+
 // URL is a store URL: docs/stores.md has what each scheme's may say. The zero
 // URL is none.
 type URL struct {
@@ -46,7 +58,7 @@ type param struct{ name, value string }
 func Parse(s string) (URL, error) {
 	u, err := parse(s)
 	if err != nil {
-		return URL{}, fmt.Errorf("store URL %s: %w: %w", hint(s), err, ErrInvalid)
+		return URL{}, invalid("store URL %s: %v", hint(s), err)
 	}
 	return u, nil
 }
@@ -55,11 +67,11 @@ func Parse(s string) (URL, error) {
 // has them. The error matches ErrInvalid and names all that are wrong.
 func ParseList(s string) ([]URL, error) {
 	if len(s) > maxList {
-		return nil, fmt.Errorf("store URLs of more than %d bytes: %w", maxList, ErrInvalid)
+		return nil, invalid("store URLs of more than %d bytes", maxList)
 	}
 	fields := strings.Fields(s)
 	if len(fields) > maxURLs {
-		return nil, fmt.Errorf("more than %d store URLs: %w", maxURLs, ErrInvalid)
+		return nil, invalid("more than %d store URLs", maxURLs)
 	}
 	var urls []URL
 	var errs []error
@@ -265,6 +277,17 @@ func (u URL) Gets() bool { return u.get }
 
 // Puts is beside Gets.
 func (u URL) Puts() bool { return u.put }
+
+// Servers returns the bases of those URLs that are servers by HTTP, as
+// block.Wanted has them.
+func Servers(urls []URL) (bases []string) {
+	for _, u := range urls {
+		if u.scheme == schemeHTTP || u.scheme == schemeHTTPS {
+			bases = append(bases, u.base())
+		}
+	}
+	return bases
+}
 
 // Full returns the URL in the one spelling that all of its have, which Parse
 // reads, with the secrets that it may hold.
