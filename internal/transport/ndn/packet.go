@@ -95,8 +95,11 @@ func parsePacket(b []byte) (p packet, err error) {
 	}
 	if e.typ == typeLink {
 		var fragment []byte
-		if fragment, err = p.parseLink(e.value); err != nil || fragment == nil {
-			return p, err
+		if fragment, err = p.parseLink(e.value); err != nil {
+			return packet{}, err
+		}
+		if fragment == nil {
+			return p, nil
 		}
 		if e, rest, err = parseElement(fragment); err == nil && len(rest) > 0 {
 			err = fmt.Errorf("%w: %d bytes follow", ErrMalformed, len(rest))
@@ -172,7 +175,7 @@ func (p *packet) parseLink(b []byte) (fragment []byte, err error) {
 
 func (p *packet) parseInterest(b []byte) error {
 	p.lifetime = defaultLifetime
-	err := p.parseBody(b, orderInterest, func(e element) error {
+	return p.parseBody(b, orderInterest, func(e element) error {
 		switch e.typ {
 		case typeNonce:
 			if len(e.value) != 4 {
@@ -185,12 +188,11 @@ func (p *packet) parseInterest(b []byte) error {
 		}
 		return nil
 	})
-	return err
 }
 
 func (p *packet) parseData(b []byte) error {
 	signed := 0
-	err := p.parseBody(b, orderData, func(e element) (err error) {
+	err := p.parseBody(b, orderData, func(e element) error {
 		switch e.typ {
 		case typeMetaInfo:
 			return children(e.value, orderMeta, func(e element) (err error) {

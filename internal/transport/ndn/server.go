@@ -234,7 +234,7 @@ func (c *session) sendLate(ctx context.Context) {
 type recent struct {
 	mu     sync.Mutex
 	blocks map[eris.Ref]*reading
-	order  []eris.Ref // of those, as they came
+	order  []eris.Ref // of those that have been read, as they were
 }
 
 // reading is a block that is read, or was.
@@ -251,11 +251,6 @@ func (m *recent) get(ctx context.Context, ref eris.Ref, blocks block.Getter) ([]
 	if !ok {
 		r = &reading{done: make(chan struct{})}
 		m.blocks[ref] = r
-		m.order = append(m.order, ref)
-		if len(m.order) > maxRecent {
-			delete(m.blocks, m.order[0])
-			m.order = m.order[1:]
-		}
 	}
 	m.mu.Unlock()
 	if ok {
@@ -267,14 +262,16 @@ func (m *recent) get(ctx context.Context, ref eris.Ref, blocks block.Getter) ([]
 		}
 	}
 	r.block, r.err = blocks.Get(ctx, ref)
-	if r.err != nil {
-		m.mu.Lock()
-		if m.blocks[ref] == r {
-			delete(m.blocks, ref)
-			m.order = slices.DeleteFunc(m.order, func(other eris.Ref) bool { return other == ref })
-		}
-		m.mu.Unlock()
-	}
 	close(r.done)
-	return r.block, r.err
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r.err != nil {
+		delete(m.blocks, ref)
+		return nil, r.err
+	}
+	if m.order = append(m.order, ref); len(m.order) > maxRecent {
+		delete(m.blocks, m.order[0])
+		m.order = m.order[1:]
+	}
+	return r.block, nil
 }

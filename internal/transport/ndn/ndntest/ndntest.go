@@ -38,8 +38,8 @@ var binary = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 })
 
-// config is that of a forwarder which keeps 20,000 packets and says nothing
-// but what is wrong.
+// config is that of a forwarder which keeps packets, as many as its second
+// parameter says, and says nothing but what is wrong.
 const config = `
 core: {log_level: WARN}
 faces:
@@ -49,12 +49,17 @@ faces:
   unix: {enabled: true, socket_path: %q}
 fw: {threads: 1}
 tables:
-  content_store: {capacity: 20000, admit: true, serve: true}
+  content_store: {capacity: %d, admit: true, serve: true}
 `
 
 // Start runs a forwarder until the test ends, at a face that an earlier one had,
-// or at a new one if that is empty.
-func Start(t testing.TB, face string) *Forwarder {
+// or at a new one if that is empty. It keeps 20,000 packets.
+func Start(t testing.TB, face string) *Forwarder { return start(t, face, 20_000) }
+
+// StartWithout runs a forwarder that keeps one packet.
+func StartWithout(t testing.TB) *Forwarder { return start(t, "", 1) }
+
+func start(t testing.TB, face string, packets int) *Forwarder {
 	t.Helper()
 	program, err := binary()
 	if err != nil {
@@ -70,7 +75,7 @@ func Start(t testing.TB, face string) *Forwarder {
 		t.Fatal(err)
 	}
 	conf := filepath.Join(dir, "yanfd.yml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, config, socket), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, config, socket, packets), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.cmd = exec.Command(program, conf)
