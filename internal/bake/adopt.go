@@ -136,12 +136,12 @@ func (c *Cache) adopt(ctx context.Context, info storedb.Info) (done bool, err er
 	for i, n := range nars {
 		methods[i] = n.method
 	}
-	blocks, err := c.index.NewWriter(info.Path)
+	blocks, err := c.newBlocks(info.Path)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, blocks.Abort()) }()
-	enc := encoder{emit: blocks.Add}
+	enc := encoder{emit: blocks.add}
 	if err := folder.Copy(ctx, &enc, c.path(c.Nar(methods[named(methods)], info.Path.Base()))); err != nil {
 		return false, err
 	}

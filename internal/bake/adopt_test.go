@@ -49,7 +49,7 @@ func (s *site) old(info storedb.Info, key *guixsig.PrivateKey, methods ...string
 		put(oldNar(m, base), b.Bytes())
 		nars = append(nars, narinfo.Nar{URL: "nar/" + m + "/" + base, Compression: m, FileSize: uint64(b.Len())})
 	}
-	text, err := Signer{Guix: key, Host: "old"}.Narinfo(info, "", "", nars)
+	text, err := Signer{Guix: key, Host: "old"}.Narinfo(info, Encoded{}, nars)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -54,6 +54,12 @@ type Options struct {
 	TTL time.Duration
 	// IPFS is the daemon that blocks are put into. Default none.
 	IPFS *ipfs.Client
+	// Torrents says that narinfos get the magnet link of a torrent of the blocks,
+	// those of what was baked before too. It takes a key of Guix, since nothing
+	// else covers the link. Default: they do not.
+	Torrents bool
+	// Trackers are the URLs of trackers that magnet links name. Default none.
+	Trackers []string
 	// Log is where events go. Default none.
 	Log *slog.Logger
 	// Now is the clock. Default time.Now.
@@ -126,7 +132,7 @@ type Status struct {
 func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, error) {
 	o = o.defaults()
 	l := Layout{NarPath: o.NarPath}
-	if err := errors.Join(l.validate(), checkMethods(o.Methods), signer.Validate()); err != nil {
+	if err := errors.Join(l.validate(), checkMethods(o.Methods), checkTrackers(o.Trackers), signer.Validate()); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	dir, err := filepath.Abs(dir)

@@ -24,7 +24,8 @@ import (
 )
 
 // harmless are the faults that a crash may leave: files that nothing leads to.
-var harmless = []string{"nar without a narinfo", "temporary file", "is indexed and has no narinfo", "tree file of an item that is not indexed"}
+var harmless = []string{"nar without a narinfo", "temporary file", "is indexed and has no narinfo", "tree file of an item that is not indexed",
+	"torrent of an item that is not indexed"}
 
 func checkHarmless(t *testing.T, when, faults string) {
 	t.Helper()
@@ -57,6 +58,14 @@ func TestFaults(t *testing.T) {
 			s.old(info, s.key, "zstd", "gzip")
 			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })
 		}},
+		{"magnet link", func(s *site, info storedb.Info) {
+			restore := durable.SetFaultForTest(func(string, string) error { return nil })
+			s.torrent = false
+			s.bake(Options{Methods: two}, info.Path)
+			s.torrent = true
+			restore()
+			s.try(two, func(c *Cache) { _, _ = c.rewriteOne(s.t.Context(), info.Path.Hash, c.withMagnet) })
+		}},
 		{"expire", func(s *site, info storedb.Info) {
 			restore := durable.SetFaultForTest(func(string, string) error { return nil })
 			s.try(two, func(c *Cache) {
@@ -71,6 +80,7 @@ func TestFaults(t *testing.T) {
 		t.Run(sc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
+				s.torrent = true
 				info := s.add("item", nil, random(1, 50<<10))
 				step := 1
 				if testing.Short() {
@@ -137,7 +147,7 @@ func (s *site) clear(info storedb.Info, all bool) {
 
 // try opens the cache, which a fault may prevent, and runs fn.
 func (s *site) try(methods []compress.Method, fn func(c *Cache)) {
-	c, err := Open(s.cache, s.db, s.signer(), Options{Methods: methods, Now: func() time.Time { return s.now }})
+	c, err := Open(s.cache, s.db, s.signer(), Options{Methods: methods, Torrents: s.torrent, Now: func() time.Time { return s.now }})
 	if err != nil {
 		if !errors.Is(err, syscall.EIO) {
 			s.t.Error(err)

@@ -44,7 +44,7 @@ func TestFsck(t *testing.T) {
 			s.edit(i.Path.Hash+suffix, "NarSize: ", "NarSize: 1")
 		}, "changed after it was signed", false},
 		{"narinfo by another key", func(s *site, i storedb.Info) {
-			text, err := Signer{Guix: newKey(s.t, 9)}.Narinfo(i, "", "", nil)
+			text, err := Signer{Guix: newKey(s.t, 9)}.Narinfo(i, Encoded{}, nil)
 			if err != nil {
 				s.t.Fatal(err)
 			}

@@ -14,6 +14,7 @@ import (
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
 	"ersatz/internal/folder"
+	"ersatz/internal/torrent"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -32,7 +33,8 @@ type entry struct {
 	text   []byte // of the narinfo
 	signed narinfo.Signed
 	cap    eris.ReadCap
-	named  string // name of the nar that the URN names
+	magnet *torrent.Magnet // nil if the narinfo has none
+	named  string          // name of the nar that the URN names
 	flaws  []flaw
 }
 
@@ -120,6 +122,16 @@ func (e *entry) parse(hash string, c *checker) ([]narinfo.Nar, error) {
 	if e.signed.ERIS != n.ERIS && len(c.keys.Guix.Keys()) > 0 {
 		return nil, fmt.Errorf("%w: the signature does not cover ERIS", narinfo.ErrUnsigned)
 	}
+	if n.ERISMagnet != "" {
+		m, err := torrent.ParseMagnet(n.ERISMagnet)
+		if err != nil {
+			return nil, err
+		}
+		if e.signed.ERISMagnet != n.ERISMagnet && len(c.keys.Guix.Keys()) > 0 {
+			return nil, fmt.Errorf("%w: the signature does not cover ERISMagnet", narinfo.ErrUnsigned)
+		}
+		e.magnet = &m
+	}
 	if !slices.ContainsFunc(n.Nars, func(one narinfo.Nar) bool { return one.Compression == format.Name }) {
 		return nil, fmt.Errorf("ERISFormat %s is that of no nar", n.ERISFormat)
 	}
@@ -152,8 +164,11 @@ func (c *checker) checkBlocks(ctx context.Context, e *entry) error {
 		p := e.signed.StorePath
 		want := narindex.Item{Hash: p.Hash, Base: p.Base(), Nar: e.named}
 		var err error
-		if found, err = c.index.Check(ctx, want, e.cap); found == nil || err != nil {
+		if found, err = c.index.Check(ctx, want, e.cap); err != nil {
 			return err
+		}
+		if found == nil {
+			return c.checkTorrent(ctx, e)
 		}
 	}
 	// Either the tree file and the index are wrong or the URN is.
@@ -181,7 +196,8 @@ func encodeFile(ctx context.Context, name string, w *narindex.Writer) (eris.Read
 	return enc.finish()
 }
 
-// reindex makes the tree file and the rows of an item anew.
+// reindex makes the tree file and the rows of an item anew, and its torrent if
+// there is to be one.
 func (c *checker) reindex(ctx context.Context, e entry) (err error) {
 	old, err := c.index.Item(ctx, e.signed.StorePath.Hash)
 	if err != nil && !errors.Is(err, narindex.ErrNoItem) {
@@ -203,7 +219,10 @@ func (c *checker) reindex(ctx context.Context, e entry) (err error) {
 	if rc != e.cap {
 		return fmt.Errorf("%s has changed meanwhile", e.named)
 	}
-	if err := w.Commit(ctx, rc, fi.Size(), e.named); err != nil || old.Manifest == "" {
+	if err := w.Commit(ctx, rc, fi.Size(), e.named); err != nil {
+		return err
+	}
+	if err := c.retorrent(ctx, e); err != nil || old.Manifest == "" {
 		return err
 	}
 	return c.index.SetManifest(ctx, old.Hash, old.Manifest)

@@ -40,6 +40,7 @@ type site struct {
 	db      *storedb.DB
 	key     *guixsig.PrivateKey
 	nix     *nixsig.SecretKey
+	torrent bool // caches make torrents
 	log     *logBuffer
 	now     time.Time // what the caches take for the time
 	closed  map[*Cache]bool
@@ -119,6 +120,7 @@ func (s *site) open(o Options) *Cache {
 	if o.Now == nil {
 		o.Now = func() time.Time { return s.now }
 	}
+	o.Torrents = o.Torrents || s.torrent
 	o.Log = slog.New(slog.NewTextHandler(s.log, nil))
 	c, err := Open(s.cache, s.db, s.signer(), o)
 	if err != nil {
@@ -289,8 +291,8 @@ func (s *site) narinfo(hash string) (*narinfo.Narinfo, narinfo.Signed) {
 	return n, signed
 }
 
-// check fails the test unless an entry is whole: narinfo, nars, and the URN
-// decoded from the blocks that the index gives.
+// check fails the test unless an entry is whole: narinfo, nars, the URN decoded
+// from the blocks that the index gives, and the torrent if caches make them.
 func (s *site) check(c *Cache, info storedb.Info) {
 	s.t.Helper()
 	n, signed := s.narinfo(info.Path.Hash)
@@ -321,5 +323,8 @@ func (s *site) check(c *Cache, info storedb.Info) {
 	defer d.Close()
 	if got, err := nar.Verify(d); err != nil || got.Hash != info.NarHash {
 		s.t.Errorf("%s decodes to %s, %v", signed.ERIS, narinfo.FormatHash(got.Hash), err)
+	}
+	if s.torrent {
+		s.checkTorrent(c, info)
 	}
 }

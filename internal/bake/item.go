@@ -50,7 +50,7 @@ type stored struct {
 func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 	methods := Methods(info.Path.Base(), c.o.Methods)
 	which := named(methods)
-	blocks, err := c.index.NewWriter(info.Path)
+	blocks, err := c.newBlocks(info.Path)
 	if err != nil {
 		return err
 	}
@@ -62,11 +62,11 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 		}
 	}()
 	for i, m := range methods {
-		w := blocks
-		if i != which {
-			w = nil
+		var add func(eris.Block) error
+		if i == which {
+			add = blocks.add
 		}
-		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, w)
+		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, add)
 		if err != nil {
 			return closeAll(err, streams)
 		}
@@ -104,8 +104,8 @@ func closeAll(err error, streams []*stream) error {
 }
 
 // commit makes the entry of an item whose nars are in place: tree file, rows,
-// narinfo.
-func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *narindex.Writer, rc eris.ReadCap, nars []stored) error {
+// torrent, narinfo.
+func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *blocks, rc eris.ReadCap, nars []stored) error {
 	methods := make([]compress.Method, len(nars))
 	lines := make([]narinfo.Nar, len(nars))
 	base := info.Path.Base()
@@ -114,14 +114,21 @@ func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *narindex.
 		lines[i] = narinfo.Nar{URL: c.URL(n.method, base), Compression: n.method.Name, FileSize: uint64(n.size)}
 	}
 	content := nars[named(methods)]
-	text, err := c.signer.Narinfo(info, content.method.Format(), rc.URN(), lines)
-	if err != nil {
-		return err
-	}
 	if err := c.forgetOther(ctx, info.Path.Hash, rc); err != nil {
 		return err
 	}
 	if err := blocks.Commit(ctx, rc, content.size, c.Nar(content.method, base)); err != nil {
+		return err
+	}
+	encoded := Encoded{Format: content.method.Format(), URN: rc.URN()}
+	if blocks.torrent != nil {
+		var err error
+		if encoded.Magnet, err = c.makeMagnet(ctx, info.Path.Hash, blocks.torrent); err != nil {
+			return err
+		}
+	}
+	text, err := c.signer.Narinfo(info, encoded, lines)
+	if err != nil {
 		return err
 	}
 	return durable.WriteFile(c.path(c.Narinfo(info.Path.Hash)), 0o644, func(w io.Writer) error {

@@ -131,7 +131,11 @@ func (l library) Each(ctx context.Context, visit func(block.Shared) error) error
 			l.c.log.DebugContext(ctx, "not shared", slog.String("item", i.Base), slog.Any("error", err))
 			continue
 		}
-		if err := visit(block.Shared{ReadCap: rc, Length: length}); err != nil {
+		x := block.Shared{ReadCap: rc, Length: length}
+		if l.c.torrents() {
+			x.Magnet = l.c.magnet(i.Hash)
+		}
+		if err := visit(x); err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,7 @@ func TestSigner(t *testing.T) {
 		"Nix":  {Signer{Nix: nix}, "Sig URL Compression FileSize", true, 0, 1},
 		"both": {Signer{Guix: s.key, Nix: nix}, "Signature Sig URL Compression FileSize", true, 1, 1},
 	} {
-		text, err := c.signer.Narinfo(info, "f", "urn:eris:X", nars)
+		text, err := c.signer.Narinfo(info, Encoded{Format: "f", URN: "urn:eris:X"}, nars)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func (s *site) anyNarinfo(p storepath.Path) *narinfo.Narinfo {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	text, err := Signer{Guix: s.key, Nix: newNixKey(s.t, "n-1", 1)}.Narinfo(info, "", "", nil)
+	text, err := Signer{Guix: s.key, Nix: newNixKey(s.t, "n-1", 1)}.Narinfo(info, Encoded{}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,15 +32,16 @@ type failure struct {
 	until time.Time
 }
 
-// Run bakes what is queued, puts it into IPFS, lets entries expire and signs for
-// Nix what was baked without a key of Nix, until ctx ends. When it returns, all that has stopped; what was queued is
-// forgotten. The error is nil.
+// Run bakes what is queued, puts it into IPFS, lets entries expire, and adds the
+// signature of Nix and the magnet link where they are missing in what was baked
+// before, until ctx ends. When it returns, all that has stopped; what was queued
+// is forgotten. The error is nil.
 func (c *Cache) Run(ctx context.Context) error {
 	var g errgroup.Group
 	for range c.o.Workers {
 		g.Go(func() error { c.worker(ctx); return nil })
 	}
-	g.Go(func() error { c.signForNix(ctx); return nil })
+	g.Go(func() error { c.resign(ctx); return nil })
 	g.Go(func() error { c.expirer(ctx); return nil })
 	if c.o.IPFS != nil {
 		g.Go(func() error { c.putter(ctx); return nil })

@@ -43,14 +43,20 @@ func (s Signer) Keys() Keys {
 	return k
 }
 
-// Narinfo returns the narinfo of an item in the order of `guix publish`. format
-// and urn are ERISFormat and ERIS, both "" where the item was not encoded. nars
-// is what stands below the signatures, of which Nix's is the second: Guix's
-// covers all above it, and Nix's can be added to a text later.
-func (s Signer) Narinfo(info storedb.Info, format, urn string, nars []narinfo.Nar) ([]byte, error) {
+// Encoded is what a narinfo says of an item's blocks. The zero Encoded is that
+// of one that was not encoded.
+type Encoded struct {
+	Format, URN string // ERISFormat and ERIS
+	Magnet      string // ERISMagnet; "" if there is no torrent
+}
+
+// Narinfo returns the narinfo of an item in the order of `guix publish`. nars is
+// what stands below the signatures, of which Nix's is the second: Guix's covers
+// all above it, and Nix's can be added to a text later.
+func (s Signer) Narinfo(info storedb.Info, e Encoded, nars []narinfo.Nar) ([]byte, error) {
 	f := narinfo.Fields{
 		StorePath: info.Path, NarHash: info.NarHash, NarSize: info.NarSize,
-		References: make([]string, len(info.References)), ERISFormat: format, ERIS: urn,
+		References: make([]string, len(info.References)), ERISFormat: e.Format, ERIS: e.URN, ERISMagnet: e.Magnet,
 	}
 	for i, r := range info.References {
 		f.References[i] = r.Base()

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"ersatz/eris"
-	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
 )
@@ -71,15 +70,15 @@ type stream struct {
 	err    error // the first
 }
 
-// newStream begins a file. w takes the blocks, or is nil.
-func newStream(name string, m compress.Method, w *narindex.Writer) (*stream, error) {
+// newStream begins a file. add takes the blocks, or is nil.
+func newStream(name string, m compress.Method, add func(eris.Block) error) (*stream, error) {
 	f, err := durable.Create(name, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	s := &stream{method: m, file: f, buf: bufio.NewWriterSize(f, 64<<10)}
-	if w != nil {
-		s.enc = &encoder{emit: w.Add}
+	if add != nil {
+		s.enc = &encoder{emit: add}
 	}
 	if s.comp, err = compress.NewWriter((*sink)(s), m); err != nil {
 		return nil, errors.Join(err, f.Abort())

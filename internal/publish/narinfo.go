@@ -136,7 +136,7 @@ func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info stored
 		}
 		nars = append(nars, n)
 	}
-	text, err := s.signer.Narinfo(info, "", "", nars)
+	text, err := s.signer.Narinfo(info, bake.Encoded{}, nars)
 	if err != nil {
 		s.unavailable(w, r, "signing a narinfo", err)
 		return

@@ -1,0 +1,157 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"slices"
+
+	"ersatz/eris"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/durable"
+	"ersatz/internal/folder"
+	"ersatz/internal/torrent"
+	"ersatz/narinfo"
+)
+
+// change returns the text that a narinfo is to have, nil if it stays. signed is
+// what a Signature by the key of Guix covers of it. The caller has claimed the
+// item.
+type change func(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error)
+
+// resign brings the narinfos of what was baked before up to what the cache is
+// told now: the Sig line, if there was no key of Nix or another one, and the
+// magnet link, if there was none or with other trackers. What is signed is what
+// a Signature by the key of Guix covers, so without that key nothing is.
+func (c *Cache) resign(ctx context.Context) {
+	if c.signer.Guix == nil {
+		return
+	}
+	if c.signer.Nix != nil {
+		c.rewrite(ctx, "baked items signed for Nix", c.withSig)
+	}
+	if c.o.Torrents { // after that: it reads each item that has no torrent
+		c.rewrite(ctx, "magnet links of baked items signed", c.withMagnet)
+	}
+}
+
+// rewrite changes the narinfos of all baked items. done is what the log says
+// then.
+func (c *Cache) rewrite(ctx context.Context, done string, change change) {
+	count := 0
+	err := narinfos(c.dir, func(hash string) error {
+		for wait := c.claim(hash); wait != nil; wait = c.claim(hash) {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		defer c.release(hash)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		changed, err := c.rewriteOne(ctx, hash, change)
+		if changed {
+			count++
+		}
+		return err
+	})
+	if count > 0 {
+		c.notify()
+		c.log.InfoContext(ctx, done, slog.Int("items", count))
+	}
+	c.kick() // the putter has passed over what was claimed
+	if err != nil && ctx.Err() == nil {
+		c.log.ErrorContext(ctx, "not all "+done, slog.Any("error", err))
+	}
+}
+
+// rewriteOne changes one narinfo, and reports whether it did. It leaves alone
+// what is not signed by the key of Guix: fsck reports that. It does not count as
+// a request.
+func (c *Cache) rewriteOne(ctx context.Context, hash string, change change) (bool, error) {
+	name := c.path(c.Narinfo(hash))
+	text, err := folder.Read(name, narinfo.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // expired meanwhile
+	}
+	if err != nil {
+		return false, err
+	}
+	n, err := narinfo.Parse(text)
+	if err != nil {
+		return false, nil
+	}
+	signed, err := n.VerifyGuix(c.signer.Keys().Guix)
+	if err != nil || signed.StorePath.Hash != hash || !signed.HasNarSize {
+		return false, nil
+	}
+	now, err := change(ctx, n, signed)
+	if err != nil || now == nil {
+		return false, err
+	}
+	asked, err := folder.AccessTime(name)
+	if err != nil {
+		return false, err
+	}
+	err = durable.WriteFile(name, 0o644, func(w io.Writer) error {
+		_, err := w.Write(now)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	return true, folder.SetAccessTime(name, asked)
+}
+
+// belowSignature returns what stands below the Signature line.
+func belowSignature(n *narinfo.Narinfo) []byte {
+	rest := n.Text()[len(n.SignedPart()):]
+	return rest[bytes.IndexByte(rest, '\n')+1:]
+}
+
+// withSig adds the Sig line.
+func (c *Cache) withSig(_ context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error) {
+	if _, err := n.VerifyNix(c.signer.Keys().Nix); err == nil {
+		return nil, nil
+	}
+	sig := narinfo.Fields{
+		StorePath: signed.StorePath, NarHash: signed.NarHash, NarSize: signed.NarSize, References: signed.References,
+	}.SignNix(*c.signer.Nix)
+	below := belowSignature(n)
+	above := n.Text()[:len(n.Text())-len(below)]
+	return slices.Concat(above, sig, below), nil
+}
+
+// withMagnet sets the magnet link and signs anew. An item that is broken is for
+// fsck.
+func (c *Cache) withMagnet(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error) {
+	rc, err := eris.ParseURN(signed.ERIS)
+	if err != nil {
+		return nil, nil
+	}
+	if m, err := torrent.ParseMagnet(signed.ERISMagnet); err == nil && m.Name == torrent.Name(rc.Root) && slices.Equal(m.Trackers, c.o.Trackers) {
+		return nil, nil
+	}
+	link, err := c.makeMagnet(ctx, signed.StorePath.Hash, nil)
+	switch {
+	case errors.Is(err, eris.ErrCorrupt), errors.Is(err, fs.ErrNotExist), errors.Is(err, narindex.ErrNoItem):
+		return nil, nil
+	case err != nil || link == "":
+		return nil, err
+	}
+	var body bytes.Buffer
+	for line := range bytes.Lines(n.SignedPart()) {
+		if !bytes.HasPrefix(line, []byte("ERISMagnet:")) {
+			body.Write(line)
+		}
+	}
+	fmt.Fprintf(&body, "ERISMagnet: %s\n", link)
+	text, err := narinfo.SignGuix(body.Bytes(), c.signer.Guix, c.signer.Host)
+	return append(text, belowSignature(n)...), err
+}
