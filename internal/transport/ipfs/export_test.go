@@ -30,3 +30,28 @@ func CAR(refs iter.Seq[eris.Ref], blocks func(emit func(eris.Ref, []byte) error)
 	err = writeCAR(&b, top, refs, blocks)
 	return b.Bytes(), err
 }
+
+// ParseNode returns how many links a manifest's node has.
+func ParseNode(b []byte) (int, error) {
+	links, err := parseNode(b)
+	return len(links), err
+}
+
+// Node returns the node of the links in another one.
+func Node(b []byte) []byte {
+	links, _ := parseNode(b)
+	out := appendHead(nil, cborArray, uint64(len(links)))
+	for _, link := range links {
+		out = appendLink(out, link)
+	}
+	return out
+}
+
+// ManifestNodes returns the nodes of a manifest, children first.
+func ManifestNodes(refs iter.Seq[eris.Ref]) (nodes [][]byte) {
+	_, _ = manifest(refs, func(_ cid, node []byte) error { // fails only without references
+		nodes = append(nodes, bytes.Clone(node))
+		return nil
+	})
+	return nodes
+}
