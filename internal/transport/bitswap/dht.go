@@ -1,0 +1,128 @@
+package bitswap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/dual"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+)
+
+const (
+	// Renew is how often what is offered is to be offered again: records of the
+	// DHT live for 48 h, and those who keep them come and go.
+	Renew = 22 * time.Hour
+
+	// provideTimeout bounds how long one record may take to be put.
+	provideTimeout = 2 * time.Minute
+
+	// searchTimeout bounds one search for providers.
+	searchTimeout = time.Minute
+
+	// searches is how many searches run at once.
+	searches = 16
+
+	// rejoin is how often the DHT is joined again while nobody of it is known.
+	rejoin = 30 * time.Second
+
+	// saveEvery is how often peers are remembered.
+	saveEvery = 10 * time.Minute
+)
+
+// ErrNotProvided means that nobody was told of a content: the Host takes no part
+// in the DHT, or knows nobody there.
+var ErrNotProvided = errors.New("bitswap: not announced in the DHT")
+
+// newDHT joins the DHTs of the internet and of the local network, as Kubo does.
+func newDHT(h host.Host, mode DHTMode, join []peer.AddrInfo) (*dual.DHT, error) {
+	m := map[DHTMode]dht.ModeOpt{DHTClient: dht.ModeClient, DHTServer: dht.ModeServer, DHTAuto: dht.ModeAuto}[mode]
+	return dual.New(h,
+		dual.DHTOption(dht.Mode(m), dht.DisableValues()),
+		dual.WanDHTOption(dht.BootstrapPeers(join...)),
+	)
+}
+
+// joinDHT connects to peers of the DHT while none is known there.
+func (h *Host) joinDHT(ctx context.Context) {
+	tick := time.NewTicker(rejoin)
+	defer tick.Stop()
+	saved := time.Now()
+	for {
+		if time.Since(saved) >= saveEvery {
+			saved = time.Now()
+			if err := h.save(); err != nil {
+				h.opts.Log.WarnContext(ctx, "peers are not remembered", slog.Any("error", err))
+			}
+		}
+		if h.dhtPeers() == 0 {
+			for _, info := range h.joinBy {
+				// Who cannot be reached is tried again.
+				_ = h.dial(ctx, info)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// dhtPeers returns how many peers of the DHT are known.
+func (h *Host) dhtPeers() int {
+	if h.dht == nil {
+		return 0
+	}
+	return h.dht.WAN.RoutingTable().Size() + h.dht.LAN.RoutingTable().Size()
+}
+
+// providers are those who say that they have a content, in the order in which they are found.
+func (h *Host) providers(ctx context.Context, root eris.Ref) iter.Seq[peer.AddrInfo] {
+	return func(yield func(peer.AddrInfo) bool) {
+		ctx, cancel := context.WithTimeout(ctx, searchTimeout)
+		defer cancel()
+		select {
+		case h.searches <- struct{}{}:
+			defer func() { <-h.searches }()
+		case <-ctx.Done():
+			return
+		}
+		for info := range h.dht.FindProvidersAsync(ctx, toCID(root), maxPeers) {
+			if info.ID != h.host.ID() && !yield(info) {
+				return
+			}
+		}
+	}
+}
+
+// Offer puts one record into the DHT: that this Host has the root of the content.
+// Blocks are given as the Library has them, so open is not called. An error
+// matches ErrNotProvided if nobody could be told; without the DHT there is
+// nothing to tell. It implements block.Sink; see Renew.
+func (h *Host) Offer(ctx context.Context, s block.Shared, _ func(context.Context) (block.Content, error)) error {
+	if h.dht == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, provideTimeout)
+	defer cancel()
+	if err := h.dht.Provide(ctx, toCID(s.ReadCap.Root), true); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w: %w", ErrNotProvided, err)
+	}
+	return nil
+}
+
+// Withdraw does nothing: what is in the DHT expires, and what the Library does
+// not have any more is not given.
+func (h *Host) Withdraw(context.Context, block.Shared) error { return nil }
