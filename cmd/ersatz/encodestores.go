@@ -28,7 +28,7 @@ func (s encodeStores) urls(a *app, byDefault bool) (urls []stores.URL, err error
 	if len(s.to) > 0 || !byDefault {
 		return storeURLs("to", s.to)
 	}
-	all, _, err := a.defaultStores()
+	all, err := a.defaultStores()
 	if err != nil {
 		return nil, err
 	}

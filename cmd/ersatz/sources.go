@@ -35,20 +35,31 @@ func storeURLs(flag string, values []string) (urls []stores.URL, err error) {
 }
 
 // defaultStores returns the store URLs of the environment or else of the
-// configuration, for a command line that names none, and where they stand.
-func (a *app) defaultStores() (urls []stores.URL, origin string, err error) {
+// configuration, for a command line that names none.
+func (a *app) defaultStores() ([]stores.URL, error) {
 	origin, list := storeEnv, a.getenv(storeEnv)
 	if list == "" {
 		c, err := config.Load(a.getenv)
 		if err != nil {
-			return nil, "", usageError(err)
+			return nil, usageError(err)
 		}
 		origin, list = c.File+": stores", c.Stores
 	}
-	if urls, err = stores.ParseList(list); err != nil {
-		return nil, "", usageError(fmt.Errorf("%s: %w", origin, err))
+	log, err := a.logger()
+	if err != nil {
+		return nil, err
 	}
-	return urls, origin, nil
+	urls, others, err := stores.ParseList(list)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("%s: %w", origin, err))
+	}
+	for _, u := range others {
+		if origin != storeEnv { // which is not ours alone
+			return nil, usageError(fmt.Errorf("%s: store URL %s: scheme is none of %s", origin, u, schemeList()))
+		}
+		log.Warn("store URL of another program passed over", slog.String("url", u))
+	}
+	return urls, nil
 }
 
 // schemeList lists the schemes for a help text.
@@ -105,7 +116,7 @@ func (s blockSources) urls(a *app) (urls []stores.URL, err error) {
 	if urls = append(urls, more...); len(urls) > 0 {
 		return urls, nil
 	}
-	all, _, err := a.defaultStores()
+	all, err := a.defaultStores()
 	if err != nil {
 		return nil, err
 	}

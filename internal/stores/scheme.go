@@ -14,6 +14,7 @@ const (
 	schemeCoAPS   = "coaps"
 	schemeKubo    = "ipfs+http"
 	schemeKuboTLS = "ipfs+https"
+	schemeNDN     = "ndn"
 	schemeFile    = "file"
 )
 
@@ -61,7 +62,7 @@ func (u use) has(v use) bool { return u&v != 0 }
 
 // all returns the schemes.
 func allSchemes() []scheme {
-	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), fileSchemes())
+	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ndnSchemes(), fileSchemes())
 }
 
 func schemeOf(name string) (scheme, bool) {

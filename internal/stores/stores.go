@@ -74,10 +74,10 @@ type Sink struct {
 	Lasting bool
 }
 
-// Listener is an address at which blocks are served.
+// Listener is a place at which blocks are served while Run runs.
 type Listener struct {
-	Name string // its URL, without secrets
-	Addr net.Addr
+	Name string   // its URL, without secrets
+	Addr net.Addr // nil if it is no address, as in NDN
 }
 
 // Set is what the URLs of a Plan stand for. Its methods are safe for concurrent
@@ -219,7 +219,7 @@ func (s *Set) Putters() []Putter { return slices.Clone(s.putters) }
 // Options.Library. Listeners, which answer from it, are none.
 func (s *Set) Sinks() []Sink { return slices.Clone(s.sinks) }
 
-// Listeners returns the addresses at which blocks are served.
+// Listeners returns the places at which blocks are served.
 func (s *Set) Listeners() []Listener { return slices.Clone(s.listeners) }
 
 // Run serves until ctx ends, and returns nil then, or what broke. It is called

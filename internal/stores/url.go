@@ -26,16 +26,24 @@ const (
 var ErrInvalid = errors.New("invalid store URL")
 
 // invalidError is one that matches ErrInvalid.
-type invalidError struct{ msg string }
+type invalidError struct {
+	msg   string
+	cause error // may be nil
+}
 
 func (e *invalidError) Error() string { return e.msg }
+
+func (e *invalidError) Unwrap() error { return e.cause }
 
 // Is reports whether target is ErrInvalid.
 func (e *invalidError) Is(target error) bool { return target == ErrInvalid }
 
 func invalid(format string, args ...any) error {
-	return &invalidError{fmt.Sprintf(format, args...)}
+	return &invalidError{msg: fmt.Sprintf(format, args...)}
 }
+
+// errScheme means that a scheme is not one of ours.
+var errScheme = errors.New("scheme is none of")
 
 // URL is a store URL: docs/stores.md has what each scheme's may say. The zero
 // URL is none.
@@ -58,31 +66,38 @@ type param struct{ name, value string }
 func Parse(s string) (URL, error) {
 	u, err := parse(s)
 	if err != nil {
-		return URL{}, invalid("store URL %s: %v", hint(s), err)
+		return URL{}, &invalidError{fmt.Sprintf("store URL %s: %v", hint(s), err), err}
 	}
 	return u, nil
 }
 
 // ParseList reads store URLs with white space between them, as ERIS_STORE_URL
-// has them. The error matches ErrInvalid and names all that are wrong.
-func ParseList(s string) ([]URL, error) {
+// has them. Those of schemes that are not known here, which other programs may
+// know, come back as others, without secrets. The error matches ErrInvalid and
+// names all that are wrong.
+func ParseList(s string) (urls []URL, others []string, err error) {
 	if len(s) > maxList {
-		return nil, invalid("store URLs of more than %d bytes", maxList)
+		return nil, nil, invalid("store URLs of more than %d bytes", maxList)
 	}
 	fields := strings.Fields(s)
 	if len(fields) > maxURLs {
-		return nil, invalid("more than %d store URLs", maxURLs)
+		return nil, nil, invalid("more than %d store URLs", maxURLs)
 	}
-	var urls []URL
 	var errs []error
 	for _, f := range fields {
-		u, err := Parse(f)
-		urls, errs = append(urls, u), append(errs, err)
+		switch u, err := Parse(f); {
+		case errors.Is(err, errScheme):
+			others = append(others, hint(f))
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			urls = append(urls, u)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return urls, nil
+	return urls, others, nil
 }
 
 // hint returns as much of a text that is no store URL as can be repeated: a path
@@ -133,7 +148,7 @@ func parse(s string) (URL, error) {
 	}
 	sch, ok := schemeOf(strings.ToLower(text))
 	if !ok {
-		return URL{}, fmt.Errorf("scheme is none of %s", strings.Join(Schemes(), ", "))
+		return URL{}, fmt.Errorf("%w %s", errScheme, strings.Join(Schemes(), ", "))
 	}
 	u := URL{scheme: strings.ToLower(text)}
 	p, err := url.Parse(s)

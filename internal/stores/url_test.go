@@ -92,19 +92,22 @@ func TestParseWrong(t *testing.T) {
 }
 
 func TestParseList(t *testing.T) {
-	urls, err := ParseList(" http://a?get \n\tcoap+tcp://b?get&put file:///c ")
+	urls, others, err := ParseList(" http://a?get \n\tcoap+tcp://b?get&put badger+file:///s3cret?get file:///c ")
 	if err != nil || len(urls) != 3 || urls[1].Full() != "coap+tcp://b/.well-known/eris?get&put" {
 		t.Fatalf("%v, %v", urls, err)
 	}
-	if urls, err := ParseList(""); err != nil || len(urls) != 0 {
-		t.Errorf("%v, %v", urls, err)
+	if !slices.Equal(others, []string{`"badger+file://…"`}) {
+		t.Errorf("others are %q", others)
 	}
-	_, err = ParseList("http://a x://b file:///c nonsense")
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `"x://b"`) || !strings.Contains(err.Error(), `"nonsense"`) {
+	if urls, others, err := ParseList(""); err != nil || len(urls)+len(others) != 0 {
+		t.Errorf("%v, %v, %v", urls, others, err)
+	}
+	_, _, err = ParseList("http://a http://b?x file:///c nonsense")
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `"http://b…"`) || !strings.Contains(err.Error(), `"nonsense"`) {
 		t.Errorf("two wrong ones: %v", err)
 	}
 	for _, s := range []string{strings.Repeat("http://a ", maxURLs+1), strings.Repeat(" ", maxList+1)} {
-		if _, err := ParseList(s); !errors.Is(err, ErrInvalid) {
+		if _, _, err := ParseList(s); !errors.Is(err, ErrInvalid) {
 			t.Errorf("a list that is too long: %v", err)
 		}
 	}

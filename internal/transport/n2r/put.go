@@ -13,8 +13,7 @@ import (
 var _ block.Putter = (*Client)(nil)
 
 // Put implements block.Putter: PUT of what GET would give, as eris-nim has it.
-// Any answer of success counts; an unknown store answers 4xx. It takes no
-// redirect.
+// Any answer of success counts. A redirect is none: it is not followed.
 func (c *Client) Put(ctx context.Context, ref eris.Ref, b []byte) error {
 	if err := block.CheckSize(ref, b); err != nil {
 		return err

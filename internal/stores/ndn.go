@@ -1,0 +1,44 @@
+package stores
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"ersatz/internal/block"
+	"ersatz/internal/fetch"
+	"ersatz/internal/transport/ndn"
+)
+
+func ndnSchemes() []scheme {
+	return []scheme{{
+		name: schemeNDN, form: "ndn:[?face=unix:///SOCKET&prefix=/NAME]",
+		params: map[string]paramRule{"face": {}, "prefix": {}},
+		whole:  true, one: true,
+		uses: useFrom | useTo | useServe,
+		open: openNDN,
+	}}
+}
+
+func openNDN(_ context.Context, s *Set, u URL, uses use) error {
+	face, prefix := u.param("face"), u.param("prefix")
+	c, err := ndn.New(ndn.Options{Face: face, Prefix: prefix})
+	if err != nil {
+		return invalid("%v", err)
+	}
+	s.onClose(c.Close)
+	if uses.has(useFrom) {
+		// One call has its own segments in flight.
+		s.source(u, block.Everything(c), fetch.Network{Start: 100 * time.Millisecond, Batch: 128, Parallel: 1})
+	}
+	if uses.has(useTo | useServe) {
+		s.listeners = append(s.listeners, Listener{Name: u.String()})
+		s.onRun(u, func(ctx context.Context) error {
+			return ndn.Serve(ctx, s.o.Library, ndn.ServerOptions{
+				Face: face, Prefix: prefix, Limit: s.o.Limiter, Log: s.o.Log,
+				Registered: func() { s.o.Log.Info("registered at the forwarder", slog.String("store", u.String())) },
+			})
+		})
+	}
+	return nil
+}
