@@ -282,7 +282,7 @@ func (q *queue) drop(t task) {
 func (q *queue) status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := Status{Name: q.Name}
+	s := Status{Name: q.Name, Kind: q.Kind}
 	for _, i := range q.items {
 		if i.offered != 0 {
 			s.Offered++

@@ -44,6 +44,9 @@ type Sink struct {
 	Name string
 	Net  Network
 
+	// Kind is of the few that figures are kept by, such as a URL's scheme.
+	Kind string
+
 	// Renew is the time after which a content is offered again. 0: never.
 	Renew time.Duration
 
@@ -206,6 +209,7 @@ func (f *Feeder) list(ctx context.Context) error {
 // Status is what there is to know of a network.
 type Status struct {
 	Name    string // of the Sink
+	Kind    string // likewise
 	Offered int    // contents that it was given
 	Waiting int    // contents that are to be offered for the first time, or withdrawn
 	Failed  int    // contents of which the last attempt failed

@@ -21,7 +21,7 @@ func TestOfferAndWithdraw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lib, n := &shelf{}, newNet()
 		lib.set(1, 2, 3)
-		r := run(t, lib, Options{}, Sink{Name: "net", Net: n})
+		r := run(t, lib, Options{}, Sink{Name: "net", Kind: "k", Net: n})
 		n.want(t, 0, "+1@0 +2@0 +3@0")
 		n.set(func() { n.took = 10 * time.Second })
 		lib.set(1, 2, 3, 4, 5)
@@ -29,7 +29,7 @@ func TestOfferAndWithdraw(t *testing.T) {
 		lib.set(1, 2, 3, 4, 5, 6, 6) // while the first of them is on its way
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := r.f.Status()[0]; got != (Status{Name: "net", Offered: 3, Waiting: 3}) {
+		if got := r.f.Status()[0]; got != (Status{Name: "net", Kind: "k", Offered: 3, Waiting: 3}) {
 			t.Errorf("%+v", got)
 		}
 		n.want(t, time.Minute, "+4@11 +6@21 +5@31")
@@ -37,7 +37,7 @@ func TestOfferAndWithdraw(t *testing.T) {
 		n.want(t, time.Minute, "-1@66 -2@66 -4@66 -5@66")
 		lib.set(3, 6, 1)
 		n.want(t, time.Hour, "+1@136")
-		if got := r.f.Status()[0]; got != (Status{Name: "net", Offered: 3}) {
+		if got := r.f.Status()[0]; got != (Status{Name: "net", Kind: "k", Offered: 3}) {
 			t.Errorf("%+v", got)
 		}
 	})
