@@ -177,6 +177,15 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
+func TestTCP(t *testing.T) {
+	s, c, want := content(t, 1_000_000)
+	f := ndntest.StartTCP(t)
+	serve(t, s, ndn.ServerOptions{Face: f.Face})
+	if got, err := read(t, c, dial(t, ndn.Options{Face: f.Face})); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // TestNobodyThere has an error say where nobody is.
 func TestNobodyThere(t *testing.T) {
 	c := dial(t, ndn.Options{Face: "unix://" + t.TempDir() + "/none.sock"})

@@ -19,7 +19,7 @@ import (
 
 // Forwarder is a running forwarder.
 type Forwarder struct {
-	Face string // "unix:///…", as ndn.Options.Face has it
+	Face string // "unix:///…" or "tcp://…", as ndn.Options.Face has it
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -38,13 +38,14 @@ var binary = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 })
 
-// config is that of a forwarder which keeps packets, as many as its second
-// parameter says, and says nothing but what is wrong.
+// config is that of a forwarder which says nothing but what is wrong. Its
+// parameters: whether it listens for TCP, the port, the socket, and how many
+// packets it keeps.
 const config = `
 core: {log_level: WARN}
 faces:
   udp: {enabled_unicast: false, enabled_multicast: false}
-  tcp: {enabled: false}
+  tcp: {enabled: %t, port_unicast: %d}
   websocket: {enabled: false}
   unix: {enabled: true, socket_path: %q}
 fw: {threads: 1}
@@ -54,12 +55,27 @@ tables:
 
 // Start runs a forwarder until the test ends, at a face that an earlier one had,
 // or at a new one if that is empty. It keeps 20,000 packets.
-func Start(t testing.TB, face string) *Forwarder { return start(t, face, 20_000) }
+func Start(t testing.TB, face string) *Forwarder { return start(t, face, 0, 20_000) }
 
 // StartWithout runs a forwarder that keeps one packet.
-func StartWithout(t testing.TB) *Forwarder { return start(t, "", 1) }
+func StartWithout(t testing.TB) *Forwarder { return start(t, "", 0, 1) }
 
-func start(t testing.TB, face string, packets int) *Forwarder {
+// StartTCP runs a forwarder whose face is of TCP, of this machine.
+func StartTCP(t testing.TB) *Forwarder {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	f := start(t, "", port, 20_000)
+	f.Face = fmt.Sprintf("tcp://127.0.0.1:%d", port)
+	f.wait(t, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	return f
+}
+
+func start(t testing.TB, face string, port, packets int) *Forwarder {
 	t.Helper()
 	program, err := binary()
 	if err != nil {
@@ -75,7 +91,7 @@ func start(t testing.TB, face string, packets int) *Forwarder {
 		t.Fatal(err)
 	}
 	conf := filepath.Join(dir, "yanfd.yml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, config, socket, packets), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, config, port != 0, port, socket, packets), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.cmd = exec.Command(program, conf)
@@ -93,16 +109,17 @@ func start(t testing.TB, face string, packets int) *Forwarder {
 			t.Logf("forwarder:\n%s", f.log.Bytes()[max(0, f.log.Len()-4<<10):])
 		}
 	})
-	f.wait(t, socket)
+	f.wait(t, "unix", socket)
 	return f
 }
 
 // wait waits until the forwarder takes connections.
-func (f *Forwarder) wait(t testing.TB, socket string) {
+func (f *Forwarder) wait(t testing.TB, network, address string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
-		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+		if conn, err := new(net.Dialer).DialContext(ctx, network, address); err == nil {
 			conn.Close()
 			return
 		}
