@@ -48,6 +48,10 @@ type Transport struct {
 	// SilenceIsMissing says that a block which does not come in time counts
 	// as one that the peer lacks.
 	SilenceIsMissing bool
+
+	// WrongIsMissing says that anybody may put anything under a block's name, so
+	// that wrong bytes are passed over and nobody is blamed for them.
+	WrongIsMissing bool
 }
 
 // soon bounds what must not take long, on a busy machine.
