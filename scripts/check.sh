@@ -25,7 +25,7 @@ step() {
 note() { summary+=("$(printf '%-15s %s' "$1" "$2")"); }
 
 # Programs that tests use, and the Debian packages that have them.
-programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd lintian:lintian groff:groff-base mandoc:mandoc coap-client-openssl:libcoap3-bin aria2c:aria2 mktorrent:mktorrent transmission-show:transmission-cli'
+programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd lintian:lintian groff:groff-base mandoc:mandoc coap-client-openssl:libcoap3-bin gnunet-arm:gnunet aria2c:aria2 mktorrent:mktorrent transmission-show:transmission-cli'
 
 packages() {
 	local pair missing=()
