@@ -56,6 +56,7 @@ func BenchmarkLiveNarinfo(b *testing.B) {
 func BenchmarkBakedNar(b *testing.B) {
 	baker := newFakeBaker(b)
 	baker.write(b, "nar/zstd/"+hashOf("a")+"-x", make([]byte, 32<<20))
+	b.SetBytes(32 << 20)
 	benchmark(b, serve(b, newScratch(b).db, publish.Options{Cache: baker.cache()})+"/nar/zstd/"+hashOf("a")+"-x")
 }
 
@@ -63,4 +64,12 @@ func BenchmarkLiveNar(b *testing.B) {
 	store := newScratch(b)
 	info := store.tree(b, hashOf("a")+"-tree", 32<<20)
 	benchmark(b, serve(b, store.db, publish.Options{})+"/nar/"+info.Path.Base())
+}
+
+// BenchmarkTorrentFile is what a web seed does per byte, beside BenchmarkBakedNar:
+// read, encrypt, hash.
+func BenchmarkTorrentFile(b *testing.B) {
+	s := newBakery(b, 32<<20, bake.Options{})
+	b.SetBytes(int64(len(s.blocks)))
+	benchmark(b, serve(b, s.store.db, s.options())+s.path())
 }

@@ -56,6 +56,9 @@ type Baked struct {
 	Dir    string
 	Baker  Baker
 	Blocks n2r.Blocks // the blocks of what was baked
+
+	// Contents are served as the files of torrents. Default: none is.
+	Contents Contents
 }
 
 // Options are what may be left out.
@@ -145,6 +148,7 @@ type Server struct {
 	root   *os.Root      // the cache folder; nil without one
 	blocks http.Handler  // nil without a cache
 	live   chan struct{} // a slot for each nar that is made while it is sent
+	files  chan struct{} // a slot for each file of a torrent that is sent
 }
 
 // New returns a server of the items of store, whose narinfos signer signs. What
@@ -157,7 +161,7 @@ func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 	s := &Server{
 		store: store, signer: signer, opt: o,
 		narDir: strings.Split(o.NarPath, "/"),
-		live:   make(chan struct{}, o.Live),
+		live:   make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
 	}
 	if o.Cache != nil {
 		if s.root, err = os.OpenRoot(o.Cache.Dir); err != nil {

@@ -98,6 +98,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 			s.log(w, r, parts[1])
 			return
 		}
+	case 3:
+		if parts[0] == "eris" && parts[1] == "torrent" {
+			s.torrent(w, r, parts[2])
+			return
+		}
 	case 4:
 		if parts[0] == "file" && parts[2] == "sha256" {
 			s.file(w, r, parts[1], parts[3])

@@ -7,11 +7,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"ersatz/eris"
 	"ersatz/internal/durable"
 	"ersatz/internal/torrent"
 )
+
+// Base returns the last component of the item's store path.
+func (c *Content) Base() string { return filepath.Base(c.c.torrent) }
 
 // Torrent returns the torrent of the item's blocks. If none is kept, it is made
 // of all blocks, and kept. An error matches torrent.ErrTooLong or those of Block.
