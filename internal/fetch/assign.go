@@ -101,11 +101,9 @@ func begin(s *source, j *job, index []int, now time.Time) {
 	for k, i := range index {
 		c.refs[k] = j.refs[i]
 		w := &j.wants[i]
-		if w.calls[0] == nil {
-			w.calls[0] = c
-		} else {
-			w.calls[1] = c
-		}
+		n := w.asked()
+		w.calls[n] = c
+		c.hedge = c.hedge || n > 0
 	}
 	if len(s.calls) == 0 {
 		s.progress = now
@@ -129,9 +127,10 @@ type round struct {
 	end time.Duration // until all that is wanted has come, if each does its share
 }
 
-// rank is what sources are ordered by: those that are not measured come last.
+// rank is what sources are ordered by: those that are not measured come last, and
+// those that have given nothing since they were late.
 func (r *round) rank(s *source) time.Duration {
-	if !s.measured() {
+	if !s.measured() || s.wasted > 0 {
 		return math.MaxInt64
 	}
 	return s.latency() + s.pace()
@@ -262,8 +261,7 @@ func (r *round) overtake(s *source, j *job) []int {
 		}
 		var index []int
 		for _, i := range slices.Backward(c.index) {
-			w := &j.wants[i]
-			if w.calls[0] == c && w.calls[1] == nil && !w.closed && w.lacks&s.bit == 0 && s.has(j.refs[i]) {
+			if j.wants[i].hedges(c, s, r.now) && s.has(j.refs[i]) {
 				index = append(index, i)
 			}
 			if len(index) == s.size {
@@ -281,8 +279,12 @@ func (r *round) overtake(s *source, j *job) []int {
 // patience is how long c may give nothing before s is asked for what c owes:
 // not at all if s would be far sooner, else some usual times of either. A near
 // source that is not known to be late has all the time that it is used to take
-// before a far one is asked.
+// before a far one is asked, and one that has given nothing since it was late has
+// hardly any.
 func patience(c *call, s *source) time.Duration {
+	if c.s.wasted > 0 && s.wasted == 0 {
+		return late
+	}
 	if c.s.Near && !s.Near && c.s.wasted == 0 {
 		return c.s.overdue()
 	}
@@ -322,9 +324,12 @@ func (m *Mix) review(ctx context.Context, j *job) time.Duration {
 		if c.open == 0 || c.ended.Load() {
 			continue
 		}
+		if d := c.s.overdue() - c.s.quiet(now); c.hedge && d >= 0 {
+			next = min(next, d+1) // then it is stuck, and a third is asked
+		}
 		for _, s := range m.sources {
-			if s.dropped != nil || s == c.s || len(s.calls) >= s.parallel(m.stall) {
-				continue
+			if s.dropped != nil || s == c.s {
+				continue // who is busy now may be free then
 			}
 			if d := patience(c, s) - now.Sub(c.last); d > 0 {
 				next = min(next, d)

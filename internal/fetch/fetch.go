@@ -81,7 +81,7 @@ type Options struct {
 	Stall time.Duration
 
 	// InFlight bounds the bytes of the blocks that are asked for at once, not
-	// counting those that are asked of a second source because the first is
+	// counting those that are asked of further sources because the first is
 	// late. Default 64 MiB.
 	InFlight int64
 

@@ -27,11 +27,32 @@ type job struct {
 	err   error
 }
 
+// maxAsked is how many sources are asked for one block at a time at most.
+const maxAsked = 4
+
 // want is a reference that a job asks for.
 type want struct {
-	calls  [2]*call // that ask for it: one, and one more when that is late
-	lacks  uint64   // bits of the sources that answered that they lack it
-	closed bool     // it came, or all sources lack it
+	calls  [maxAsked]*call // that ask for it: one, one more when that is late, more when these are stuck
+	lacks  uint64          // bits of the sources that answered that they lack it
+	closed bool            // it came, or all sources lack it
+}
+
+// asked returns how many calls ask for the want.
+func (w *want) asked() int {
+	if n := slices.Index(w.calls[:], nil); n >= 0 {
+		return n
+	}
+	return maxAsked
+}
+
+// hedges reports whether s is to be asked for the want though c, the last that was,
+// asks for it: those that were asked before that are stuck too.
+func (w *want) hedges(c *call, s *source, now time.Time) bool {
+	n := w.asked()
+	if w.closed || n == 0 || n == maxAsked || w.calls[n-1] != c || w.lacks&s.bit != 0 {
+		return false
+	}
+	return n == 1 || !slices.ContainsFunc(w.calls[:n], func(o *call) bool { return o.s == s || !o.s.stuck(now) })
 }
 
 // call is one call of a source's Fetcher.
@@ -42,6 +63,7 @@ type call struct {
 	index  []int // of refs in the job
 	cancel context.CancelFunc
 	ended  atomic.Bool // cut off: what it gives is not wanted any more
+	hedge  bool        // others are asked for some of it too, since before
 
 	owed  int // references that it has not given
 	open  int // of those, the ones that no other call has given either
@@ -114,14 +136,12 @@ func (j *job) take(n, from int, back bool, may func(i int) bool) []int {
 // does, it is queued again. It reports whether c did ask.
 func (j *job) release(c *call, i int) bool {
 	w := &j.wants[i]
-	switch c {
-	case w.calls[0]:
-		w.calls[0], w.calls[1] = w.calls[1], nil
-	case w.calls[1]:
-		w.calls[1] = nil
-	default:
+	n, k := w.asked(), slices.Index(w.calls[:], c)
+	if k < 0 {
 		return false
 	}
+	copy(w.calls[k:n], w.calls[k+1:n])
+	w.calls[n-1] = nil
 	if w.calls[0] == nil && !w.closed && j.err == nil {
 		k, _ := slices.BinarySearch(j.queue, i)
 		j.queue = slices.Insert(j.queue, k, i)

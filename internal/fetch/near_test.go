@@ -265,7 +265,7 @@ func TestInFlight(t *testing.T) {
 		}
 		m := fetch.New(sources, fetch.Options{InFlight: most << 10})
 		read(t, m, 5000)
-		if peak > most*5/4 || peak < most/2 {
+		if peak > most*3/2 || peak < most/2 {
 			t.Errorf("%d blocks were asked for at once, bound %d", peak, most)
 		}
 	})
