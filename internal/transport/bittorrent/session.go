@@ -1,0 +1,278 @@
+package bittorrent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/torrent"
+)
+
+// errEnded is what is told to those who wait when a session or the Client ends.
+var errEnded = errors.New("bittorrent: session has ended")
+
+// session implements block.Session.
+type session struct {
+	d     *download
+	where func(eris.Ref) (int, int64, bool)
+	close sync.Once
+}
+
+func (s *session) Close() error {
+	s.close.Do(func() { s.d.c.leave(s.d) })
+	return nil
+}
+
+// fetching is a call that waits for pieces.
+type fetching struct {
+	woken chan struct{}
+
+	mu    sync.Mutex
+	ready []int // pieces that have come
+}
+
+// wake says that a piece is there.
+func (f *fetching) wake(piece int) {
+	f.mu.Lock()
+	f.ready = append(f.ready, piece)
+	f.mu.Unlock()
+	select {
+	case f.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (f *fetching) take() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ready := f.ready
+	f.ready = nil
+	return ready
+}
+
+// Fetch implements eris.Fetcher. Blocks whose place is not known are missing,
+// and those that nobody connected has for Options.Idle, or when nothing at all has
+// come for as long. If nobody was connected either, the error is ErrNobody. One
+// that matches eris.ErrCorrupt says that peers give nothing but wrong pieces.
+func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	d := s.d
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if size != d.cap.Size || len(refs) == 0 {
+		return nil
+	}
+	d.redial()
+	w := newWatch(d)
+	defer w.stop()
+	for known := d.known; known != nil; {
+		select {
+		case <-known:
+			known = nil
+		case <-w.tick.C:
+			if w.idle() {
+				return w.reason("metadata of the torrent")
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.ctx.Done():
+			return errEnded
+		}
+	}
+	if err := d.usable(ctx); err != nil {
+		return err
+	}
+	blocks, order := s.locate(refs)
+	f := &fetching{woken: make(chan struct{}, 1)}
+	d.want(f, order)
+	defer d.forget(f, order)
+	buf := make([]byte, size)
+	for len(blocks) > 0 {
+		select {
+		case <-f.woken:
+		case <-w.tick.C:
+			if w.idle() {
+				return w.reason("block")
+			}
+			if n := d.spoiledPieces() - w.wrong; n >= maxWrong {
+				return fmt.Errorf("bittorrent: %w: peers gave %d wrong pieces in a row", eris.ErrCorrupt, n)
+			}
+			w.dropAbsent(blocks)
+			continue
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.ctx.Done():
+			return errEnded
+		}
+		for _, piece := range f.take() {
+			for _, b := range blocks[piece] {
+				if err := d.read(buf, b.place*int64(size)); err != nil {
+					return fmt.Errorf("bittorrent: reading a piece: %w", err)
+				}
+				if err := got(b.index, buf); err != nil {
+					return err
+				}
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+			delete(blocks, piece)
+		}
+		d.prioritize()
+		w.progress()
+		w.wrong = d.spoiledPieces()
+	}
+	return nil
+}
+
+// usable returns why no pieces can be had although the metadata was seen. It
+// waits until the library has it, too.
+func (d *download) usable(ctx context.Context) error {
+	d.mu.Lock()
+	err := d.refused
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-d.t.Load().GotInfo():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.ctx.Done():
+		return errEnded
+	}
+}
+
+// located is a block that is asked for.
+type located struct {
+	index int   // of the reference, in the call
+	place int64 // of the block, in the file
+}
+
+// locate returns the blocks whose place is known, by piece, and the pieces in
+// the order of the call.
+func (s *session) locate(refs []eris.Ref) (blocks map[int][]located, order []int) {
+	blocks = map[int][]located{}
+	size := int64(s.d.cap.Size)
+	for i, ref := range refs {
+		level, index, ok := s.where(ref)
+		if !ok {
+			continue
+		}
+		place, ok := s.d.shape.Number(level, index)
+		if !ok {
+			continue
+		}
+		piece := int(place * size / torrent.PieceLength)
+		if blocks[piece] == nil {
+			order = append(order, piece)
+		}
+		blocks[piece] = append(blocks[piece], located{i, place})
+	}
+	return blocks, order
+}
+
+// watch finds out when to stop waiting.
+type watch struct {
+	d      *download
+	tick   *time.Ticker
+	last   time.Time         // when something came
+	bytes  int64             // that had come by then
+	anyone bool              // was connected
+	wrong  int64             // pieces that were wrong when one came that was right
+	absent map[int]time.Time // pieces that nobody has, since when
+}
+
+// maxWrong is how many wrong pieces in a row peers may give. Those who are found
+// are banned after the first that is theirs alone; those who are named are not.
+const maxWrong = 8
+
+func newWatch(d *download) *watch {
+	return &watch{d: d, tick: time.NewTicker(min(d.c.o.Idle/4, 250*time.Millisecond)), last: time.Now(), bytes: d.bytes(), wrong: d.spoiledPieces(), absent: map[int]time.Time{}}
+}
+
+func (w *watch) stop() { w.tick.Stop() }
+
+func (w *watch) progress() { w.last = time.Now() }
+
+// idle reports whether nothing has come for too long.
+func (w *watch) idle() bool {
+	if n := w.d.bytes(); n != w.bytes {
+		w.bytes = n
+		w.progress()
+	}
+	if w.d.connected() {
+		w.anyone = true
+	} else {
+		w.d.redial()
+	}
+	return time.Since(w.last) >= w.d.c.o.Idle
+}
+
+// reason is what Fetch returns when it was idle.
+func (w *watch) reason(what string) error {
+	switch {
+	case !w.anyone:
+		return ErrNobody
+	case what != "block":
+		return fmt.Errorf("bittorrent: no peer gave the %s", what)
+	}
+	return nil
+}
+
+// dropAbsent leaves out the pieces that nobody connected has had for too long.
+func (w *watch) dropAbsent(blocks map[int][]located) {
+	d := w.d
+	d.mu.Lock()
+	all := d.seeders > 0
+	d.mu.Unlock()
+	if all {
+		return
+	}
+	here := map[int]bool{}
+	for _, conn := range d.t.Load().PeerConns() {
+		pieces := conn.PeerPieces()
+		for i := range blocks {
+			if pieces.Contains(uint32(i)) {
+				here[i] = true
+			}
+		}
+	}
+	for i := range blocks {
+		since, ok := w.absent[i]
+		switch {
+		case here[i]:
+			delete(w.absent, i)
+		case !ok:
+			w.absent[i] = time.Now()
+		case time.Since(since) >= d.c.o.Idle:
+			delete(blocks, i)
+		}
+	}
+}
+
+// bytes returns how much has come, of metadata and pieces.
+func (d *download) bytes() int64 {
+	stats := d.t.Load().Stats()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.came + stats.BytesReadUsefulData.Int64() + stats.MetadataChunksRead.Int64()
+}
+
+// spoiledPieces returns how many pieces were wrong so far.
+func (d *download) spoiledPieces() int64 {
+	stats := d.t.Load().Stats()
+	return stats.PiecesDirtiedBad.Int64()
+}
+
+// connected reports whether there is a peer or a web seed.
+func (d *download) connected() bool {
+	d.mu.Lock()
+	seeders := d.seeders
+	d.mu.Unlock()
+	return seeders > 0 || len(d.t.Load().PeerConns()) > 0
+}

@@ -1,0 +1,112 @@
+package bittorrent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// listener bounds the connections that others open. One that is too much is
+// closed.
+type listener struct {
+	net.Listener
+	ctx context.Context
+
+	mu    sync.Mutex
+	total int
+	from  map[netip.Addr]int
+}
+
+// listenTCP returns nil for the address "".
+func listenTCP(ctx context.Context, addr string) (*listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{Listener: l, ctx: ctx, from: map[netip.Addr]int{}}, nil
+}
+
+// Accept waits a little after an error: the library asks again at once, also
+// while no file can be opened.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-l.ctx.Done():
+			}
+			return nil, err
+		}
+		// The library would panic if it had to ban an address with a zone
+		// (v1.60.0, Client.banPeerIP).
+		addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if addr.Zone() == "" && l.take(addr) {
+			return &accepted{Conn: conn, release: sync.OnceFunc(func() { l.release(addr) })}, nil
+		}
+		conn.Close()
+	}
+}
+
+func (l *listener) take(addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= maxConns || l.from[addr] >= maxPerAddr {
+		return false
+	}
+	l.total++
+	l.from[addr]++
+	return true
+}
+
+func (l *listener) release(addr netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if l.from[addr]--; l.from[addr] == 0 {
+		delete(l.from, addr)
+	}
+}
+
+type accepted struct {
+	net.Conn
+	release func()
+}
+
+func (a *accepted) Close() error {
+	a.release()
+	return a.Conn.Close()
+}
+
+// maxTracker bounds what a tracker may say on one connection, in bytes: 200
+// peers are asked for. The library reads all that comes.
+const maxTracker = 1 << 20
+
+// dialTracker opens a connection to a tracker.
+func dialTracker(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &bounded{Conn: conn, left: maxTracker}, nil
+}
+
+type bounded struct {
+	net.Conn
+	left int // bytes that may be read; one reader at a time
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("tracker sends too much")
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
