@@ -97,7 +97,7 @@ func (o *openStores) finish(ctx context.Context, c eris.ReadCap, length int64) e
 	o.spool.Finish(shared)
 	open := func(ctx context.Context) (block.Content, error) { return o.spool.Open(ctx, c.Root) }
 	for _, k := range o.set.Sinks() {
-		if err := k.Offer(ctx, shared, open); err != nil {
+		if _, err := k.Net.Offer(ctx, shared, open); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", k.Name, err))
 		}
 	}
@@ -112,7 +112,7 @@ func (o *openStores) serve(ctx context.Context, stderr io.Writer, duration time.
 		names = append(names, l.Name)
 	}
 	for _, k := range o.set.Sinks() {
-		if !k.Lasting {
+		if !k.Keeps {
 			names = append(names, k.Name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"ersatz/internal/block"
 	"ersatz/internal/block/dirstore"
 	"ersatz/internal/fetch"
+	"ersatz/internal/share"
 )
 
 // fileReads is how many blocks are read from a folder at once, and maxWrong how
@@ -68,7 +69,7 @@ func openFile(_ context.Context, s *Set, u URL, uses use) error {
 		s.putter(u, store)
 	}
 	if uses.has(useServe) {
-		s.sink(u, Sink{Sink: putAll{store}, Lasting: true})
+		s.sink(u, share.Sink{Net: share.Plain(putAll{store}), Keeps: true})
 	}
 	return nil
 }

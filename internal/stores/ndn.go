@@ -14,6 +14,7 @@ func ndnSchemes() []scheme {
 	return []scheme{{
 		name: schemeNDN, form: "ndn:[?face=unix:///SOCKET&prefix=/NAME]",
 		params: map[string]paramRule{"face": {}, "prefix": {}},
+		check:  noPath,
 		whole:  true, one: true,
 		uses: useFrom | useTo | useServe,
 		open: openNDN,

@@ -14,6 +14,8 @@ const (
 	schemeCoAPS   = "coaps"
 	schemeKubo    = "ipfs+http"
 	schemeKuboTLS = "ipfs+https"
+	schemeIPFS    = "ipfs"
+	schemeGNUnet  = "gnunet"
 	schemeNDN     = "ndn"
 	schemeFile    = "file"
 )
@@ -62,7 +64,7 @@ func (u use) has(v use) bool { return u&v != 0 }
 
 // all returns the schemes.
 func allSchemes() []scheme {
-	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ndnSchemes(), fileSchemes())
+	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ipfsSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
 }
 
 func schemeOf(name string) (scheme, bool) {

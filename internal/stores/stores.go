@@ -10,12 +10,12 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"ersatz/internal/block"
 	"ersatz/internal/fetch"
+	"ersatz/internal/share"
 )
 
 // Plan says what store URLs are for.
@@ -41,7 +41,7 @@ type Options struct {
 	UserAgent string
 
 	// State is a folder for what networks remember, such as who this host is.
-	// It is made if it is missing. Default: a temporary one.
+	// It is made if it is missing. Default: nothing is remembered.
 	State string
 
 	// Library is what is served. Plan.Serve needs it, and what is Whole in Plan.To.
@@ -60,24 +60,13 @@ type Putter struct {
 	block.Putter
 }
 
-// Sink is a network that takes whole contents.
-type Sink struct {
-	Name string // its URL, without secrets
-	Kind string // its scheme
-	block.Sink
-
-	// Renew is how often a content is to be offered again, lest the network
-	// forgets it; 0 is never.
-	Renew time.Duration
-
-	// Lasting is whether what was offered stays when this process ends.
-	Lasting bool
-}
-
 // Listener is a place at which blocks are served while Run runs.
 type Listener struct {
 	Name string   // its URL, without secrets
-	Addr net.Addr // nil if it is no address, as in NDN
+	Addr net.Addr // nil in networks that have addresses of their own
+
+	// Multiaddrs are those of an IPFS host, which others give as peer=.
+	Multiaddrs []string
 }
 
 // Set is what the URLs of a Plan stand for. Its methods are safe for concurrent
@@ -87,7 +76,7 @@ type Set struct {
 
 	sources   []fetch.Network
 	putters   []Putter
-	sinks     []Sink
+	sinks     []share.Sink
 	listeners []Listener
 	runs      []func(context.Context) error
 	closers   []func() error
@@ -217,7 +206,7 @@ func (s *Set) Putters() []Putter { return slices.Clone(s.putters) }
 
 // Sinks returns the networks that want to be offered the contents of
 // Options.Library. Listeners, which answer from it, are none.
-func (s *Set) Sinks() []Sink { return slices.Clone(s.sinks) }
+func (s *Set) Sinks() []share.Sink { return slices.Clone(s.sinks) }
 
 // Listeners returns the places at which blocks are served.
 func (s *Set) Listeners() []Listener { return slices.Clone(s.listeners) }
@@ -268,7 +257,8 @@ func (s *Set) source(u URL, n block.Network, o fetch.Network) {
 
 func (s *Set) putter(u URL, p block.Putter) { s.putters = append(s.putters, Putter{u.String(), p}) }
 
-func (s *Set) sink(u URL, k Sink) {
-	k.Name, k.Kind = u.String(), u.scheme
+// sink adds a sink that u names. k has what is particular about it.
+func (s *Set) sink(u URL, k share.Sink) {
+	k.Name = u.String()
 	s.sinks = append(s.sinks, k)
 }

@@ -19,6 +19,7 @@ import (
 	"ersatz/internal/block"
 	"ersatz/internal/block/spool"
 	"ersatz/internal/fetch"
+	"ersatz/internal/transport/gnunet/gnunettest"
 	"ersatz/internal/transport/ipfs/kubotest"
 	"ersatz/internal/transport/ndn/ndntest"
 )
@@ -224,7 +225,7 @@ func offer(t testing.TB, set *Set, l library) {
 		t.Fatal("no sinks")
 	}
 	for _, k := range set.Sinks() {
-		if err := k.Offer(t.Context(), l.shared, open); err != nil {
+		if _, err := k.Net.Offer(t.Context(), l.shared, open); err != nil {
 			t.Fatalf("%s: %v", k.Name, err)
 		}
 	}
@@ -245,6 +246,34 @@ func TestNDN(t *testing.T) {
 	l := newLibrary(t)
 	set := start(t, Plan{Serve: mustParse(t, url), From: mustParse(t, url)}, Options{Library: l})
 	wantContent(t, set, l)
+}
+
+// TestIPFS serves by a host of this process and gets from it, while another URL
+// of the same network is served, too.
+func TestIPFS(t *testing.T) {
+	l := newLibrary(t)
+	set := start(t, Plan{Serve: mustParse(t, "ipfs:?listen=/ip4/127.0.0.1/tcp/0&dht=off", "ipfs:?listen=/ip4/127.0.0.1/udp/0/quic-v1")},
+		Options{Library: l, State: t.TempDir()})
+	at := set.Listeners()
+	if len(at) != 1 || len(at[0].Multiaddrs) != 2 {
+		t.Fatalf("listeners are %v", at)
+	}
+	offer(t, set, l)
+	for _, addr := range at[0].Multiaddrs {
+		wantContent(t, start(t, Plan{From: mustParse(t, "ipfs:?peer="+addr)}, Options{}), l)
+	}
+}
+
+// TestGNUnet puts to a real peer and gets from it.
+func TestGNUnet(t *testing.T) {
+	url := "gnunet:" + gnunettest.Start(t).Socket
+	l := newLibrary(t)
+	set := start(t, Plan{Serve: mustParse(t, url), To: mustParse(t, url+"?expiry=1h"), From: mustParse(t, url)}, Options{Library: l})
+	offer(t, set, l)
+	wantContent(t, set, l)
+	if n := len(set.Putters()); n != 1 {
+		t.Errorf("%d putters", n)
+	}
 }
 
 // TestPlan has URLs of one network make one host, and what cannot be refused.

@@ -273,8 +273,9 @@ func (u URL) param(name string) string {
 	return ""
 }
 
-// all returns the values of a parameter that may have several.
-func (u URL) all(name string) (values []string) {
+// Params returns the values of a parameter, such as "tr". None of those that a
+// scheme knows is a secret.
+func (u URL) Params(name string) (values []string) {
 	for _, p := range u.params {
 		if p.name == name {
 			values = append(values, p.value)

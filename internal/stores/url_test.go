@@ -25,6 +25,11 @@ func TestParse(t *testing.T) {
 		{"coaps://h?put&identity=a%26b&key-file=/k%20k", "coaps://h/.well-known/eris?put&identity=a%26b&key-file=/k+k", ""},
 		{"ipfs+http://127.0.0.1:5001", "", ""},
 		{"ipfs+https://u@h/api?get&put", "", "ipfs+https://…@h/api?get&put"},
+		{"ipfs:", "", ""},
+		{"ipfs:?peer=/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3&listen=/ip4/0.0.0.0/tcp/4001&dht=auto&peer=/dns4/h/tcp/1/p2p/12D3", "", ""},
+		{"ndn:?face=tcp://h:1&prefix=/a/b", "", ""},
+		{"gnunet:", "gnunet:/run/gnunet/gnunet-service-dht.sock", ""},
+		{"gnunet:///run//x.sock?expiry=48h", "gnunet:/run/x.sock?expiry=48h", ""},
 		{"file:///srv/blocks", "", ""},
 		{"file://localhost/srv//blocks/", "file:///srv/blocks", ""},
 		{"file:/srv/a%20b%3F", "file:///srv/a%20b%3F", ""},
@@ -74,6 +79,17 @@ func TestParseWrong(t *testing.T) {
 		{"coaps://host?identity=%00&key-file=/k", "no good value for \"identity\""},
 		{"coaps://host?ident=%zz", "no good value"},
 		{"coaps://host?secret=s3cret", "knows get, put, identity, key-file"},
+		{"ipfs:/path", "has a path"},
+		{"ipfs:x", "not of the form ipfs:[?listen"},
+		{"ipfs://host", "has a host"},
+		{"ipfs:?peer=host:4001", "peer: \"host:4001\" is no multiaddr"},
+		{"ipfs:?bootstrap=none", "bootstrap: \"none\" is no multiaddr"},
+		{"ipfs:?dht=maybe", "dht: \"maybe\" is none of off, client, server, auto"},
+		{"ipfs:?dht=off&dht=client", "dht twice"},
+		{"ndn:/eris", "has a path"},
+		{"gnunet:?expiry=soon", "expiry: \"soon\" is no time"},
+		{"gnunet:?expiry=1s", "of a minute at least"},
+		{"gnunet:?replication=02", "replication: \"02\" is no number"},
 		{"file:blocks", "not of the form file:///FOLDER"},
 		{"file://server/blocks", "has a host"},
 		{"file://", "no absolute path"},
@@ -145,6 +161,13 @@ func TestGrants(t *testing.T) {
 				t.Errorf("%s, use %d: %v, want %v", u, as, err, want)
 			}
 		}
+	}
+}
+
+func TestParams(t *testing.T) {
+	u, err := Parse("ipfs:?peer=/a%26b&dht=off&peer=/c&peer=/c")
+	if err != nil || !slices.Equal(u.Params("peer"), []string{"/a&b", "/c"}) || u.Params("relay") != nil {
+		t.Errorf("%q, %v", u.Params("peer"), err)
 	}
 }
 
