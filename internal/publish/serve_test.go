@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ersatz/internal/bake"
 	"ersatz/internal/publish"
 	"ersatz/internal/web"
 )
@@ -271,6 +272,34 @@ func TestPipelining(t *testing.T) {
 			if err != nil || res.StatusCode != []int{200, 404}[i%2] || i%2 == 0 && string(body) != "baked\n" {
 				t.Fatalf("answer %d: %s %q, %v", i, res.Status, body, err)
 			}
+		}
+	})
+}
+
+// TestManyTorrents: clients that do not read hold a bounded number of files.
+func TestManyTorrents(t *testing.T) {
+	b := newBakery(t, 300_000, bake.Options{})
+	o := b.options()
+	o.Log = discard()
+	s, err := publish.New(b.store.db, signer(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	inBubble(t, s, func(t *testing.T, p *pipes, _ func()) {
+		for range 256 {
+			p.dial(t, get(b.path()))
+		}
+		time.Sleep(time.Second) // of fake time
+		c := p.dial(t, get(b.path()))
+		first := make([]byte, len("HTTP/1.1 503"))
+		if _, err := io.ReadFull(c, first); err != nil || string(first) != "HTTP/1.1 503" {
+			t.Errorf("one more: %q, %v", first, err)
+		}
+		time.Sleep(5 * time.Minute) // those are cut off
+		c = p.dial(t, get(b.path()))
+		if _, err := io.ReadFull(c, first); err != nil || string(first) != "HTTP/1.1 200" {
+			t.Errorf("later: %q, %v", first, err)
 		}
 	})
 }
