@@ -6,13 +6,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
 	"ersatz/internal/block/spool"
+	"ersatz/internal/share"
 	"ersatz/internal/stores"
+	"ersatz/internal/torrent"
 )
 
 // encodeStores say which stores encode puts blocks to, and how long it serves
@@ -47,17 +52,16 @@ type openStores struct {
 	puts  *puts
 	spool *spool.Spool // of what is given to networks as a whole; nil if none wants that
 
-	served chan error // what Run of the set returns
-	stop   context.CancelFunc
+	magnet string // of the content, "" if there is no torrent of it
 }
 
-// openEncodeStores opens the stores, for blocks of a size, and begins to serve at those that are served.
+// openEncodeStores opens the stores, for blocks of a size.
 func openEncodeStores(ctx context.Context, a *app, urls []stores.URL, size eris.BlockSize) (_ *openStores, err error) {
 	log, err := a.logger()
 	if err != nil {
 		return nil, err
 	}
-	o := &openStores{log: log, served: make(chan error, 1)}
+	o := &openStores{log: log}
 	options := stores.Options{UserAgent: "ersatz/" + version(), Log: log}
 	if slices.ContainsFunc(urls, stores.URL.Whole) {
 		if o.spool, err = spool.New(size); err != nil {
@@ -73,8 +77,6 @@ func openEncodeStores(ctx context.Context, a *app, urls []stores.URL, size eris.
 		return nil, err
 	}
 	o.puts = newPuts(ctx, o.set.Putters())
-	ctx, o.stop = context.WithCancel(ctx)
-	go func() { o.served <- o.set.Run(ctx) }()
 	return o, nil
 }
 
@@ -87,16 +89,24 @@ func (o *openStores) emit(b eris.Block) (alive bool, err error) {
 	return true, o.spool.Add(b)
 }
 
-// finish returns when all stores have the content, or why not in which.
+// finish returns when all stores have the content, or why not in which. Networks
+// that need this process to run get it by serve.
 func (o *openStores) finish(ctx context.Context, c eris.ReadCap, length int64) error {
 	errs := []error{o.puts.wait()}
 	if o.spool == nil {
 		return errors.Join(errs...)
 	}
-	shared := block.Shared{ReadCap: c, Length: length}
+	magnet, err := o.describe(ctx, c.Root)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	shared := block.Shared{ReadCap: c, Length: length, Magnet: magnet}
 	o.spool.Finish(shared)
 	open := func(ctx context.Context) (block.Content, error) { return o.spool.Open(ctx, c.Root) }
 	for _, k := range o.set.Sinks() {
+		if !k.Keeps {
+			continue
+		}
 		if _, err := k.Net.Offer(ctx, shared, open); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", k.Name, err))
 		}
@@ -104,21 +114,37 @@ func (o *openStores) finish(ctx context.Context, c eris.ReadCap, length int64) e
 	return errors.Join(errs...)
 }
 
-// serve gives the content to others as long as it is to, if that needs this
-// process: until ctx ends, or the time is over.
+// describe returns the magnet link of the content if a torrent is wanted.
+func (o *openStores) describe(ctx context.Context, root eris.Ref) (string, error) {
+	i := slices.IndexFunc(o.set.Listeners(), func(l stores.Listener) bool { return l.URL.Scheme() == "bittorrent" })
+	if i < 0 {
+		return "", nil
+	}
+	info, err := o.spool.Torrent(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	l := o.set.Listeners()[i]
+	m := torrent.Magnet{Hash: info.Hash(), Name: info.Name, Trackers: l.URL.Params("tr")}
+	if a, ok := l.Addr.(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+		m.Peers = []string{a.String()}
+	}
+	o.magnet = m.String()
+	return o.magnet, nil
+}
+
+// serve gives the content to others if that needs this process: until ctx ends,
+// or the duration is over, if it is above 0.
 func (o *openStores) serve(ctx context.Context, stderr io.Writer, duration time.Duration) error {
-	var names []string
-	for _, l := range o.set.Listeners() {
-		names = append(names, l.Name)
-	}
-	for _, k := range o.set.Sinks() {
-		if !k.Keeps {
-			names = append(names, k.Name)
-		}
-	}
-	if len(names) == 0 {
+	sinks := slices.DeleteFunc(o.set.Sinks(), func(k share.Sink) bool { return k.Keeps })
+	if len(o.set.Listeners())+len(sinks) == 0 {
 		return nil
 	}
+	feeder, err := share.New(o.spool, sinks, share.Options{Log: o.log})
+	if err != nil {
+		return err
+	}
+	defer feeder.Close()
 	until := "until it is interrupted"
 	if duration > 0 {
 		until = "for " + duration.String()
@@ -126,21 +152,22 @@ func (o *openStores) serve(ctx context.Context, stderr io.Writer, duration time.
 		ctx, cancel = context.WithTimeout(ctx, duration)
 		defer cancel()
 	}
-	for _, n := range names {
-		fmt.Fprintf(stderr, "ersatz: serving at %s %s\n", n, until)
+	for _, l := range o.set.Listeners() {
+		fmt.Fprintf(stderr, "ersatz: serving at %s %s\n", l.Name, until)
+		for _, a := range l.Multiaddrs {
+			fmt.Fprintf(stderr, "ersatz: others get it by --from 'ipfs:?peer=%s'\n", a)
+		}
+		if l.URL.Scheme() == "bittorrent" {
+			fmt.Fprintf(stderr, "ersatz: others get it by --from '%s'\n", o.magnet)
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-o.served:
-		o.served <- err
-		return err
-	}
+	work, ctx := errgroup.WithContext(ctx)
+	work.Go(func() error { return o.set.Run(ctx) })
+	work.Go(func() error { return feeder.Run(ctx) })
+	return work.Wait()
 }
 
 func (o *openStores) close() error {
-	o.stop()
-	<-o.served
 	errs := []error{o.puts.wait(), o.set.Close()}
 	if o.spool != nil {
 		errs = append(errs, o.spool.Close())

@@ -142,7 +142,7 @@ func (s blockSources) source(ctx context.Context, a *app, c eris.ReadCap, log *s
 		return nil, storesError(err)
 	}
 	where := eris.NewLocator(c)
-	want := block.Wanted{ReadCap: c, Servers: stores.Servers(urls), Where: where.Where}
+	want := block.Wanted{ReadCap: c, Servers: stores.Servers(urls), Magnet: stores.Magnet(urls), Where: where.Where}
 	src := &source{open: closers{set}}
 	var sources []fetch.Source
 	options := fetch.Options{Log: log, Stall: minStall}

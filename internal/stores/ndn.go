@@ -33,7 +33,7 @@ func openNDN(_ context.Context, s *Set, u URL, uses use) error {
 		s.source(u, block.Everything(c), fetch.Network{Start: 100 * time.Millisecond, Batch: 128, Parallel: 1})
 	}
 	if uses.has(useTo | useServe) {
-		s.listeners = append(s.listeners, Listener{Name: u.String()})
+		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u})
 		s.onRun(u, func(ctx context.Context) error {
 			return ndn.Serve(ctx, s.o.Library, ndn.ServerOptions{
 				Face: face, Prefix: prefix, Limit: s.o.Limiter, Log: s.o.Log,

@@ -16,6 +16,7 @@ const (
 	schemeKuboTLS = "ipfs+https"
 	schemeIPFS    = "ipfs"
 	schemeGNUnet  = "gnunet"
+	schemeTorrent = "bittorrent"
 	schemeNDN     = "ndn"
 	schemeFile    = "file"
 )
@@ -64,7 +65,7 @@ func (u use) has(v use) bool { return u&v != 0 }
 
 // all returns the schemes.
 func allSchemes() []scheme {
-	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ipfsSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
+	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ipfsSchemes(), torrentSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
 }
 
 func schemeOf(name string) (scheme, bool) {

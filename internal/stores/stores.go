@@ -63,6 +63,7 @@ type Putter struct {
 // Listener is a place at which blocks are served while Run runs.
 type Listener struct {
 	Name string   // its URL, without secrets
+	URL  URL      // as it was asked for
 	Addr net.Addr // nil in networks that have addresses of their own
 
 	// Multiaddrs are those of an IPFS host, which others give as peer=.

@@ -19,6 +19,8 @@ import (
 	"ersatz/internal/block"
 	"ersatz/internal/block/spool"
 	"ersatz/internal/fetch"
+	"ersatz/internal/torrent"
+	"ersatz/internal/transport/bittorrent"
 	"ersatz/internal/transport/gnunet/gnunettest"
 	"ersatz/internal/transport/ipfs/kubotest"
 	"ersatz/internal/transport/ndn/ndntest"
@@ -81,16 +83,23 @@ func start(t testing.TB, p Plan, o Options) *Set {
 // wantContent fetches the content from the sources of s.
 func wantContent(t testing.TB, s *Set, l library) {
 	t.Helper()
+	wantFrom(t, s, l, block.Wanted{ReadCap: l.shared.ReadCap})
+}
+
+func wantFrom(t testing.TB, s *Set, l library, w block.Wanted) {
+	t.Helper()
+	where := eris.NewLocator(w.ReadCap)
+	w.Where = where.Where
 	var sources []fetch.Source
 	for _, n := range s.Sources() {
-		src, session, ok := n.Open(block.Wanted{ReadCap: l.shared.ReadCap})
+		src, session, ok := n.Open(w)
 		if !ok {
 			t.Fatalf("%s cannot have it", n.Name)
 		}
 		defer session.Close()
 		sources = append(sources, src)
 	}
-	r := eris.NewReader(t.Context(), l.shared.ReadCap, fetch.New(sources, fetch.Options{}), eris.ReaderOptions{})
+	r := eris.NewReader(t.Context(), l.shared.ReadCap, where.Watch(fetch.New(sources, fetch.Options{})), eris.ReaderOptions{})
 	defer r.Close()
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, l.content) {
@@ -262,6 +271,30 @@ func TestIPFS(t *testing.T) {
 	for _, addr := range at[0].Multiaddrs {
 		wantContent(t, start(t, Plan{From: mustParse(t, "ipfs:?peer="+addr)}, Options{}), l)
 	}
+}
+
+// TestTorrent serves a torrent and gets it from the peer.
+func TestTorrent(t *testing.T) {
+	l := newLibrary(t)
+	content, err := l.Open(t.Context(), l.shared.ReadCap.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := bittorrent.Describe(t.Context(), l.shared.ReadCap.Root, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.shared.Magnet = torrent.Magnet{Hash: info.Hash()}.String()
+	serving := start(t, Plan{Serve: mustParse(t, "bittorrent:?listen=127.0.0.1:0&dht=off")}, Options{Library: l, State: t.TempDir()})
+	offer(t, serving, l)
+	urls := mustParse(t, l.shared.Magnet+"&x.pe="+serving.Listeners()[0].Addr.String())
+	client := start(t, Plan{From: urls}, Options{})
+	network := client.Sources()[0].Network
+	if network.Open(block.Wanted{ReadCap: l.shared.ReadCap}) != nil {
+		t.Error("looks for a torrent without a magnet link")
+	}
+	want := block.Wanted{ReadCap: l.shared.ReadCap, Magnet: Magnet(urls)}
+	wantFrom(t, client, l, want)
 }
 
 // TestGNUnet puts to a real peer and gets from it.

@@ -139,8 +139,8 @@ func parse(s string) (URL, error) {
 	case strings.ContainsFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) || r == ' ' }):
 		return URL{}, errors.New("has white space, or characters that do not print")
 	}
-	if rest, ok := strings.CutPrefix(s, "magnet:"); ok {
-		s = "bittorrent:" + rest
+	if strings.HasPrefix(s, "magnet:") {
+		return parseMagnet(s)
 	}
 	text, _, ok := strings.Cut(s, ":")
 	if !ok {

@@ -28,6 +28,10 @@ func TestParse(t *testing.T) {
 		{"ipfs:", "", ""},
 		{"ipfs:?peer=/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3&listen=/ip4/0.0.0.0/tcp/4001&dht=auto&peer=/dns4/h/tcp/1/p2p/12D3", "", ""},
 		{"ndn:?face=tcp://h:1&prefix=/a/b", "", ""},
+		{"bittorrent:", "", ""},
+		{"bittorrent:?listen=127.0.0.1:0&tr=http://h:1/announce&dht=on&x.pe=h:1&x.pe=[::1]:2", "bittorrent:?listen=127.0.0.1:0&tr=http://h:1/announce&dht=on&x.pe=h:1&x.pe=%5B::1%5D:2", ""},
+		{"magnet:?xt=urn:btih:C12FE1C06BBA254A9DC9F519B335AA7C1367A88A&xl=5&dn=a+b&xt=urn:eris:X", "bittorrent:?xt=urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a&dn=a+b", ""},
+		{"bittorrent:?ws=http://h/&xt=urn:btih:YEX6DQDLXISUVHOJ6UM3GNNKPQJWPKEK", "bittorrent:?ws=http://h/&xt=urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a", ""},
 		{"gnunet:", "gnunet:/run/gnunet/gnunet-service-dht.sock", ""},
 		{"gnunet:///run//x.sock?expiry=48h", "gnunet:/run/x.sock?expiry=48h", ""},
 		{"file:///srv/blocks", "", ""},
@@ -87,6 +91,14 @@ func TestParseWrong(t *testing.T) {
 		{"ipfs:?dht=maybe", "dht: \"maybe\" is none of off, client, server, auto"},
 		{"ipfs:?dht=off&dht=client", "dht twice"},
 		{"ndn:/eris", "has a path"},
+		{"magnet:?dn=x", "without xt="},
+		{"bittorrent:?xt=urn:btih:12", "no info hash"},
+		{"bittorrent:?xt=urn:eris:12", "without xt="},
+		{"bittorrent:?dn=x", "has dn, but no xt"},
+		{"bittorrent:?tr=file:///x", "tr: \"file:///x\" cannot be asked"},
+		{"bittorrent:?x.pe=h", "x.pe: \"h\" cannot be asked"},
+		{"bittorrent:?listen=6881", "listen: \"6881\" is not HOST:PORT"},
+		{"bittorrent:/x", "has a path"},
 		{"gnunet:?expiry=soon", "expiry: \"soon\" is no time"},
 		{"gnunet:?expiry=1s", "of a minute at least"},
 		{"gnunet:?replication=02", "replication: \"02\" is no number"},
@@ -168,6 +180,17 @@ func TestParams(t *testing.T) {
 	u, err := Parse("ipfs:?peer=/a%26b&dht=off&peer=/c&peer=/c")
 	if err != nil || !slices.Equal(u.Params("peer"), []string{"/a&b", "/c"}) || u.Params("relay") != nil {
 		t.Errorf("%q, %v", u.Params("peer"), err)
+	}
+}
+
+func TestMagnet(t *testing.T) {
+	const link = "magnet:?xt=urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a&dn=a&tr=http%3A%2F%2Fh%2Fa&ws=http%3A%2F%2Fh%2Fw&xs=http%3A%2F%2Fh%2Fx&x.pe=h:1"
+	u, err := Parse(link)
+	if err != nil || Magnet([]URL{{}, u}) != link {
+		t.Errorf("%s, %v", Magnet([]URL{u}), err)
+	}
+	if m := Magnet([]URL{{scheme: schemeTorrent}}); m != "" {
+		t.Errorf("a magnet link out of nothing: %s", m)
 	}
 }
 

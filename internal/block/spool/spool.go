@@ -13,6 +13,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/block"
+	"ersatz/internal/torrent"
 )
 
 // Spool is a block.Library of at most one content: none before Finish. It
@@ -27,6 +28,9 @@ type Spool struct {
 	levels  [][]uint32          // the same, for the nodes of each level
 	shared  *block.Shared       // nil before Finish
 	changed chan struct{}
+
+	hashing sync.Mutex
+	torrent *torrent.Info // nil before the first Torrent
 }
 
 var _ block.Library = (*Spool)(nil)
@@ -78,6 +82,30 @@ func (s *Spool) Finish(c block.Shared) {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
+
+// Torrent returns the torrent that the blocks make, all of which have been added,
+// the last one being root. It reads them, once.
+func (s *Spool) Torrent(ctx context.Context, root eris.Ref) (torrent.Info, error) {
+	s.hashing.Lock()
+	defer s.hashing.Unlock()
+	if s.torrent != nil {
+		return *s.torrent, nil
+	}
+	c := s.content()
+	b := torrent.NewBuilder()
+	for place := range c.Len() {
+		_, data, err := c.Block(ctx, place)
+		if err != nil {
+			return torrent.Info{}, err
+		}
+		b.Write(data) // it never fails
+	}
+	info := b.Finish(root)
+	s.torrent = &info
+	return info, nil
+}
+
+func (s *Spool) content() *content { return &content{s: s, buf: make([]byte, s.size)} }
 
 func (s *Spool) offset(pos uint32) int64 { return int64(pos) * int64(s.size) }
 
@@ -136,7 +164,7 @@ func (s *Spool) Open(_ context.Context, root eris.Ref) (block.Content, error) {
 	if s.shared == nil || s.shared.ReadCap.Root != root {
 		return nil, fmt.Errorf("content of %s: %w", root, eris.ErrNotFound)
 	}
-	return &content{s: s, buf: make([]byte, s.size)}, nil
+	return s.content(), nil
 }
 
 // content is the one content, read from the file.
@@ -168,6 +196,11 @@ func (c *content) Block(ctx context.Context, place int64) (eris.Ref, []byte, err
 		return ref, c.buf, nil
 	}
 	return eris.Ref{}, nil, fmt.Errorf("temporary file: no block %d more: %w", place, eris.ErrNotFound)
+}
+
+// Torrent returns the torrent of the content, for a source that asks for it.
+func (c *content) Torrent(ctx context.Context) (torrent.Info, error) {
+	return c.s.Torrent(ctx, c.s.shared.ReadCap.Root)
 }
 
 func (c *content) Close() error { return nil }

@@ -12,6 +12,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/block"
+	"ersatz/internal/torrent"
 )
 
 // fill returns a Spool of a content, not finished, and what was added.
@@ -74,6 +75,34 @@ func TestOrder(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestTorrent wants the torrent of the blocks in order, and them to be read once.
+func TestTorrent(t *testing.T) {
+	s, shared, _ := fill(t, random(300<<10))
+	s.Finish(shared)
+	c, err := s.Open(t.Context(), shared.ReadCap.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := torrent.NewBuilder()
+	for i := range c.Len() {
+		_, b, err := c.Block(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Write(b)
+	}
+	hash := want.Finish(shared.ReadCap.Root).Hash()
+	for range 2 {
+		info, err := c.(*content).Torrent(t.Context())
+		if err != nil || info.Hash() != hash {
+			t.Errorf("another torrent, or %v", err)
+		}
+		if err := s.file.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
