@@ -235,3 +235,13 @@ func FuzzParseInfo(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkBuilder is what a torrent adds to the encoding of an item.
+func BenchmarkBuilder(b *testing.B) {
+	block := make([]byte, eris.Size32KiB)
+	t := torrent.NewBuilder()
+	b.SetBytes(int64(len(block)))
+	for b.Loop() {
+		t.Write(block)
+	}
+}

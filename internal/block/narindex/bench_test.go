@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ersatz/eris"
+	"ersatz/internal/torrent"
 )
 
 const benchSize = 64 << 20
@@ -102,5 +103,23 @@ func TestSpace(t *testing.T) {
 	t.Logf("per GB of nars: index %.2f MB, tree files %.2f MB", perGB(sizes[File]), perGB(sizes[TreeDir+"/*"]))
 	if all := perGB(sizes[File] + sizes[TreeDir+"/*"]); all > 4 {
 		t.Errorf("index and tree files take %.2f MB per GB of nars", all)
+	}
+}
+
+// BenchmarkTorrent is what the torrent of an item takes that was baked without
+// one, per byte of its nar.
+func BenchmarkTorrent(b *testing.B) {
+	x := open(b)
+	it := add(b, x, 0, randomBytes(1, benchSize), eris.Size32KiB)
+	c, err := x.Open(b.Context(), it.path.Hash)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	b.SetBytes(benchSize)
+	for b.Loop() {
+		if _, err := c.HashTorrent(b.Context(), torrent.NewBuilder()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
