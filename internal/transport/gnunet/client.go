@@ -46,17 +46,17 @@ type Options struct {
 	// many ways a request goes. Default 5, as GNUnet's own programs have it.
 	Replication int
 
-	// Rate is how many bytes of blocks are put per second: a peer drops what its
-	// neighbours do not take in time, and says nothing. Default 4 MiB.
+	// Rate is how many blocks are put per second: a peer drops what its neighbours
+	// do not take in time, and says nothing. Default 128, which is 4 MiB of large
+	// ones.
 	Rate int
 
-	// Limit bounds the same bytes together with what others send. Default:
-	// nothing does.
+	// Limit bounds the bytes of blocks that are put. Default: nothing does.
 	Limit Limiter
 }
 
-// Limiter bounds the bytes of blocks that a Client puts; *rate.Limiter is one,
-// with a burst of at least a block.
+// Limiter bounds the bytes that a Client puts; *rate.Limiter is one, with a burst of
+// at least a block.
 type Limiter interface {
 	// WaitN returns when n bytes may be sent, or ctx's error.
 	WaitN(ctx context.Context, n int) error
@@ -81,7 +81,7 @@ func (o Options) complete() (Options, error) {
 		o.Replication = 5
 	}
 	if o.Rate == 0 {
-		o.Rate = 4 << 20
+		o.Rate = 128
 	}
 	var errs []error
 	if o.InFlight < 0 || o.Idle < 0 || o.Expiry < 0 || o.Rate < 0 {
@@ -122,7 +122,7 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{
 		opts: o, slots: block.NewSlots(o.InFlight), dial: make(chan struct{}, 1),
-		pace: rate.NewLimiter(rate.Limit(o.Rate), window*block.MaxSize),
+		pace: rate.NewLimiter(rate.Limit(o.Rate), window),
 	}, nil
 }
 

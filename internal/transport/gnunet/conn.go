@@ -33,7 +33,7 @@ type conn struct {
 	mu     sync.Mutex
 	wants  map[uint64]*want
 	fences []chan struct{} // who waits for the answer to each Hello, in order; nil: nobody
-	heard  time.Time       // when the last message came
+	heard  time.Time       // when the last message came; zero: none has
 	err    error           // why it has ended
 
 	done chan struct{} // closed when err is set
@@ -49,7 +49,7 @@ type want struct {
 
 // newConn returns a connection; who owns it calls read.
 func newConn(c net.Conn, idle time.Duration) *conn {
-	return &conn{net: c, idle: idle, wants: map[uint64]*want{}, heard: time.Now(), done: make(chan struct{})}
+	return &conn{net: c, idle: idle, wants: map[uint64]*want{}, done: make(chan struct{})}
 }
 
 // end closes the connection. The first reason counts, and is returned.

@@ -83,5 +83,5 @@ func (c *Client) limit(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return c.pace.WaitN(ctx, n)
+	return c.pace.Wait(ctx)
 }

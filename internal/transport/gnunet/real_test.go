@@ -129,7 +129,7 @@ func TestPeers(t *testing.T) {
 	a, b := gnunettest.Start(t), gnunettest.Start(t)
 	const before = 100
 	all := makeContent(eris.Size32KiB, 2*before)
-	from, to := open(t, gnunet.Options{Socket: a.Socket}), open(t, gnunet.Options{Socket: b.Socket})
+	from, to := open(t, gnunet.Options{Socket: a.Socket}), open(t, gnunet.Options{Socket: b.Socket, Idle: 3 * time.Second})
 	content{all.refs[:before], all.blocks[:before]}.offer(t, from)
 	a.Connect(t, b)
 	came := fetched(t, to, eris.Size32KiB, all.refs[:before])

@@ -3,6 +3,7 @@ package gnunet_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha512"
 	"encoding/binary"
 	"io"
 	"net"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"crypto/sha512"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -42,7 +41,7 @@ func serve(t testing.TB, socket string, s *service, refs []eris.Ref) (at string,
 	}
 	s.refs = map[[64]byte]eris.Ref{}
 	for _, ref := range refs {
-		s.refs[sha512.Sum512([]byte(ref.String()))] = ref
+		s.refs[keyOf(ref)] = ref
 	}
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -119,6 +118,8 @@ func (s *service) talk(ctx context.Context, conn net.Conn) {
 		}
 	}
 }
+
+func keyOf(ref eris.Ref) [64]byte { return sha512.Sum512([]byte(ref.String())) }
 
 // resultOf is a result without a path.
 func resultOf(id uint64, key [64]byte, b []byte) []byte {

@@ -29,7 +29,8 @@ type Peer struct {
 
 // config keeps a peer on this machine: no address of another peer is known, no
 // port is opened, and services that use the network do not run. Proofs of work,
-// which keep a processor busy for hours, are as good as left out.
+// which keep a processor busy for hours, are as good as left out. The DHT has room
+// for more than the 50 MB that are the default.
 const config = `[PATHS]
 GNUNET_HOME = %[1]s
 GNUNET_DATA_HOME = %[1]s
@@ -47,6 +48,8 @@ USE_INCLUDED_HELLOS = NO
 PLUGINS = unix
 [nse]
 WORKBITS = 1
+[dhtcache]
+QUOTA = 200 MB
 `
 
 // unused are services that would start by themselves.
