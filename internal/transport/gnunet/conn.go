@@ -21,6 +21,9 @@ var (
 
 	// errSilent says that the service takes what is sent and answers nothing.
 	errSilent = errors.New("DHT service does not answer")
+
+	// errIdle says that what was waited for did not come in time.
+	errIdle = errors.New("nothing came")
 )
 
 // conn is a connection to the DHT service, which requests share.
@@ -172,8 +175,8 @@ func (c *conn) put(ctx context.Context, messages []byte) error {
 }
 
 // get looks for a block and reads it into buf, which is as long as the block. It
-// is not there if it has not come within idle, nor has another one that last
-// knows of.
+// is not there if it does not come within idle, and of the other blocks for which
+// last stands none does either.
 func (c *conn) get(ctx context.Context, ref eris.Ref, replication uint32, buf []byte, last *moment) (found bool, err error) {
 	w := &want{ref: ref, key: keyOf(ref), buf: buf, found: make(chan struct{})}
 	id := rand.Uint64() // as dht_api.c has it, so that no two clients have the same
@@ -204,9 +207,6 @@ func (c *conn) get(ctx context.Context, ref eris.Ref, replication uint32, buf []
 	}
 	return false, err
 }
-
-// errIdle says that nothing came for a while.
-var errIdle = errors.New("nothing came")
 
 // await waits until done is closed, but not for longer than idle since the call
 // and since what last returns then.

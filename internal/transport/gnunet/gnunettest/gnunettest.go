@@ -97,6 +97,7 @@ func Launch(ctx context.Context, dir string) (*Peer, error) {
 	}
 	p.arm = exec.Command(found[0], "-c", p.config())
 	p.arm.Stdout, p.arm.Stderr = &p.log, &p.log
+	p.arm.Env = append(os.Environ(), "TMPDIR="+dir)
 	p.arm.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.arm.Start(); err != nil {
 		return nil, err
