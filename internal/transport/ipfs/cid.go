@@ -30,6 +30,12 @@ func rawCID(ref eris.Ref) cid { return newCID(codecRaw, ref) }
 // nodeCID names a manifest node.
 func nodeCID(node []byte) cid { return newCID(codecDagCBOR, blake2b.Sum256(node)) }
 
+// digest returns the hash in a CID.
+func (c cid) digest() (d [32]byte) {
+	copy(d[:], c[6:])
+	return d
+}
+
 // base32Lower is multibase "b": RFC 4648 Base32, lower case, no padding.
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 

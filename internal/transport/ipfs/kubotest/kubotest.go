@@ -77,7 +77,7 @@ func configure(path string) error {
 	}
 	for key, v := range map[string]any{
 		"Addresses": map[string]any{
-			"API": "/ip4/127.0.0.1/tcp/0", "Gateway": []string{}, "Swarm": []string{"/ip4/127.0.0.1/tcp/0"},
+			"API": "/ip4/127.0.0.1/tcp/0", "Gateway": "/ip4/127.0.0.1/tcp/0", "Swarm": []string{"/ip4/127.0.0.1/tcp/0"},
 			"Announce": []string{}, "AppendAnnounce": []string{}, "NoAnnounce": []string{},
 		},
 		"AutoConf":  map[string]any{"Enabled": false},
@@ -172,6 +172,17 @@ func (d *Daemon) waitAPI(ctx context.Context) (string, error) {
 			return "", ctx.Err()
 		}
 	}
+}
+
+// Gateway returns the address of the daemon's trustless gateway, such as
+// "http://127.0.0.1:41235".
+func (d *Daemon) Gateway(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.Repo, "gateway"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // Stop ends the daemon and waits for that. It may be called again.

@@ -1,0 +1,459 @@
+package ipfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+	"ersatz/internal/block/blocktest"
+	"ersatz/internal/transport/httpclient"
+	"ersatz/internal/transport/ipfs"
+	"ersatz/internal/transport/ipfs/kubotest"
+	"ersatz/internal/transport/transporttest"
+)
+
+// newGateway returns a gateway that is given up when it is silent for idle.
+func newGateway(t testing.TB, url string, idle time.Duration) *ipfs.Gateway {
+	t.Helper()
+	g, err := ipfs.NewGateway(url, httpclient.New(httpclient.Options{Idle: 2 * idle, PerHost: 32}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.BlockTimeout = idle
+	return g
+}
+
+// TestGatewayTransport runs the suite with Kubo's gateway. One daemon serves
+// until somebody stops it.
+func TestGatewayTransport(t *testing.T) {
+	d, whole := kubotest.Start(t), t
+	transporttest.Run(t, transporttest.Transport{
+		Foreign:          true,
+		SilenceIsMissing: true,
+		Serve: func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
+			if d == nil {
+				d = kubotest.Start(whole)
+			}
+			_, err := newClient(t, d.API).Put(context.Background(), refs[len(refs)-1], slices.Values(refs), func(emit func(eris.Ref, []byte) error) error {
+				for _, ref := range refs {
+					b, err := blocks.Get(context.Background(), ref)
+					if err := errors.Join(err, emit(ref, b)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d.Gateway(t), func() { d.Stop(); d = nil }
+		},
+		Dial: func(t testing.TB, url string, idle time.Duration) eris.Fetcher {
+			return newGateway(t, url, min(idle, time.Second))
+		},
+	})
+}
+
+// TestGatewayPeer runs the suite with a gateway that can be made to err.
+func TestGatewayPeer(t *testing.T) {
+	transporttest.Run(t, transporttest.Transport{
+		SilenceIsMissing: true,
+		Serve: func(t testing.TB, address string, blocks block.Getter, refs []eris.Ref) (string, func()) {
+			if address == "" {
+				address = "127.0.0.1:0"
+			}
+			names := map[string]eris.Ref{}
+			for _, ref := range refs {
+				names[ipfs.CID(ref)] = ref
+			}
+			l, err := net.Listen("tcp", strings.TrimPrefix(address, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ref, ok := names[strings.TrimPrefix(r.URL.Path, "/ipfs/")]
+				if !ok || r.URL.RawQuery != "format=raw" || r.Header.Get("Accept") != "application/vnd.ipld.raw" {
+					http.Error(w, "not found", http.StatusNotFound)
+					return
+				}
+				b, err := blocks.Get(r.Context(), ref)
+				switch {
+				case errors.Is(err, eris.ErrNotFound):
+					http.Error(w, "not found", http.StatusNotFound)
+				case err != nil:
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+				default:
+					w.Header().Set("Content-Type", "application/vnd.ipld.raw")
+					w.Write(b)
+				}
+			}))
+			s.Listener.Close()
+			s.Listener = l
+			s.Start()
+			stop := sync.OnceFunc(func() { s.CloseClientConnections(); s.Close() })
+			t.Cleanup(stop)
+			return "http://" + l.Addr().String(), stop
+		},
+		Dial: func(t testing.TB, url string, idle time.Duration) eris.Fetcher { return newGateway(t, url, idle) },
+		Deaf: func(t testing.TB) string {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			return "http://" + l.Addr().String()
+		},
+	})
+}
+
+// answers returns a gateway that is a function.
+func answers(t testing.TB, h http.HandlerFunc) *ipfs.Gateway {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return newGateway(t, s.URL, 2*time.Second)
+}
+
+// fetchAll asks for blocks, and verifies them. It returns how many came.
+func fetchAll(ctx context.Context, f eris.Fetcher, size eris.BlockSize, refs []eris.Ref) (int, error) {
+	var n atomic.Int32
+	err := f.Fetch(ctx, size, refs, func(i int, b []byte) error {
+		if len(b) != int(size) || eris.BlockRef(b) != refs[i] {
+			return eris.ErrCorrupt
+		}
+		n.Add(1)
+		return nil
+	})
+	return int(n.Load()), err
+}
+
+// TestGatewayAnswers wants to know what each answer means: the block, none, or
+// a gateway that is of no use.
+func TestGatewayAnswers(t *testing.T) {
+	ref, b := blocktest.Make(eris.Size1KiB, 1)
+	raw := func(w http.ResponseWriter, b []byte) {
+		w.Header().Set("Content-Type", "application/vnd.ipld.raw")
+		w.Write(b)
+	}
+	status := func(code int) func(http.ResponseWriter, int) {
+		return func(w http.ResponseWriter, _ int) { http.Error(w, "in words", code) }
+	}
+	for what, c := range map[string]struct {
+		answer func(w http.ResponseWriter, try int)
+		n      int
+		err    string
+	}{
+		"the block":     {func(w http.ResponseWriter, _ int) { raw(w, b) }, 1, ""},
+		"another":       {func(w http.ResponseWriter, _ int) { raw(w, make([]byte, 1024)) }, 0, "corrupt"},
+		"too long":      {func(w http.ResponseWriter, _ int) { raw(w, append(b[:1024:1024], 0)) }, 0, "corrupt"},
+		"much too long": {func(w http.ResponseWriter, _ int) { raw(w, make([]byte, 1<<20)) }, 0, "corrupt"},
+		"too short":     {func(w http.ResponseWriter, _ int) { raw(w, b[:1000]) }, 0, "corrupt"},
+		"empty":         {func(w http.ResponseWriter, _ int) { raw(w, nil) }, 0, "corrupt"},
+		"a page":        {func(w http.ResponseWriter, _ int) { w.Write([]byte("<html>welcome")) }, 0, "no trustless gateway"},
+		"cut": {func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Content-Length", "1024")
+			raw(w, b[:500])
+		}, 0, "unexpected EOF"},
+		"404":             {status(404), 0, ""},
+		"410":             {status(410), 0, ""},
+		"412":             {status(412), 0, ""},
+		"451":             {status(451), 0, ""},
+		"504":             {status(504), 0, ""},
+		"500":             {status(500), 0, "in words"},
+		"403":             {status(403), 0, "403"},
+		"always too much": {func(w http.ResponseWriter, _ int) { w.Header().Set("Retry-After", "0"); w.WriteHeader(429) }, 0, "too much to do"},
+		"too much at first": {func(w http.ResponseWriter, try int) {
+			if try < 2 {
+				w.Header().Set("Retry-After", "0")
+				w.WriteHeader(503)
+				return
+			}
+			raw(w, b)
+		}, 1, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			try := 0
+			g := answers(t, func(w http.ResponseWriter, _ *http.Request) { c.answer(w, try); try++ })
+			n, err := fetchAll(t.Context(), g, eris.Size1KiB, []eris.Ref{ref})
+			if n != c.n || (err == nil) != (c.err == "") || err != nil && !(strings.Contains(err.Error(), c.err) || c.err == "corrupt" && errors.Is(err, eris.ErrCorrupt)) {
+				t.Errorf("%d blocks, %v", n, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), g.String()) {
+				t.Errorf("the gateway is not named: %v", err)
+			}
+		})
+	}
+}
+
+func TestGatewayURL(t *testing.T) {
+	it := newItem(t, 1, 100, eris.Size1KiB)
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[string]string{
+		"http://127.0.0.1:8080":                              "http://127.0.0.1:8080",
+		"https://gateway.example/":                           "https://gateway.example",
+		"https://gateway.example/below?manifest=" + manifest: "https://gateway.example/below",
+	} {
+		if g, err := ipfs.NewGateway(s, nil); err != nil || g.String() != want {
+			t.Errorf("%q: %v, %v", s, g, err)
+		}
+	}
+	for _, s := range []string{
+		"", "gateway.example", "ftp://h", "http://", "http://h#f", "http://h?x=1", "http://h?manifest=x", "http://h?manifest=", "http://h?%",
+		"http://h?manifest=" + manifest + "&manifest=" + manifest, "http://h?manifest=" + ipfs.CID(it.refs[0]),
+	} {
+		if g, err := ipfs.NewGateway(s, nil); err == nil {
+			t.Errorf("%q is %s", s, g)
+		}
+	}
+}
+
+// counting passes requests on to a gateway, and counts those for single blocks.
+func counting(t testing.TB, to string, delay time.Duration) (at string, raw *atomic.Int32) {
+	t.Helper()
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = new(atomic.Int32)
+	proxy := httputil.NewSingleHostReverseProxy(u)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("format") == "raw" {
+			raw.Add(1)
+		}
+		select {
+		case <-time.After(delay):
+		case <-r.Context().Done():
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, raw
+}
+
+// TestGatewayCAR reads contents by the CAR of their manifest from Kubo's
+// gateway. Few blocks are asked for by themselves.
+func TestGatewayCAR(t *testing.T) {
+	d := kubotest.Start(t)
+	for _, c := range []struct {
+		length, most int
+		size         eris.BlockSize
+	}{
+		{300 << 10, 40, eris.Size1KiB},
+		{20 << 20, 10, eris.Size32KiB},
+		{7 << 20, 600, eris.Size1KiB}, // two nodes
+	} {
+		it := newItem(t, 5, c.length, c.size)
+		manifest := put(t, newClient(t, d.API), it)
+		at, raw := counting(t, d.Gateway(t), 0)
+		g := newGateway(t, at+"?manifest="+manifest, 5*time.Second)
+		s := g.Open(block.Wanted{ReadCap: it.cap})
+		r := eris.NewReader(t.Context(), it.cap, s, eris.ReaderOptions{})
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || !bytes.Equal(got, it.content) || int(raw.Load()) > c.most {
+			t.Errorf("%d of %d bytes, %v; %d of %d blocks were asked for by themselves", len(got), c.length, err, raw.Load(), len(it.refs))
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestGatewayCARFaults reads contents by CARs that are not what they should be:
+// the blocks come in the other way.
+func TestGatewayCARFaults(t *testing.T) {
+	it := newItem(t, 6, 500<<10, eris.Size1KiB)
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	car, err := ipfs.CAR(it.seq(), it.emit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newItem(t, 7, 500<<10, eris.Size1KiB)
+	otherCAR, err := ipfs.CAR(other.seq(), other.emit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := map[string][]byte{}
+	for i, ref := range it.refs {
+		blocks[ipfs.CID(ref)] = it.blocks[i]
+	}
+	wrong := bytes.Clone(car)
+	wrong[len(wrong)/2] ^= 1
+	send := func(b []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
+			w.Write(b)
+		}
+	}
+	for what, c := range map[string]struct {
+		car http.HandlerFunc
+		err error
+	}{
+		"sound":          {send(car), nil},
+		"none":           {http.NotFound, nil},
+		"a page":         {func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("hello")) }, nil},
+		"empty":          {send(nil), nil},
+		"cut":            {send(car[:len(car)/2]), nil},
+		"of another":     {send(otherCAR), nil},
+		"with a message": {send(append(car[:len(car)/2:len(car)/2], "[Gateway Error: CAR stream truncated]"...)), nil},
+		"silent":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil},
+		"silent later": {func(w http.ResponseWriter, r *http.Request) {
+			send(car[:len(car)/2])(w, r)
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, nil},
+		"with wrong bytes": {send(wrong), eris.ErrCorrupt},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Get("format") == "car" {
+					if !strings.HasSuffix(r.URL.Path, manifest) || r.URL.RawQuery != "format=car&dag-scope=all&car-order=dfs&car-dups=y" {
+						t.Errorf("asked for %s", r.URL)
+					}
+					c.car(w, r)
+					return
+				}
+				w.Header().Set("Content-Type", "application/vnd.ipld.raw")
+				w.Write(blocks[strings.TrimPrefix(r.URL.Path, "/ipfs/")])
+			}))
+			defer s.Close()
+			g := newGateway(t, s.URL+"?manifest="+manifest, time.Second)
+			session := g.Open(block.Wanted{ReadCap: it.cap})
+			defer session.Close()
+			r := eris.NewReader(t.Context(), it.cap, session, eris.ReaderOptions{})
+			defer r.Close()
+			if got, err := io.ReadAll(r); !errors.Is(err, c.err) || err == nil && !bytes.Equal(got, it.content) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+}
+
+// TestGatewayCARCancelled: one call that is cancelled takes nothing away from
+// another, and Close ends all.
+func TestGatewayCARCancelled(t *testing.T) {
+	it := newItem(t, 6, 100<<10, eris.Size1KiB)
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	g := answers(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	})
+	g, err = ipfs.NewGateway(g.String()+"?manifest="+manifest, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.BlockTimeout = time.Minute
+	s := g.Open(block.Wanted{ReadCap: it.cap})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := fetchAll(ctx, s, eris.Size1KiB, it.refs[:10])
+		done <- err
+	}()
+	<-asked
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkGateway fetches 2,000 blocks of 32 KiB from Kubo's gateway: each by
+// itself, by the CAR of the manifest, and each way where answers take 50 ms.
+func BenchmarkGateway(b *testing.B) {
+	d := kubotest.Start(b)
+	it := newItem(b, 1, 2000*int(eris.Size32KiB), eris.Size32KiB)
+	manifest := put(b, newClient(b, d.API), it)
+	for _, delay := range []time.Duration{0, 50 * time.Millisecond} {
+		at := d.Gateway(b)
+		if delay > 0 {
+			at, _ = counting(b, at, delay)
+		}
+		for how, query := range map[string]string{"raw": "", "car": "?manifest=" + manifest} {
+			b.Run(fmt.Sprintf("%s/%v", how, delay), func(b *testing.B) {
+				g := newGateway(b, at+query, 10*time.Second)
+				for b.Loop() {
+					s := g.Open(block.Wanted{ReadCap: it.cap})
+					n, err := fetchAll(b.Context(), s, eris.Size32KiB, it.refs)
+					if err != nil || n != len(it.refs) {
+						b.Fatal(n, err)
+					}
+					s.Close()
+				}
+				b.ReportMetric(float64(b.N)*float64(len(it.refs))/b.Elapsed().Seconds(), "blocks/s")
+			})
+		}
+	}
+}
+
+// BenchmarkGatewayBare asks Kubo's gateway for the same in bare loops: 32 at a
+// time, and one CAR whose sections are not looked at.
+func BenchmarkGatewayBare(b *testing.B) {
+	d := kubotest.Start(b)
+	it := newItem(b, 1, 2000*int(eris.Size32KiB), eris.Size32KiB)
+	manifest := put(b, newClient(b, d.API), it)
+	at := d.Gateway(b) + "/ipfs/"
+	hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
+	get := func(url string) ([]byte, error) {
+		resp, err := hc.Get(url)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		return io.ReadAll(resp.Body)
+	}
+	b.Run("raw", func(b *testing.B) {
+		for b.Loop() {
+			var next atomic.Int32
+			var work sync.WaitGroup
+			for range 32 {
+				work.Go(func() {
+					for i := int(next.Add(1)) - 1; i < len(it.refs); i = int(next.Add(1)) - 1 {
+						block, err := get(at + ipfs.CID(it.refs[i]) + "?format=raw")
+						if err != nil || eris.BlockRef(block) != it.refs[i] {
+							b.Error(i, err)
+						}
+					}
+				})
+			}
+			work.Wait()
+		}
+		b.ReportMetric(float64(b.N)*float64(len(it.refs))/b.Elapsed().Seconds(), "blocks/s")
+	})
+	b.Run("car", func(b *testing.B) {
+		for b.Loop() {
+			if car, err := get(at + manifest + "?format=car"); err != nil || len(car) < len(it.refs)*int(eris.Size32KiB) {
+				b.Fatal(len(car), err)
+			}
+		}
+		b.ReportMetric(float64(b.N)*float64(len(it.refs))/b.Elapsed().Seconds(), "blocks/s")
+	})
+}
