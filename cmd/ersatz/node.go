@@ -23,8 +23,8 @@ func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Fetch, keep and share substitutes for this machine's clients",
-		Long: `Fetch substitutes from the best mix of servers, peers and IPFS, keep them under a
-quota, and give them to this machine's clients: to ersatz-substitute through a
+		Long: `Fetch substitutes from the best mix of servers, peers, stores and networks, keep
+them under a quota, and give them to this machine's clients: to ersatz-substitute through a
 Unix socket, to a stock guix-daemon or Nix over HTTP. Guix upstreams answer at /,
 Nix upstreams at /nix; upstreams of one kind only, at / too.
 
@@ -35,7 +35,11 @@ read anew for each request.
 
 With --share, other machines get the items that a key of a --share-list has
 signed, and nothing else. A share list is a Guix ACL, or public keys of Nix, one
-a line.
+a line. With --serve, these items are served at a store URL, or given to the
+network that it names, too.
+
+A store URL (docs/stores.md) of --from names a store or network that any item may
+be got from: it is asked when that is worth it (docs/node.md, "When to use what").
 
 SIZE may have a unit, such as 10G, 10GiB or 10GB; RATE is such a SIZE per second.
 Sockets that systemd passes are used instead of --listen (TCP) and --socket
@@ -44,6 +48,8 @@ end it; parts that have arrived stay.`,
 		Example: `  ersatz node --upstream http://substitutes.example --acl /etc/guix/acl
   ersatz node --upstream http://cache.example --nix-trusted-key cache.example-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=
   ersatz node --upstream http://substitutes.example --listen 0.0.0.0:8181 --share lan --share-list /etc/guix/acl --upload-limit 2MB
+  ersatz node --upstream http://substitutes.example --from ipfs:?bootstrap=public --from ndn:
+  ersatz node --upstream http://substitutes.example --serve ipfs: --share-list /etc/guix/acl --upload-limit 2MB
   guix build hello --substitute-urls=http://127.0.0.1:8181`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
@@ -67,7 +73,11 @@ end it; parts that have arrived stay.`,
 	flags.StringVar(&f.uploadLimit, "upload-limit", "", "send other machines at most `RATE`, in bytes per second (default no limit)")
 	flags.StringArrayVar(&f.peers, "peer", nil, "`URL` of another node (repeatable)")
 	flags.StringVar(&f.discover, "discover", discoverAuto, "look for nodes and servers on the local network: `WHEN` is yes, no, or auto: with --share")
-	flags.StringVar(&f.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001")
+	flags.StringArrayVar(&f.from, "from", nil, "store `URL` that blocks are got from (repeatable): "+schemeList())
+	flags.StringArrayVar(&f.serve, "serve", nil, "store `URL` at which what is shared is served, or to whose network it is given (repeatable)")
+	flags.StringVar(&f.ipfs, "ipfs", "", "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001: as --from ipfs+URL")
+	completeStores(cmd, "from")
+	completeStores(cmd, "serve")
 	markDirname(cmd, "state")
 	markFilename(cmd, "acl")
 	markFilename(cmd, "votes")

@@ -90,7 +90,7 @@ func TestNodeOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Quota != 1e9 || o.Node.UploadLimit != 2<<20 || o.Node.Share.String() != "lan" || len(o.Servers) != 2 || o.Node.Keys != nil || o.Browser == nil {
+	if o.Quota != 1e9 || o.Node.Upload.Limit() != 2<<20 || o.Node.Share.String() != "lan" || len(o.Servers) != 2 || o.Node.Keys != nil || o.Browser == nil {
 		t.Errorf("%+v", o)
 	}
 	f.acl = f.shareLists[0]

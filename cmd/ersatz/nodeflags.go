@@ -12,19 +12,15 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"ersatz/guixsig"
-	"ersatz/internal/block"
 	"ersatz/internal/discover"
 	"ersatz/internal/durable"
-	"ersatz/internal/fetch"
 	"ersatz/internal/node"
 	"ersatz/internal/noded"
 	"ersatz/internal/transfer"
-	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/peer"
 	"ersatz/internal/upstream"
 	"ersatz/internal/votes"
@@ -37,6 +33,7 @@ const noSocket = "none"
 // nodeFlags are the settings of node as they are written.
 type nodeFlags struct {
 	listen, upstreams, nixKeys, shareLists, peers []string
+	from, serve                                   []string
 	socket, state, acl, policy, share             string
 	quota, uploadLimit, ipfs, votes, discover     string
 }
@@ -69,26 +66,20 @@ func (f nodeFlags) options(log *slog.Logger) (noded.Options, error) {
 		note("peer", err)
 		o.Peers = append(o.Peers, text)
 	}
-	if f.ipfs != "" {
-		daemon, err := ipfs.New(f.ipfs, nil)
-		note("ipfs", err)
-		if err == nil {
-			o.Networks = append(o.Networks, fetch.Network{
-				Name: daemon.String(), Kind: "ipfs+http", Network: block.Everything(daemon), Start: time.Second,
-			})
-		}
-	}
+	o.Stores, err = f.plan()
+	errs = append(errs, err)
 	o.Quota, err = parseSize(f.quota)
 	if err == nil && o.Quota == 0 {
 		err = errors.New("nothing could be kept")
 	}
 	note("quota", err)
 	if f.uploadLimit != "" {
-		o.Node.UploadLimit, err = parseSize(strings.TrimSuffix(f.uploadLimit, "/s"))
-		if err == nil && o.Node.UploadLimit == 0 {
+		limit, err := parseSize(strings.TrimSuffix(f.uploadLimit, "/s"))
+		if err == nil && limit == 0 {
 			err = errors.New("nothing could be shared; --share=none says so")
 		}
 		note("upload-limit", err)
+		o.Node.Upload = node.NewLimiter(limit)
 	}
 	o.Node.Share, err = node.ParseShare(f.share)
 	note("share", err)
@@ -120,14 +111,15 @@ func (f nodeFlags) options(log *slog.Logger) (noded.Options, error) {
 
 // contradictions returns what flags say against each other.
 func (f nodeFlags) contradictions(share node.Share, policy transfer.Policy) (errs []error) {
-	if share == node.ShareNone {
+	if share == node.ShareNone && len(f.serve) == 0 {
 		if len(f.shareLists) > 0 {
-			errs = append(errs, errors.New("--share-list needs --share=lan or --share=all"))
+			errs = append(errs, errors.New("--share-list needs --share=lan, --share=all or --serve"))
 		}
 		if f.uploadLimit != "" {
-			errs = append(errs, errors.New("--upload-limit needs --share=lan or --share=all"))
+			errs = append(errs, errors.New("--upload-limit needs --share=lan, --share=all or --serve"))
 		}
-	} else if len(f.shareLists) == 0 {
+	}
+	if share != node.ShareNone && len(f.shareLists) == 0 {
 		errs = append(errs, fmt.Errorf("--share=%s needs a --share-list: there is no default one", share))
 	}
 	if policy == transfer.HTTPOnly && len(f.peers) > 0 {
@@ -136,10 +128,7 @@ func (f nodeFlags) contradictions(share node.Share, policy transfer.Policy) (err
 	if policy == transfer.HTTPOnly && f.discover == discoverYes {
 		errs = append(errs, errors.New("--discover=yes contradicts --policy=http-only"))
 	}
-	if policy == transfer.HTTPOnly && f.ipfs != "" {
-		errs = append(errs, errors.New("--ipfs contradicts --policy=http-only"))
-	}
-	return errs
+	return append(errs, f.storeContradictions(policy)...)
 }
 
 // keys reads the keys whose narinfos count, anew each time, so that a change of

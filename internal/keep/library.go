@@ -15,7 +15,7 @@ import (
 // library is what is kept and may be given to others.
 type library struct {
 	s     *Store
-	allow func(Item) bool
+	allow func(Item) (magnet string, ok bool)
 
 	mu   sync.Mutex
 	said map[*entry]verdict // of what was kept when Each last ran, and since
@@ -27,12 +27,12 @@ type verdict struct {
 	shared block.Shared
 }
 
-// Library returns the items that allow says; nil means all. Parts are not in it.
-// Its order is that of hash parts. allow is asked once or a few times per item,
+// Library returns the items that allow says, and magnet links of theirs, "" for
+// none; nil means all. Parts are not in it. Its order is that of hash parts. allow is asked once or a few times per item,
 // from several goroutines at once: when its answers change, another Library is
 // needed. An item of which a block was read in the last minute is not evicted;
 // a content that is open can be read to its end all the same.
-func (s *Store) Library(allow func(Item) bool) block.Library {
+func (s *Store) Library(allow func(Item) (magnet string, ok bool)) block.Library {
 	return &library{s: s, allow: allow, said: map[*entry]verdict{}}
 }
 
@@ -99,7 +99,10 @@ func (l *library) judge(e *entry) verdict {
 	if err != nil {
 		return verdict{}
 	}
-	v = verdict{ok: l.allow == nil || l.allow(i), shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
+	v = verdict{ok: true, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
+	if l.allow != nil {
+		v.shared.Magnet, v.ok = l.allow(i)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said[e] = v

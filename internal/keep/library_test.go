@@ -40,9 +40,9 @@ func TestLibrary(t *testing.T) {
 	defer closing(t, s)
 	b, a, secret, half := makeThing(t, 2, 300_000), makeThing(t, 1, 40_000), makeThing(t, 3, 5000), makeThing(t, 4, 5000)
 	asked := map[string]int{}
-	l := s.Library(func(i Item) bool {
+	l := s.Library(func(i Item) (string, bool) {
 		asked[i.Path.Hash]++
-		return i.Path != secret.Path
+		return "magnet:" + i.Path.Hash, i.Path != secret.Path
 	})
 	before := l.Changed()
 	put(t, s, b)
@@ -80,6 +80,15 @@ func TestLibrary(t *testing.T) {
 		if asked[x.Path.Hash] != 1 {
 			t.Errorf("asked %d times of one item", asked[x.Path.Hash])
 		}
+	}
+	err := l.Each(t.Context(), func(x block.Shared) error {
+		if x.Length == 0 || x.Magnet != "magnet:"+a.Path.Hash && x.Magnet != "magnet:"+b.Path.Hash {
+			t.Errorf("%+v", x)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	for _, x := range []*thing{secret, half} {
 		if c, err := l.Open(t.Context(), x.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) || c != nil {

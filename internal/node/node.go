@@ -84,9 +84,9 @@ type Options struct {
 	Share     Share
 	ShareKeys Keys
 
-	// UploadLimit bounds what other machines get together, in bytes per
-	// second. Default: no limit.
-	UploadLimit int64
+	// Upload bounds what other machines get together: a limit of NewLimiter, which
+	// others may share. Default: no limit.
+	Upload *rate.Limiter
 
 	// PeerServers returns who is asked for a narinfo that no upstream has, or none
 	// that counts: those of upstream.ParsePeer. Default: nobody.
@@ -102,6 +102,10 @@ type Options struct {
 
 	// Peers returns what GET /v1/peers answers. Default: nothing.
 	Peers func() []nodeapi.Peer
+
+	// Networks returns what GET /v1/status says of stores and networks. Default:
+	// nothing.
+	Networks func() []nodeapi.Network
 
 	// Requests counts what is answered, and Metrics answers this machine's
 	// clients with that and all else that is counted. Default: neither.
@@ -166,14 +170,20 @@ func New(ctx context.Context, dir string, store Kept, transfers Transfers, clien
 	if o.Peers == nil {
 		o.Peers = func() []nodeapi.Peer { return nil }
 	}
+	if o.Networks == nil {
+		o.Networks = func() []nodeapi.Network { return nil }
+	}
 	n := &Node{
 		dir: dir, store: store, transfers: transfers, client: client, o: o, log: o.Log,
-		upload: newLimiter(o.UploadLimit), started: o.Now(),
+		upload: o.Upload, started: o.Now(),
 		readingFirst: make(slots, maxBodies), reading: make(slots, maxBodies), haves: make(slots, maxHaves),
 	}
 	n.refs = newRefs(n)
 	n.all = newBlockHandlers(store.Blocks(nil))
-	n.shared = newBlockHandlers(store.Blocks(o.ShareKeys.shares))
+	n.shared = newBlockHandlers(store.Blocks(func(i keep.Item) bool {
+		_, ok := o.ShareKeys.Shares(i)
+		return ok
+	}))
 	var err error
 	if n.upstreams, err = newUpstreams(filepath.Join(dir, "upstreams.json"), servers, client, n.log); err != nil {
 		return nil, fmt.Errorf("node: %w", err)

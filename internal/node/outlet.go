@@ -10,17 +10,20 @@ import (
 	"ersatz/internal/web"
 )
 
-// piece is how much is sent under one deadline, and how much may go out at
-// once under a limit, in bytes: whoever reads more slowly than 4 kbit/s is cut
-// off.
+// piece is how much is sent under one deadline, in bytes: whoever reads more
+// slowly than 4 kbit/s is cut off.
 const piece = 64 << 10
 
-// newLimiter returns a limit of bytes per second; 0 means none.
-func newLimiter(bytes int64) *rate.Limiter {
+// burst is how much may go out at once under a limit, in bytes: as much as any
+// transport sends in one go.
+const burst = 256 << 10
+
+// NewLimiter returns a limit of bytes per second; 0 means none, which is nil.
+func NewLimiter(bytes int64) *rate.Limiter {
 	if bytes <= 0 {
 		return nil
 	}
-	return rate.NewLimiter(rate.Limit(bytes), piece)
+	return rate.NewLimiter(rate.Limit(bytes), burst)
 }
 
 // outlet is a ResponseWriter that moves the connection's write deadline on as

@@ -63,15 +63,22 @@ func client(r *http.Request) (addr netip.Addr, local bool) {
 	return addr, false
 }
 
-// shares reports whether an item is one that others may have: its narinfo is
-// signed by a key of the share list.
-func (k Keys) shares(item keep.Item) bool {
+// Shares reports whether an item is one that others may have: its narinfo is
+// signed by a key of the share list. magnet is the link that is signed with it, ""
+// if there is none.
+func (k Keys) Shares(item keep.Item) (magnet string, ok bool) {
 	n, err := narinfo.Parse(item.Narinfo)
 	if err != nil {
-		return false
+		return "", false
 	}
 	s, err := k.Verify(n)
-	return err == nil && s.StorePath == item.Path && s.NarHash == item.NarHash
+	if err != nil || s.StorePath != item.Path || s.NarHash != item.NarHash {
+		return "", false
+	}
+	if item.Signed {
+		magnet = s.ERISMagnet
+	}
+	return magnet, true
 }
 
 // splitPath returns the components of a path.

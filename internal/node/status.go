@@ -14,7 +14,8 @@ func (n *Node) socketStatus(w http.ResponseWriter, r *http.Request) {
 	u := n.store.Usage()
 	sendJSON(w, r, nodeapi.Status{
 		Version: n.o.Version, Started: n.started, Listen: n.o.Listen, State: n.dir, Share: n.o.Share.String(), Upstreams: n.upstreams.status(),
-		Kept: nodeapi.Kept{Items: u.Items, ItemBytes: u.ItemBytes, Parts: u.Parts, PartBytes: u.PartBytes, Quota: u.Quota},
+		Networks: n.o.Networks(),
+		Kept:     nodeapi.Kept{Items: u.Items, ItemBytes: u.ItemBytes, Parts: u.Parts, PartBytes: u.PartBytes, Quota: u.Quota},
 	})
 }
 

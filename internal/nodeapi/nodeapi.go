@@ -91,7 +91,34 @@ type Status struct {
 	State     string     `json:"state"`  // folder of what is kept
 	Share     string     `json:"share"`
 	Upstreams []Upstream `json:"upstreams"`
+	Networks  []Network  `json:"networks,omitempty"`
 	Kept      Kept       `json:"kept"`
+}
+
+// Network is a store or a network that blocks are got from, or given to.
+type Network struct {
+	URL  string `json:"url"`  // without secrets
+	Kind string `json:"kind"` // the URL's scheme
+
+	// Of one that blocks are got from: how long it takes to begin, and the rest as
+	// of a Peer.
+	From       bool    `json:"from,omitempty"`
+	StartMS    float64 `json:"start_ms,omitempty"`
+	LatencyMS  float64 `json:"latency_ms,omitempty"`
+	PerBlockMS float64 `json:"per_block_ms,omitempty"`
+	Blocks     int64   `json:"blocks,omitempty"`
+	Bytes      int64   `json:"bytes,omitempty"`
+	Error      string  `json:"error,omitempty"`
+
+	// Of one that others get blocks from: where it is listened, if at an address,
+	// and how many contents a network was given, is to be given or rid of, and of
+	// which the last attempt failed.
+	Serve      bool     `json:"serve,omitempty"`
+	Listen     []string `json:"listen,omitempty"`
+	Offered    int      `json:"offered,omitempty"`
+	Waiting    int      `json:"waiting,omitempty"`
+	Failed     int      `json:"failed,omitempty"`
+	ServeError string   `json:"serve_error,omitempty"` // of the last attempt
 }
 
 // Upstream is what is known of an upstream. Its kind and store folder are ""

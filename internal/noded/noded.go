@@ -21,6 +21,7 @@ import (
 	"ersatz/internal/node"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/peers"
+	"ersatz/internal/stores"
 	"ersatz/internal/transfer"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
@@ -28,11 +29,12 @@ import (
 	"ersatz/storepath"
 )
 
-// What the state folder has beside what is kept: the cache of narinfos, and
-// what was learnt of sources.
+// What the state folder has beside what is kept: the cache of narinfos, what was
+// learnt of sources, and what networks remember.
 const (
-	textsDir = "texts"
-	bookFile = "sources.json"
+	textsDir    = "texts"
+	bookFile    = "sources.json"
+	networksDir = "networks"
 )
 
 // Options are what may be left out.
@@ -55,8 +57,10 @@ type Options struct {
 	Peers   []string
 	Browser peers.Browser
 
-	// Networks are asked for items that they may have. Default: there are none.
-	Networks []fetch.Network
+	// Stores are asked for items that they may have (From), and what is shared by
+	// Node.ShareKeys is served at them (Serve), whatever Node.Share says. Default:
+	// there are none.
+	Stores stores.Plan
 }
 
 // OptionError says that an option cannot be used.
@@ -71,6 +75,7 @@ type Service struct {
 	share     node.Share
 	http      *http.Client
 	store     *keep.Store
+	networks  *networks
 	client    *upstream.Client
 	book      *fetch.Book
 	peers     *peers.Set
@@ -82,7 +87,7 @@ type Service struct {
 // upstreams for their store folders, for 5 seconds at most, if these are not
 // known from before. The error is an *OptionError if no other state of the world
 // would help, and matches keep.ErrLocked if another process has the folder. Close
-// it.
+// it; ctx bounds its life, too.
 func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 	if o.Node.Log == nil {
 		o.Node.Log = slog.New(slog.DiscardHandler)
@@ -114,8 +119,13 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 		return nil, &OptionError{err}
 	}
 	s.usePeers(&o.Node)
+	if s.networks, err = openNetworks(ctx, filepath.Join(dir, networksDir), s.store, s.book, o); err != nil {
+		return nil, err
+	}
+	o.Node.Networks = s.networks.list
+	metrics.RegisterShares(counted, s.networks.shares)
 	s.transfers = transfer.New(s.store, s.client, s.book, transfer.Options{
-		Policy: o.Policy, Peers: s.peers, Networks: o.Networks, Count: metrics.NewTransfers(counted), Log: log,
+		Policy: o.Policy, Peers: s.peers, Networks: s.networks.set.Sources(), Count: metrics.NewTransfers(counted), Log: log,
 		Look: func(ctx context.Context, p storepath.Path) (node.Want, error) { return s.node.Look(ctx, p) },
 		Join: func(ctx context.Context, w node.Want) node.Want { return s.node.Join(ctx, w) },
 	})
@@ -167,6 +177,7 @@ func (s *Service) Run(ctx context.Context, tcp, unix []net.Listener) error {
 	group.Go(func() error { return s.node.Run(ctx) })
 	group.Go(func() error { return s.book.Run(ctx) })
 	group.Go(func() error { return s.peers.Run(ctx) })
+	group.Go(func() error { return s.networks.run(ctx) })
 	group.Go(func() error { return web.Serve(ctx, tcp, s.node.Web(), s.log) })
 	var local []net.Listener
 	for _, l := range unix {
@@ -205,6 +216,9 @@ func (s *Service) Close() error {
 		errs = append(errs, s.client.Close())
 	}
 	s.http.CloseIdleConnections()
+	if s.networks != nil {
+		errs = append(errs, s.networks.close())
+	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

@@ -38,50 +38,47 @@ const (
 // Under its own name stands the latency of its calls.
 func startName(n fetch.Network) string { return "start " + n.Name }
 
-// startOf is how long a network takes to its first block of an item.
-func (t *Transfers) startOf(n fetch.Network) time.Duration {
-	return cmp.Or(t.book.Prior(startName(n)).Latency, n.Start)
+// Start returns how long a network takes to its first block of an item: as a Book
+// has learnt, or else as its kind usually does.
+func Start(book *fetch.Book, n fetch.Network) time.Duration {
+	return cmp.Or(book.Prior(startName(n)).Latency, n.Start)
 }
 
 // networks sorts those that have not lied into the ones that are to be asked for
 // a content at once and the others, which may be asked later. rate is how many
 // blocks come in a second from who is known to have it, 0 if nobody is.
 func (i *item) networks(rate float64) (now, later []fetch.Network) {
+	left := math.Inf(1)
+	if rate > 0 {
+		left = i.blocks() / rate
+	}
 	var quick, fresh, failed []fetch.Network
 	for _, n := range i.t.o.Networks {
-		switch {
-		case i.t.book.Usable(n.Name) == nil:
-			fresh = append(fresh, n)
-			if i.t.startOf(n) < quickStart {
-				quick = append(quick, n)
-			}
-		case i.t.book.Entry(n.Name).Lied.IsZero():
+		switch fails := i.t.book.Usable(n.Name) != nil; {
+		case fails && !i.t.book.Entry(n.Name).Lied.IsZero():
+		case fails:
 			failed = append(failed, n)
-		}
-	}
-	switch {
-	case rate > 0:
-		left := i.blocks() / rate
-		now = slices.DeleteFunc(slices.Clone(fresh), func(n fetch.Network) bool { return !i.t.worth(n, left) })
-	case len(quick) > 0:
-		now = quick
-	case len(fresh) > 0:
-		now = fresh
-	default:
-		now, failed = failed, nil
-	}
-	for _, n := range append(fresh, failed...) {
-		if !slices.ContainsFunc(now, func(o fetch.Network) bool { return o.Name == n.Name }) {
+		case rate == 0 && Start(i.t.book, n) < quickStart:
+			quick = append(quick, n)
+		case i.t.worth(n, left):
+			fresh = append(fresh, n)
+		default:
 			later = append(later, n)
 		}
 	}
-	return now, later
+	switch {
+	case len(quick) > 0:
+		return quick, slices.Concat(fresh, failed)
+	case rate == 0 && len(fresh) == 0:
+		return failed, nil
+	}
+	return fresh, append(later, failed...)
 }
 
 // worth reports whether a network is to be asked for what takes so many seconds
 // without it.
 func (t *Transfers) worth(n fetch.Network, without float64) bool {
-	return maxShare*t.startOf(n).Seconds() < without
+	return maxShare*Start(t.book, n).Seconds() < without
 }
 
 // blocks is about how many blocks of 32 KiB an item has at most.
@@ -103,7 +100,7 @@ func rateOf(all []source) (rate float64) {
 // wanted is a content as networks have to know it.
 func (f *blockFetch) wanted(filler *eris.Filler) block.Wanted {
 	c := f.content
-	w := block.Wanted{ReadCap: c.readCap, Where: func(ref eris.Ref) (int, int64, bool) {
+	w := block.Wanted{ReadCap: c.readCap, Magnet: c.magnet, Where: func(ref eris.Ref) (int, int64, bool) {
 		if ref == c.readCap.Root {
 			return int(c.readCap.Level), 0, true
 		}

@@ -415,17 +415,17 @@ func TestStartIsLearnt(t *testing.T) {
 		network := network("ipfs", n)
 		network.Start = time.Second
 		s := newStage(t, Options{Policy: P2POnly, Networks: []fetch.Network{network}}, nil)
-		if got := s.trans.startOf(network); got != time.Second {
+		if got := Start(s.book, network); got != time.Second {
 			t.Errorf("start %v at first", got)
 		}
 		s.get(t, x)
 		s.over(t, n)
-		between(t, "start", s.trans.startOf(network), 4*time.Second, 4100*time.Millisecond)
+		between(t, "start", Start(s.book, network), 4*time.Second, 4100*time.Millisecond)
 		between(t, "latency", s.book.Prior("ipfs").Latency, 0, 3*time.Second)
 		if _, err := get(t, s.trans, newThing(t, 2, 2<<20, "none")); err == nil {
 			t.Error("what nobody has came")
 		}
-		between(t, "start", s.trans.startOf(network), 4*time.Second, 4100*time.Millisecond)
+		between(t, "start", Start(s.book, network), 4*time.Second, 4100*time.Millisecond)
 	})
 }
 
@@ -433,12 +433,13 @@ func TestStartIsLearnt(t *testing.T) {
 func TestWanted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newThing(t, 1, 6<<20, "none")
+		x.fields.ERISMagnet = "magnet:?xt=urn:btih:0123456789012345678901234567890123456789"
 		n := &weave{has: x.blocks, pace: time.Millisecond}
 		s := newStage(t, Options{Networks: []fetch.Network{network("file", n)}}, &weave{})
 		s.get(t, x)
 		w := n.wanted[0]
 		level, index, ok := w.Where(x.rc.Root)
-		if w.ReadCap != x.rc || !slices.Equal(w.Servers, []string{"http://server.example"}) || !ok || level != int(x.rc.Level) || index != 0 {
+		if w.ReadCap != x.rc || w.Magnet != x.fields.ERISMagnet || !slices.Equal(w.Servers, []string{"http://server.example"}) || !ok || level != int(x.rc.Level) || index != 0 {
 			t.Errorf("%+v; root: %d %d %v", w, level, index, ok)
 		}
 		if _, _, ok := w.Where(x.refs[0]); ok {

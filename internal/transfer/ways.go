@@ -105,6 +105,7 @@ type content struct {
 	method  string
 	format  string
 	signed  bool
+	magnet  string // of a torrent of the blocks, "" if none is known
 	servers []*upstream.Server
 	claims  []peers.Claim
 }
@@ -126,7 +127,7 @@ func (i *item) signedContent(claims []peers.Claim) content {
 	if s.URN == "" {
 		return content{}
 	}
-	c := content{readCap: s.ReadCap, method: s.Method, format: i.build.Signed.ERISFormat, signed: true}
+	c := content{readCap: s.ReadCap, method: s.Method, format: i.build.Signed.ERISFormat, signed: true, magnet: s.Magnet}
 	if i.t.o.Policy == Mixed {
 		c.servers = s.Servers
 	}
