@@ -105,27 +105,10 @@ func Magnet(urls []URL) string {
 	return ""
 }
 
-// openTorrent starts a peer of this process. Who names trackers or peers does
-// not want to be known in the DHT, unless that is said.
+// openTorrent starts a peer of this process.
 func openTorrent(_ context.Context, s *Set, u URL, uses use) error {
-	o := bittorrent.Options{
-		Listen: u.param("listen"), Trackers: u.Params("tr"), Peers: u.Params("x.pe"),
-		Bootstrap: u.Params("bootstrap"),
-		UserAgent: s.o.UserAgent, Limit: s.o.Limiter, Log: s.o.Log,
-	}
-	switch u.param("dht") {
-	case "on":
-		o.DHT = true
-	case "":
-		o.DHT = len(o.Bootstrap) > 0 || len(o.Trackers)+len(o.Peers)+len(u.Params("ws")) == 0
-	}
-	switch {
-	case o.Listen != "":
-	case uses.has(useServe):
-		o.Listen = ":6881"
-	case uses.has(useTo):
-		o.Listen = ":0"
-	}
+	o := torrentOptions(u, uses)
+	o.UserAgent, o.Limit, o.Log = s.o.UserAgent, s.o.Limiter, s.o.Log
 	if s.o.State != "" {
 		o.Dir = filepath.Join(s.o.State, "bittorrent")
 		if err := durable.MkdirAll(o.Dir, 0o700); err != nil {
@@ -145,4 +128,26 @@ func openTorrent(_ context.Context, s *Set, u URL, uses use) error {
 		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Addr: c.Addr()})
 	}
 	return nil
+}
+
+// torrentOptions returns what u says, with defaults. Who names trackers or peers,
+// and nothing of the DHT, does not want to be known there.
+func torrentOptions(u URL, uses use) bittorrent.Options {
+	o := bittorrent.Options{
+		Listen: u.param("listen"), Trackers: u.Params("tr"), Peers: u.Params("x.pe"), Bootstrap: u.Params("bootstrap"),
+	}
+	switch u.param("dht") {
+	case "on":
+		o.DHT = true
+	case "":
+		o.DHT = len(o.Bootstrap) > 0 || len(o.Trackers)+len(o.Peers)+len(u.Params("ws")) == 0
+	}
+	switch {
+	case o.Listen != "":
+	case uses.has(useServe):
+		o.Listen = ":6881"
+	case uses.has(useTo):
+		o.Listen = ":0"
+	}
+	return o
 }

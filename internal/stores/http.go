@@ -2,11 +2,9 @@ package stores
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strings"
 
-	"ersatz/eris"
 	"ersatz/internal/block"
 	"ersatz/internal/fetch"
 	"ersatz/internal/transport/httpclient"
@@ -65,23 +63,7 @@ func (s *Set) serveHTTP(ctx context.Context, u URL) error {
 	if err != nil {
 		return err
 	}
-	handler := n2r.Handler(single{s.library()})
+	handler := n2r.Handler(served{s.o.Library, s.o.Limiter})
 	s.onRun(u, func(ctx context.Context) error { return web.Serve(ctx, []net.Listener{l}, handler, s.o.Log) })
-	return nil
-}
-
-// single answers a batch block by block.
-type single struct{ block.Getter }
-
-func (b single) Batch(ctx context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
-	for i, ref := range refs {
-		data, err := b.Get(ctx, ref)
-		if err != nil && !errors.Is(err, eris.ErrNotFound) {
-			return err
-		}
-		if err := emit(i, data); err != nil {
-			return err
-		}
-	}
 	return nil
 }

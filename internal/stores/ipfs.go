@@ -13,15 +13,43 @@ import (
 	"ersatz/internal/transport/bitswap"
 )
 
-// openIPFS starts a host of this process. Who names peers, and nothing of the
-// DHT, does not want to be known there; all others join the public network,
-// unless they say by whom else.
+// openIPFS starts a host of this process.
 func openIPFS(ctx context.Context, s *Set, u URL, uses use) error {
+	o := ipfsOptions(u, uses)
+	o.Limiter, o.UserAgent, o.Log = s.o.Limiter, s.o.UserAgent, s.o.Log
+	if s.o.State != "" {
+		o.State = filepath.Join(s.o.State, "ipfs")
+	}
+	var lib block.Getter
+	serves := uses.has(useTo | useServe)
+	if serves {
+		lib = s.o.Library
+	}
+	host, err := bitswap.New(ctx, lib, o)
+	if err != nil {
+		return err
+	}
+	s.onClose(host.Close)
+	if uses.has(useFrom) {
+		s.source(u, host, fetch.Network{Start: ipfsStart})
+	}
+	if serves {
+		// What names the same host after a restart need not be announced again.
+		s.sink(u, share.Sink{Net: share.Plain(host), Renew: bitswap.Renew, Keeps: o.State != "", Parallel: 8})
+		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Multiaddrs: host.Addrs()})
+		s.o.Log.Info("IPFS host", slog.String("id", host.ID()), slog.Any("addresses", host.Addrs()))
+	}
+	return nil
+}
+
+// ipfsOptions returns what u says, with defaults. Who names peers, and nothing of
+// the DHT, does not want to be known there; all others join the public network,
+// unless they say by whom else.
+func ipfsOptions(u URL, uses use) bitswap.Options {
 	o := bitswap.Options{
 		Listen: u.Params("listen"), Peers: u.Params("peer"), Relays: u.Params("relay"),
 		DHT:          bitswap.DHTMode(u.param("dht")),
 		RelayService: u.param("relay-service") == "on", PortMap: u.param("port-map") == "on",
-		Limiter: s.o.Limiter, UserAgent: s.o.UserAgent, Log: s.o.Log,
 	}
 	for _, b := range u.Params("bootstrap") {
 		if b == public {
@@ -52,26 +80,5 @@ func openIPFS(ctx context.Context, s *Set, u URL, uses use) error {
 			o.Listen = append(o.Listen, ip+"/tcp/"+port, ip+"/udp/"+port+"/quic-v1")
 		}
 	}
-	if s.o.State != "" {
-		o.State = filepath.Join(s.o.State, "ipfs")
-	}
-	var lib block.Getter
-	if serves {
-		lib = s.o.Library
-	}
-	host, err := bitswap.New(ctx, lib, o)
-	if err != nil {
-		return err
-	}
-	s.onClose(host.Close)
-	if uses.has(useFrom) {
-		s.source(u, host, fetch.Network{Start: ipfsStart})
-	}
-	if serves {
-		// What names the same host after a restart need not be announced again.
-		s.sink(u, share.Sink{Net: share.Plain(host), Renew: bitswap.Renew, Keeps: o.State != "", Parallel: 8})
-		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Multiaddrs: host.Addrs()})
-		s.o.Log.Info("IPFS host", slog.String("id", host.ID()), slog.Any("addresses", host.Addrs()))
-	}
-	return nil
+	return o
 }

@@ -14,7 +14,7 @@ import (
 func kuboSchemes() []scheme {
 	s := scheme{
 		name: schemeKubo, form: "ipfs+http://HOST:PORT",
-		host: true, user: true, whole: true, public: true,
+		host: true, whole: true, public: true,
 		uses: useFrom | useTo | useServe,
 		open: openKubo,
 	}

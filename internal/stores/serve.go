@@ -39,23 +39,50 @@ func (s *Set) listening(u URL, a net.Addr, end func() error) {
 	})
 }
 
-// library returns the blocks that are served, as slowly as the Limiter wants.
-func (s *Set) library() block.Getter {
-	if s.o.Limiter == nil {
-		return s.o.Library
-	}
-	return limited{s.o.Library, s.o.Limiter}
-}
-
-type limited struct {
+// served is what others get by HTTP, as slowly as limit wants, if it is not nil.
+type served struct {
 	block.Getter
 	limit Limiter
 }
 
-func (l limited) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
-	b, err := l.Getter.Get(ctx, ref)
+// batcher is a library that finds many blocks faster than one by one.
+type batcher interface {
+	// Batch is as n2r.Blocks has it.
+	Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error
+}
+
+func (s served) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	b, err := s.Getter.Get(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return b, l.limit.WaitN(ctx, len(b))
+	return b, s.wait(ctx, len(b))
+}
+
+func (s served) wait(ctx context.Context, n int) error {
+	if s.limit == nil {
+		return nil
+	}
+	return s.limit.WaitN(ctx, n)
+}
+
+func (s served) Batch(ctx context.Context, refs []eris.Ref, emit func(int, []byte) error) error {
+	if all, ok := s.Getter.(batcher); ok {
+		return all.Batch(ctx, refs, func(i int, b []byte) error {
+			if err := s.wait(ctx, len(b)); err != nil {
+				return err
+			}
+			return emit(i, b)
+		})
+	}
+	for i, ref := range refs {
+		b, err := s.Get(ctx, ref)
+		if err != nil && !errors.Is(err, eris.ErrNotFound) {
+			return err
+		}
+		if err := emit(i, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -260,6 +260,6 @@ func (s *Set) putter(u URL, p block.Putter) { s.putters = append(s.putters, Putt
 
 // sink adds a sink that u names. k has what is particular about it.
 func (s *Set) sink(u URL, k share.Sink) {
-	k.Name = u.String()
+	k.Name, k.Kind = u.String(), u.scheme
 	s.sinks = append(s.sinks, k)
 }

@@ -257,22 +257,6 @@ func TestNDN(t *testing.T) {
 	wantContent(t, set, l)
 }
 
-// TestIPFS serves by a host of this process and gets from it, while another URL
-// of the same network is served, too.
-func TestIPFS(t *testing.T) {
-	l := newLibrary(t)
-	set := start(t, Plan{Serve: mustParse(t, "ipfs:?listen=/ip4/127.0.0.1/tcp/0&dht=off", "ipfs:?listen=/ip4/127.0.0.1/udp/0/quic-v1")},
-		Options{Library: l, State: t.TempDir()})
-	at := set.Listeners()
-	if len(at) != 1 || len(at[0].Multiaddrs) != 2 {
-		t.Fatalf("listeners are %v", at)
-	}
-	offer(t, set, l)
-	for _, addr := range at[0].Multiaddrs {
-		wantContent(t, start(t, Plan{From: mustParse(t, "ipfs:?peer="+addr)}, Options{}), l)
-	}
-}
-
 // TestTorrent serves a torrent and gets it from the peer.
 func TestTorrent(t *testing.T) {
 	l := newLibrary(t)

@@ -124,7 +124,7 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	// Not sent: it tells net/http that the request can be repeated, if the
 	// server closes a kept connection just when it is sent.
 	req.Header["Idempotency-Key"] = nil
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return 0, err
 	}
@@ -147,6 +147,15 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	}
 	defer c.blocks.Put(block)
 	return 0, readFrames(resp.Body, (*block)[:size], refs, got)
+}
+
+// do sends a request. Its error does not repeat the URL, in which a user can be.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if e := (*url.Error)(nil); errors.As(err, &e) {
+		err = e.Err
+	}
+	return resp, err
 }
 
 // retryAfter returns how long a busy server wants to be left alone, as far as
@@ -191,7 +200,7 @@ func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return nil, err
 	}

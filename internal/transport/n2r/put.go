@@ -23,7 +23,7 @@ func (c *Client) Put(ctx context.Context, ref eris.Ref, b []byte) error {
 		return err
 	}
 	req.Header.Set("Content-Type", blockType)
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return err
 	}
