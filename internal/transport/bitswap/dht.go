@@ -46,7 +46,7 @@ var ErrNotProvided = errors.New("bitswap: not announced in the DHT")
 func newDHT(h host.Host, mode DHTMode, join []peer.AddrInfo) (*dual.DHT, error) {
 	m := map[DHTMode]dht.ModeOpt{DHTClient: dht.ModeClient, DHTServer: dht.ModeServer, DHTAuto: dht.ModeAuto}[mode]
 	return dual.New(h,
-		dual.DHTOption(dht.Mode(m), dht.DisableValues()),
+		dual.DHTOption(dht.Mode(m)),
 		dual.WanDHTOption(dht.BootstrapPeers(join...)),
 	)
 }

@@ -43,26 +43,37 @@ func Start(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.stopWith(t)
+	return d
+}
+
+// stopWith ends the daemon with the test.
+func (d *Daemon) stopWith(t testing.TB) {
 	t.Cleanup(func() {
 		d.Stop()
 		if t.Failed() {
 			t.Logf("daemon of %s:\n%s", d.Repo, tail(d.log.Bytes()))
 		}
 	})
-	return d
 }
 
 // Launch runs a daemon of the ipfs program binary until Stop. repo is an empty
 // folder.
 func Launch(ctx context.Context, binary, repo string) (*Daemon, error) {
+	d, err := prepare(ctx, binary, repo)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.start(ctx)
+}
+
+// prepare makes the repository of a daemon.
+func prepare(ctx context.Context, binary, repo string) (*Daemon, error) {
 	d := &Daemon{Repo: repo, binary: binary}
 	if _, err := d.run(ctx, "init", "--empty-repo"); err != nil {
 		return nil, err
 	}
-	if err := configure(filepath.Join(d.Repo, "config")); err != nil {
-		return nil, err
-	}
-	return d, d.start(ctx)
+	return d, configure(filepath.Join(d.Repo, "config"))
 }
 
 // configure keeps the daemon on loopback.

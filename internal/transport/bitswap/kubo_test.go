@@ -1,0 +1,150 @@
+package bitswap_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ersatz/eris"
+	"ersatz/internal/block"
+	"ersatz/internal/block/blocktest"
+	"ersatz/internal/block/memstore"
+	"ersatz/internal/transport/bitswap"
+	"ersatz/internal/transport/ipfs/kubotest"
+	"ersatz/internal/transport/transporttest"
+)
+
+// address returns a multiaddr of a daemon.
+func address(t testing.TB, d *kubotest.Daemon) string {
+	t.Helper()
+	var id struct{ Addresses []string }
+	if err := json.Unmarshal([]byte(d.Run(t, "id")), &id); err != nil {
+		t.Fatal(err)
+	}
+	if len(id.Addresses) == 0 {
+		t.Fatal("daemon has no swarm address")
+	}
+	return slices.Max(id.Addresses) // in a lab, not that of loopback
+}
+
+// keep puts blocks into a daemon's repository.
+func keep(t testing.TB, d *kubotest.Daemon, blocks block.Getter, refs []eris.Ref) {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"block", "put", "--cid-codec=raw", "--mhtype=blake2b-256", "--pin=false"}
+	put := func(files []string) { d.Run(t, append(args[:5:5], files...)...) }
+	var files []string
+	for _, ref := range refs {
+		b, err := blocks.Get(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, ref.String())
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if files = append(files, name); len(files) == 500 {
+			put(files)
+			files = nil
+		}
+	}
+	if len(files) > 0 {
+		put(files)
+	}
+}
+
+// TestTransportOfKubo runs the suite with a real daemon that gives, as far as that
+// goes.
+func TestTransportOfKubo(t *testing.T) {
+	transporttest.Run(t, transporttest.Transport{
+		Foreign: true,
+		Serve: func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
+			d := kubotest.Start(t)
+			keep(t, d, blocks, refs)
+			return address(t, d), d.Stop
+		},
+		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
+			return open(t, start(t, nil, bitswap.Options{Peers: []string{address}, Idle: idle}), eris.Ref{})
+		},
+	})
+}
+
+// TestKuboFetches has a daemon get blocks from us, and not those that we lack.
+func TestKuboFetches(t *testing.T) {
+	d := kubotest.Start(t)
+	lib, refs := memstore.New(), []eris.Ref{}
+	for i, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB, eris.Size32KiB} {
+		ref, b := blocktest.Make(size, uint64(i))
+		if err := lib.Put(t.Context(), ref, b); err != nil {
+			t.Fatal(err)
+		}
+		refs = append(refs, ref)
+	}
+	h := start(t, lib, bitswap.Options{Listen: []string{anyPort}})
+	d.Run(t, "swarm", "connect", h.Addrs()[0])
+	for _, ref := range refs {
+		want, err := lib.Get(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Run(t, "block", "get", "--timeout=20s", cidOf(t, ref).String()); got != strings.TrimSpace(string(want)) {
+			t.Errorf("block %s: %d bytes", ref, len(got))
+		}
+	}
+	if s := h.Status(); s.BlocksSent != 3 || s.BytesSent != 65<<10 || s.Peers != 1 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// TestDHT has three meet in a DHT: a daemon that is its server, one of us who has
+// a content, and one who looks for it.
+func TestDHT(t *testing.T) {
+	if !inLab(t, "link set lo up", "link add site type veth peer name other", "link set other up", "addr add 10.77.0.1/24 dev site", "link set site up", "route add default dev site") {
+		return
+	}
+	d := kubotest.StartDHT(t)
+	lib, refs := transporttest.Blocks(t, 20)
+	root, leaf := refs[19], refs[0]
+	by := []string{address(t, d)}
+	from := start(t, lib, bitswap.Options{Listen: []string{"/ip4/10.77.0.1/tcp/0"}, DHT: bitswap.DHTServer, Bootstrap: by})
+	to := start(t, nil, bitswap.Options{DHT: bitswap.DHTClient, Bootstrap: by})
+	waitDHT(t, from)
+	waitDHT(t, to)
+	if err := from.Offer(t.Context(), block.Shared{ReadCap: eris.ReadCap{Root: root}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Run(t, "routing", "findprovs", "--timeout=20s", cidOf(t, root).String()); got != from.ID() {
+		t.Errorf("providers of the root: %q, want %s", got, from.ID())
+	}
+	if got := d.Run(t, "routing", "findprovs", "--timeout=20s", cidOf(t, leaf).String()); got != "" {
+		t.Errorf("providers of a leaf: %q", got)
+	}
+	n := 0
+	err := open(t, to, root).Fetch(t.Context(), eris.Size32KiB, refs, func(i int, b []byte) error {
+		n++
+		return nil
+	})
+	if err != nil || n != len(refs) {
+		t.Errorf("%d of %d blocks, %v", n, len(refs), err)
+	}
+}
+
+func waitDHT(t testing.TB, h *bitswap.Host) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for h.Status().DHTPeers == 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("nobody of the DHT is found")
+		}
+	}
+}
