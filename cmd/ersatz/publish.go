@@ -41,6 +41,11 @@ while they are sent, and there are no blocks.
 With --nix-key, narinfos are signed for Nix as well, and for Nix alone if --store
 is not Guix's and neither --public-key nor --private-key is given.
 
+With --serve, the blocks can be had by other ways than HTTP. A store that this
+machine listens at, such as coap+tcp://, has all that is baked, as HTTP has. A
+network that everybody can ask, such as IPFS, is given what --bake-roots refers
+to, and nothing else.
+
 TTL is a number and s, h, d, w, m or y; m is a month. SIZE may have a unit, such
 as 10M, 10MiB or 10MB. The keys are read and the socket is bound before --user
 takes effect. A socket that systemd passes is used instead of --listen and
@@ -49,7 +54,8 @@ seconds.`,
 		Example: `  ersatz publish --port 8181
   ersatz publish --cache=/var/cache/ersatz --compression=zstd:19 --ttl=30d --user=ersatz
   ersatz publish --store=/nix/store --nix-key=/etc/nix/nix-key.sec --cache=/var/cache/ersatz --user=ersatz
-  ersatz publish -c /var/cache/ersatz --ipfs=http://127.0.0.1:5001 --bake-roots=/var/guix/profiles/system`,
+  ersatz publish -c /var/cache/ersatz --ipfs=http://127.0.0.1:5001 --bake-roots=/var/guix/profiles/system
+  ersatz publish -c /var/cache/ersatz --bake-roots=/var/guix/profiles/system --serve ipfs: --serve coap+tcp://[::]:5683 --upload-limit 10MB`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilSignal(cmd.Context())
@@ -76,6 +82,8 @@ seconds.`,
 	f.StringVar(&p.nixKey, "nix-key", "", "`FILE` with a secret key of Nix, to sign with as well")
 	f.StringVar(&p.ipfs, "ipfs", "", "put blocks into the IPFS daemon whose RPC is at `URL`, such as http://127.0.0.1:5001")
 	f.StringArrayVar(&p.roots, "bake-roots", nil, "bake ahead what `PROFILE|FILE`, a link into the store or a list of paths, refers to, also when that changes (repeatable)")
+	f.StringArrayVar(&p.serve, "serve", nil, "serve blocks at the store `URL` too, or give them to that network, such as coap+tcp://[::]:5683 or ipfs: (repeatable)")
+	f.StringVar(&p.uploadLimit, "upload-limit", "", "send at most `RATE`, in bytes per second, at and through --serve (default no limit)")
 	f.StringVar(&p.store, "store", storepath.Guix, "`DIR` of the store")
 	f.StringVar(&p.state, "state", "", "`DIR` that holds the store's database (default /var/guix; /nix/var/nix for --store=/nix/store)")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -84,6 +92,7 @@ seconds.`,
 		}
 		return pflag.NormalizedName(name)
 	})
+	completeStores(cmd, "serve")
 	markDirname(cmd, "cache")
 	markDirname(cmd, "store")
 	markDirname(cmd, "state")
@@ -175,7 +184,7 @@ func (a *app) publishOn(ctx context.Context, listeners, measure []net.Listener, 
 			return err
 		}
 		defer func() { err = errors.Join(err, cache.Close()) }()
-		plan.publish.Cache = &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks()}
+		plan.publish.Cache = &publish.Baked{Dir: cache.Dir(), Baker: cache, Blocks: cache.Blocks(), Contents: cache.Blocks()}
 	}
 	counted := metrics.New(version())
 	plan.publish.Requests = metrics.NewRequests(counted, metrics.Web)
@@ -191,7 +200,17 @@ func (a *app) publishOn(ctx context.Context, listeners, measure []net.Listener, 
 		log.WarnContext(ctx, "built without cgo: zstd is compressed by an encoder in Go, whose nars at level 19 are larger than those of libzstd")
 	}
 
+	served := &serving{}
+	if cache != nil {
+		if served, err = plan.serve.openFor(ctx, cache, log); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, served.Close()) }()
+		metrics.RegisterShares(counted, served.status)
+	}
+
 	group, ctx := errgroup.WithContext(ctx)
+	served.run(ctx, group)
 	if cache != nil {
 		group.Go(func() error { return cache.Run(ctx) })
 		group.Go(func() error {

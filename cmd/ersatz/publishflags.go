@@ -26,11 +26,11 @@ import (
 type publishFlags struct {
 	listen, user, cache, bypass, ttl, negativeTTL string
 	narPath, publicKey, privateKey, nixKey, ipfs  string
-	store, state, metricsListen                   string
+	store, state, metricsListen, uploadLimit      string
 	guixKey                                       bool // publicKey or privateKey was given
 	advertise                                     bool
 	port, workers                                 int
-	compression, roots                            []string
+	compression, roots, serve                     []string
 }
 
 // publishPlan is what the flags mean.
@@ -38,6 +38,7 @@ type publishPlan struct {
 	bake      bake.Options
 	publish   publish.Options
 	advertise *discover.Service // nil: not asked for
+	serve     servePlan
 }
 
 // plan reads the flags and reports all that is wrong with them.
@@ -89,6 +90,13 @@ func (p publishFlags) plan(log *slog.Logger) (publishPlan, error) {
 	}
 	if p.cache == "" && (p.ipfs != "" || len(p.roots) > 0) {
 		errs = append(errs, errors.New("--ipfs and --bake-roots need --cache"))
+	}
+	if plan.serve, err = p.servePlan(); err != nil {
+		errs = append(errs, err)
+	}
+	plan.serve.torrents(&plan.bake)
+	if plan.bake.Torrents && !p.forGuix() {
+		errs = append(errs, errors.New("--serve bittorrent: needs a key of Guix: Nix's signature does not cover magnet links"))
 	}
 	if p.workers < 0 {
 		note("workers", errors.New("a negative number"))

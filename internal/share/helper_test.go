@@ -69,7 +69,7 @@ func (l *shelf) Each(ctx context.Context, visit func(block.Shared) error) error 
 			return err
 		}
 	}
-	time.Sleep(took)
+	<-time.After(took)
 	return ctx.Err()
 }
 
@@ -231,7 +231,7 @@ func run(t *testing.T, lib block.Library, o Options, sinks ...Sink) *rig {
 // want compares what a network was told since the last time, after a while.
 func (n *net) want(t *testing.T, after time.Duration, want string) {
 	t.Helper()
-	time.Sleep(after)
+	<-time.After(after)
 	synctest.Wait()
 	if got := n.take(); got != want {
 		t.Errorf("told  %s\nwant  %s", got, want)
