@@ -4,9 +4,8 @@
 // ours is in docs/bittorrent.md.
 //
 // The protocol is github.com/anacrolix/torrent. Of it are used: the messages
-// between peers by TCP, the exchange of metadata and of peers, trackers and the
-// DHT. Sockets, storage, web seeds and the order of the pieces are this
-// package's. The library's goroutines end soon after Close, not before it returns.
+// between peers by TCP, the exchange of peers, trackers and the DHT. Sockets,
+// storage, metadata, web seeds and the order of the pieces are this package's. The library's goroutines end soon after Close, not before it returns.
 package bittorrent
 
 import (
@@ -23,6 +22,8 @@ import (
 	"github.com/anacrolix/dht/v2"
 	bt "github.com/anacrolix/torrent"
 	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"golang.org/x/time/rate"
 
 	"ersatz/internal/block"
 	"ersatz/internal/transport/httpclient"
@@ -61,7 +62,7 @@ type Options struct {
 	Dir string
 
 	// MaxSeeds is how many contents are given to others at most. Default 1,000:
-	// what eight look-ups at once can announce to the DHT before it forgets.
+	// about what can be announced to the DHT before it forgets.
 	MaxSeeds int
 
 	// Idle is how long nothing may come before the blocks that are asked for
@@ -112,6 +113,11 @@ type Client struct {
 	dht    *announcer // nil without a DHT
 	pieces *pieceCache
 	work   sync.WaitGroup
+
+	// For the library's callbacks, which must not wait for mu.
+	links  sync.Map // *bt.PeerConn to *link
+	asking sync.Map // hash to *download
+	known  sync.Map // hash to torrent.Info
 
 	mu        sync.Mutex
 	downloads map[hash]*download
@@ -193,6 +199,9 @@ func (c *Client) config() *bt.ClientConfig {
 	cfg.DhtStartingNodes = func(string) dht.StartingNodesGetter {
 		return func() ([]dht.Addr, error) { return c.bootstrap(), nil }
 	}
+	cfg.ConfigureAnacrolixDhtServer = func(s *dht.ServerConfig) {
+		s.PeerStore, s.SendLimiter = &peerStore{}, rate.NewLimiter(maxPackets, maxPackets)
+	}
 	cfg.NoDefaultPortForwarding = true
 	cfg.DisableWebtorrent, cfg.DisableWebseeds = true, true
 	cfg.DefaultStorage = noStorage{}
@@ -200,6 +209,7 @@ func (c *Client) config() *bt.ClientConfig {
 	if c.o.DHT {
 		cfg.Extensions = bt.PeerExtensionBits(pp.NewPeerExtensionBytes(pp.ExtensionBitDht, pp.ExtensionBitLtep, pp.ExtensionBitFast))
 	}
+	cfg.Callbacks = c.callbacks()
 	cfg.Seed = true
 	cfg.EstablishedConnsPerTorrent = perTorrent
 	cfg.HalfOpenConnsPerTorrent = perTorrent / 2

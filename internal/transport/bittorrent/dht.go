@@ -20,10 +20,14 @@ const (
 	// lookupTime bounds a look-up.
 	lookupTime = 30 * time.Second
 
-	// Pauses between the look-ups of a torrent: of one that is being fetched, and
-	// of one that is seeded. Nodes of the DHT forget what they were told after
-	// about half an hour.
-	fetchPause = 30 * time.Second
+	// maxPackets is how many the DHT is sent in a second: a look-up takes some 60.
+	maxPackets = 100
+
+	// Pauses between the look-ups of a torrent: of one that is being fetched, at
+	// first and after some, and of one that is seeded. Nodes of the DHT forget
+	// what they were told after about half an hour.
+	firstPause = 2 * time.Second
+	fetchPause = time.Minute
 	seedPause  = 15 * time.Minute
 )
 
@@ -43,7 +47,8 @@ type announcer struct {
 type lookup struct {
 	hash    hash
 	t       *bt.Torrent
-	pause   time.Duration
+	pause   time.Duration // until the next one; it doubles
+	most    time.Duration
 	next    time.Time
 	running bool
 }
@@ -94,9 +99,9 @@ func (c *Client) bootstrap() (addrs []dht.Addr) {
 
 // add looks a torrent up soon, and every while.
 func (a *announcer) add(h hash, t *bt.Torrent, fetched bool) {
-	l := &lookup{hash: h, t: t, pause: seedPause, next: time.Now()}
+	l := &lookup{hash: h, t: t, pause: seedPause, most: seedPause, next: time.Now()}
 	if fetched {
-		l.pause, l.next = fetchPause, time.Time{} // before all others
+		l.pause, l.most, l.next = firstPause, fetchPause, time.Time{} // before all others
 	}
 	a.mu.Lock()
 	a.due[h] = l
@@ -167,6 +172,7 @@ func (a *announcer) look(l *lookup) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		l.running, l.next = false, time.Now().Add(l.pause)
+		l.pause = min(2*l.pause, l.most)
 	}()
 	ctx, cancel := context.WithTimeout(a.c.ctx, lookupTime)
 	defer cancel()

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	bt "github.com/anacrolix/torrent"
 
@@ -22,14 +21,6 @@ import (
 // maxServers bounds the servers that one torrent asks for metadata and pieces.
 const maxServers = 8
 
-// maxSpoiled bounds how often a torrent is joined anew because peers gave wrong
-// metadata.
-const maxSpoiled = 32
-
-// metadataPause is how long peers may give nothing more of metadata that is not
-// whole.
-const metadataPause = 2 * time.Second
-
 // download is a torrent whose pieces are fetched as they are asked for. Sessions
 // of the same content share it.
 type download struct {
@@ -37,7 +28,6 @@ type download struct {
 	hash   hash
 	cap    eris.ReadCap
 	named  []string // HOST:PORT of peers
-	urls   []string // of trackers
 	t      atomic.Pointer[bt.Torrent]
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -47,6 +37,7 @@ type download struct {
 	resolving atomic.Bool // the names of peers
 
 	known chan struct{} // closed when the metadata is there, or refused
+	slots chan struct{} // has a token for each peer that is asked for it
 
 	prioritizing sync.Mutex // held while the library is told what is wanted
 
@@ -61,9 +52,9 @@ type download struct {
 	file    *os.File
 	pieces  []pieceState
 	queue   []int         // pieces that are wanted, in the order of the calls
-	more    chan struct{} // closed when the queue has grown
+	more    chan struct{} // closed when a web seed may find more in the queue
 	seeders int           // web seeds that work
-	came    int64         // bytes from web seeds
+	came    int64         // bytes of metadata, and from web seeds
 	told    map[int]bt.PiecePriority
 }
 
@@ -102,12 +93,17 @@ func (c *Client) Open(w block.Wanted) block.Session {
 
 // join begins to look for a torrent.
 func (c *Client) join(w block.Wanted, m torrent.Magnet) *download {
-	d := &download{c: c, hash: m.Hash, cap: w.ReadCap, known: make(chan struct{}), more: make(chan struct{}), told: map[int]bt.PiecePriority{}}
+	d := &download{c: c, hash: m.Hash, cap: w.ReadCap, known: make(chan struct{}), slots: make(chan struct{}, metadataPeers), more: make(chan struct{}), told: map[int]bt.PiecePriority{}}
 	d.ctx, d.cancel = context.WithCancelCause(c.ctx)
 	d.named = slices.Concat(m.Peers, c.o.Peers)
-	d.urls = slices.Concat(m.Trackers, c.o.Trackers)
-	d.enter()
-	d.work.Go(d.enterAgain)
+	c.asking.Store(m.Hash, d)
+	t := c.add(m.Hash, d)
+	d.t.Store(t)
+	c.announce(t, m)
+	d.redial()
+	if c.dht != nil {
+		c.dht.add(m.Hash, t, true)
+	}
 	sources, seeds := serverURLs(w, m)
 	if len(sources) > 0 {
 		d.work.Go(func() { d.askServers(sources) })
@@ -116,43 +112,6 @@ func (c *Client) join(w block.Wanted, m torrent.Magnet) *download {
 		d.work.Go(func() { d.runWebSeed(url) })
 	}
 	return d
-}
-
-func (d *download) enter() {
-	t := d.c.add(d.hash, d, d.urls)
-	d.t.Store(t)
-	d.redial()
-	if d.c.dht != nil {
-		d.c.dht.add(d.hash, t, true)
-	}
-}
-
-// enterAgain joins anew when peers have given metadata and that was none. The
-// library would ask no peer any more (v1.60.0: Torrent.setInfoBytesLocked forgets
-// what is missing before it looks at what came).
-func (d *download) enterAgain() {
-	tick := time.NewTicker(metadataPause)
-	defer tick.Stop()
-	last := int64(0)
-	for spoiled := 0; spoiled < maxSpoiled; {
-		select {
-		case <-tick.C:
-		case <-d.known:
-			return
-		case <-d.ctx.Done():
-			return
-		}
-		stats := d.t.Load().Stats()
-		n := stats.MetadataChunksRead.Int64()
-		if n > 0 && n == last {
-			d.c.log.DebugContext(d.ctx, "wrong metadata of a torrent", slog.String("root", d.cap.Root.String()))
-			d.t.Load().Drop()
-			d.enter()
-			n = 0
-			spoiled++
-		}
-		last = n
-	}
 }
 
 // redial has the library connect to the peers that are named, which it forgets
@@ -204,6 +163,8 @@ func (c *Client) leave(d *download) {
 // end gives the torrent and its pieces up. It is called once.
 func (d *download) end() {
 	d.cancel(errEnded)
+	d.c.asking.CompareAndDelete(d.hash, d)
+	d.c.known.Delete(d.hash)
 	if d.c.dht != nil {
 		d.c.dht.remove(d.hash)
 	}
@@ -225,7 +186,6 @@ func (d *download) accept(i torrent.Info) error {
 	}
 	defer close(d.known)
 	if d.shape, d.refused = i.Shape(d.cap); d.refused != nil {
-		d.refused = fmt.Errorf("%w: %w", ErrOther, d.refused)
 		return d.refused
 	}
 	if d.file, d.refused = nameless(d.c.o.Dir, i.Length); d.refused != nil {
@@ -234,6 +194,23 @@ func (d *download) accept(i torrent.Info) error {
 	}
 	d.info, d.pieces = i, make([]pieceState, len(i.Pieces)/len(hash{}))
 	return nil
+}
+
+// refuse gives the torrent up: its metadata, although of the right hash, is not
+// that of the content.
+func (d *download) refuse(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil && d.refused == nil {
+		d.refused = fmt.Errorf("%w: %w", ErrOther, err)
+		close(d.known)
+	}
+}
+
+func (d *download) noteBytes(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.came += int64(n)
 }
 
 // nameless makes a sparse file that is gone when it is closed.
@@ -308,11 +285,16 @@ func (d *download) want(f *fetching, pieces []int) {
 		p.waiting = append(p.waiting, f)
 	}
 	if grown {
-		close(d.more)
-		d.more = make(chan struct{})
+		d.wakeWebSeeds()
 	}
 	d.mu.Unlock()
 	d.prioritize()
+}
+
+// wakeWebSeeds says that there may be pieces to take. d.mu is held.
+func (d *download) wakeWebSeeds() {
+	close(d.more)
+	d.more = make(chan struct{})
 }
 
 // forget ends the wait of f for pieces. Those that nobody else waits for are not

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sync"
 
 	bt "github.com/anacrolix/torrent"
@@ -125,10 +124,12 @@ func (c *Client) seed(m torrent.Magnet, s *seed) error {
 	if d != nil {
 		d.end()
 	}
-	s.t = c.add(m.Hash, s, slices.Concat(m.Trackers, c.o.Trackers))
+	s.t = c.add(m.Hash, s)
 	if err := s.t.SetInfoBytes(s.info.Bytes()); err != nil {
 		return errors.Join(err, c.Withdraw(s.ctx, s.s))
 	}
+	c.known.Store(m.Hash, s.info)
+	c.announce(s.t, m)
 	if c.dht != nil {
 		c.dht.add(m.Hash, s.t, false)
 	}
@@ -154,6 +155,7 @@ func (c *Client) Withdraw(_ context.Context, s block.Shared) error {
 	if c.dht != nil {
 		c.dht.remove(m.Hash)
 	}
+	c.known.Delete(m.Hash)
 	held.cancel() // ends reads that Drop would wait for
 	held.t.Drop()
 	c.pieces.forget(held)

@@ -10,10 +10,9 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/anacrolix/torrent/metainfo"
 
 	"ersatz/internal/block"
 	"ersatz/internal/torrent"
@@ -62,7 +61,7 @@ func (d *download) askServers(urls []string) {
 	for _, url := range urls {
 		info, err := d.metadata(ctx, url)
 		if err == nil {
-			err = d.t.Load().SetInfoBytes(info)
+			err = d.learn(info)
 		}
 		if err == nil || ctx.Err() != nil {
 			return
@@ -71,8 +70,7 @@ func (d *download) askServers(urls []string) {
 	}
 }
 
-// metadata gets a .torrent and returns its info dictionary, if it has the right
-// hash.
+// metadata gets a .torrent and returns its info dictionary.
 func (d *download) metadata(ctx context.Context, url string) ([]byte, error) {
 	resp, err := d.c.get(ctx, url, "")
 	if err != nil {
@@ -90,14 +88,34 @@ func (d *download) metadata(ctx context.Context, url string) ([]byte, error) {
 	if len(text) > most {
 		return nil, fmt.Errorf("answer has more than %d bytes", most)
 	}
-	m, err := metainfo.Load(bytes.NewReader(text))
-	if err != nil {
-		return nil, err
+	info, ok := infoOf(text)
+	if !ok {
+		return nil, errors.New("answer is no torrent of a content")
 	}
-	if sha1.Sum(m.InfoBytes) != d.hash {
-		return nil, errors.New("answer is another torrent")
+	return info, nil
+}
+
+// infoOf returns the info dictionary in a .torrent, if it looks like one that
+// package torrent makes. The library would parse any form, as deeply as it is
+// nested.
+func infoOf(text []byte) ([]byte, bool) {
+	const key, pieces = "4:info", "6:pieces"
+	begin := bytes.Index(text, []byte(key+"d6:length"))
+	if begin < 0 {
+		return nil, false
 	}
-	return m.InfoBytes, nil
+	text = text[begin+len(key):]
+	length := bytes.Index(text, []byte(pieces)) + len(pieces)
+	digits := bytes.IndexByte(text[length:], ':')
+	if length < len(pieces) || digits < 0 || digits > 8 {
+		return nil, false
+	}
+	n, err := strconv.ParseUint(string(text[length:length+digits]), 10, 32)
+	end := uint64(length+digits) + 1 + n + 1 // and the dictionary's "e"
+	if err != nil || end > uint64(len(text)) {
+		return nil, false
+	}
+	return text[:end], true
 }
 
 func (c *Client) get(ctx context.Context, url, span string) (*http.Response, error) {
@@ -190,6 +208,7 @@ func (d *download) giveBack(pieces []int) {
 	for _, i := range pieces {
 		d.pieces[i].taken = false
 	}
+	d.wakeWebSeeds()
 }
 
 // errLies says that a web seed gave other bytes.
@@ -199,7 +218,13 @@ var errLies = errors.New("bytes are not those of the torrent")
 func (d *download) fetchRun(url string, pieces []int) error {
 	first := int64(pieces[0]) * torrent.PieceLength
 	end := min(int64(pieces[len(pieces)-1]+1)*torrent.PieceLength, d.info.Length)
-	resp, err := d.c.get(d.ctx, url, fmt.Sprintf("bytes=%d-%d", first, end-1))
+	ctx, cancel := context.WithCancel(d.ctx)
+	defer cancel()
+	// Others are not asked for the pieces meanwhile: one must come now and then.
+	patience := d.c.o.Idle / 2
+	late := time.AfterFunc(patience, cancel)
+	defer late.Stop()
+	resp, err := d.c.get(ctx, url, fmt.Sprintf("bytes=%d-%d", first, end-1))
 	if err != nil {
 		return err
 	}
@@ -219,6 +244,7 @@ func (d *download) fetchRun(url string, pieces []int) error {
 		if err := d.put(i, buf); err != nil {
 			return err
 		}
+		late.Reset(patience)
 	}
 	return nil
 }
@@ -243,8 +269,6 @@ func (d *download) keep(i int, b []byte) error {
 		return err
 	}
 	d.verified(i)
-	d.mu.Lock()
-	d.came += int64(len(b))
-	d.mu.Unlock()
+	d.noteBytes(len(b))
 	return nil
 }

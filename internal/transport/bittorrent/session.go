@@ -260,7 +260,7 @@ func (d *download) bytes() int64 {
 	stats := d.t.Load().Stats()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.came + stats.BytesReadUsefulData.Int64() + stats.MetadataChunksRead.Int64()
+	return d.came + stats.BytesReadUsefulData.Int64()
 }
 
 // spoiledPieces returns how many pieces were wrong so far.

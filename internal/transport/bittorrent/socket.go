@@ -85,8 +85,9 @@ func (a *accepted) Close() error {
 }
 
 // maxTracker bounds what a tracker may say on one connection, in bytes: 200
-// peers are asked for. The library reads all that comes.
-const maxTracker = 1 << 20
+// peers are asked for. The library reads all that comes, and parses it as deeply as
+// it is nested.
+const maxTracker = 128 << 10
 
 // dialTracker opens a connection to a tracker.
 func dialTracker(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	bt "github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/metainfo"
@@ -37,9 +38,8 @@ type bytesOf interface {
 // backend is a bytesOf as the library wants it.
 type backend struct{ f bytesOf }
 
-// OpenTorrent implements storage.ClientImpl. It hashes the metadata as a content's
-// torrent has it: the library takes also what has another hash (v1.60.0,
-// Torrent.hashInfoBytes), and other forms of torrents.
+// OpenTorrent implements storage.ClientImpl. It makes sure of the hash: the library
+// takes metadata of any (v1.60.0, Torrent.hashInfoBytes).
 func (b backend) OpenTorrent(_ context.Context, info *metainfo.Info, want metainfo.Hash) (storage.TorrentImpl, error) {
 	i := torrent.Info{Name: info.Name, Length: info.Length, Pieces: info.Pieces}
 	if i.Hash() != hash(want) {
@@ -122,14 +122,18 @@ var (
 )
 
 // add joins a torrent.
-func (c *Client) add(h hash, f bytesOf, trackers []string) *bt.Torrent {
+func (c *Client) add(h hash, f bytesOf) *bt.Torrent {
 	t, _ := c.bt.AddTorrentOpt(bt.AddTorrentOpts{InfoHash: h, Storage: backend{f}, DisableInitialPieceCheck: true})
-	tiers := make([][]string, 0, len(trackers)) // each its own: all are asked
-	for _, url := range trackers {
+	return t
+}
+
+// announce has trackers told of a torrent, and asked for peers.
+func (c *Client) announce(t *bt.Torrent, m torrent.Magnet) {
+	var tiers [][]string // each its own: all are asked
+	for _, url := range slices.Concat(m.Trackers, c.o.Trackers) {
 		tiers = append(tiers, []string{url})
 	}
 	t.AddTrackers(tiers)
-	return t
 }
 
 // allow waits until the Limiter lets n bytes go.

@@ -1,0 +1,255 @@
+package bittorrent
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	bt "github.com/anacrolix/torrent"
+	"github.com/anacrolix/torrent/bencode"
+	pp "github.com/anacrolix/torrent/peer_protocol"
+
+	"ersatz/eris"
+	"ersatz/internal/torrent"
+)
+
+// The exchange of metadata (BEP 9) is not left to the library: it parses what
+// comes before it hashes it, so that nested lists of 16 MiB overflow the stack; and
+// the bytes of all peers share one buffer, which one peer can spoil for good
+// (v1.60.0, Torrent.setInfoBytesLocked).
+
+const (
+	// metadataChunk is what one message has of the metadata, in bytes.
+	metadataChunk = 16 << 10
+
+	// metadataWindow is how many chunks are asked for at once.
+	metadataWindow = 4
+
+	// metadataPeers is how many peers are asked for the metadata of a torrent at
+	// once.
+	metadataPeers = 4
+
+	// maxRequests bounds the messages of one peer that are not dealt with yet.
+	// The others are dropped.
+	maxRequests = 32
+)
+
+// The kinds of messages (BEP 9, "extension message").
+const (
+	metadataRequest = 0
+	metadataData    = 1
+	metadataReject  = 2
+)
+
+// protocols are the extensions that peers are told of (BEP 10): the exchange of
+// peers is the library's, that of metadata is ours.
+func protocols() *bt.LocalLtepProtocolMap {
+	return &bt.LocalLtepProtocolMap{Index: []pp.ExtensionName{pp.ExtensionNamePex, pp.ExtensionNameMetadata}, NumBuiltin: 1}
+}
+
+// link is a connection to a peer, as far as it is about metadata.
+type link struct {
+	pc   *bt.PeerConn
+	in   chan []byte        // messages
+	gone context.CancelFunc // ends what waits for them
+}
+
+// callbacks hooks into the library, which holds its lock when it calls.
+func (c *Client) callbacks() bt.Callbacks {
+	local := protocols()
+	return bt.Callbacks{
+		PeerConnAdded: []func(*bt.PeerConn){func(pc *bt.PeerConn) { pc.LocalLtepProtocolMap = local }},
+		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
+			size := m.MetadataSize
+			m.MetadataSize = 0 // the library asks for nothing then
+			c.meet(pc, size)
+		},
+		PeerConnReadExtensionMessage: []func(bt.PeerConnReadExtensionMessageEvent){func(e bt.PeerConnReadExtensionMessageEvent) {
+			name, builtin, err := local.LookupId(e.ExtensionNumber)
+			if err == nil && !builtin && name == pp.ExtensionNameMetadata {
+				c.hear(e.PeerConn, e.Payload)
+			}
+		}},
+		PeerConnClosed: func(pc *bt.PeerConn) {
+			if l, ok := c.links.LoadAndDelete(pc); ok {
+				l.(*link).gone()
+			}
+		},
+	}
+}
+
+// meet begins to talk with a peer that says how long the metadata is, 0 if it
+// does not know. It may say so only once.
+func (c *Client) meet(pc *bt.PeerConn, size int) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	l := &link{pc: pc, in: make(chan []byte, maxRequests), gone: cancel}
+	if _, again := c.links.LoadOrStore(pc, l); again || c.ctx.Err() != nil {
+		cancel()
+		return
+	}
+	c.work.Go(func() {
+		defer cancel()
+		h := hash(pc.Torrent().InfoHash())
+		if d, ok := c.asking.Load(h); ok && size > 0 {
+			if err := d.(*download).askPeer(ctx, l, size); err != nil {
+				c.log.DebugContext(ctx, "peer gave no metadata", slog.String("peer", pc.RemoteAddr.String()), slog.Any("error", err))
+			}
+		}
+		c.answer(ctx, l)
+	})
+}
+
+// hear takes a message of a peer.
+func (c *Client) hear(pc *bt.PeerConn, payload []byte) {
+	l, ok := c.links.Load(pc)
+	if !ok || len(payload) > metadataChunk+1024 {
+		return
+	}
+	select {
+	case l.(*link).in <- append([]byte(nil), payload...):
+	default:
+	}
+}
+
+// message is a message about metadata, without the bytes that follow it.
+type message struct {
+	Type  int `bencode:"msg_type"`
+	Piece int `bencode:"piece"`
+	Total int `bencode:"total_size,omitempty"`
+}
+
+// parseMessage returns a message and the bytes behind it.
+func parseMessage(payload []byte) (m message, data []byte, err error) {
+	err = bencode.Unmarshal(payload, &m)
+	if rest := (bencode.ErrUnusedTrailingBytes{}); errors.As(err, &rest) {
+		return m, payload[len(payload)-rest.NumUnusedBytes:], nil
+	}
+	return m, nil, err
+}
+
+func (l *link) send(m message, data []byte) error {
+	return l.pc.WriteExtendedMessage(pp.ExtensionNameMetadata, append(bencode.MustMarshal(m), data...))
+}
+
+// answer gives a peer the metadata that it asks for, until the connection ends.
+func (c *Client) answer(ctx context.Context, l *link) {
+	for {
+		var payload []byte
+		select {
+		case payload = <-l.in:
+		case <-ctx.Done():
+			return
+		}
+		m, _, err := parseMessage(payload)
+		if err != nil || m.Type != metadataRequest {
+			continue
+		}
+		if err := c.reply(ctx, l, m.Piece); err != nil {
+			return
+		}
+	}
+}
+
+func (c *Client) reply(ctx context.Context, l *link, piece int) error {
+	var info []byte
+	if f, ok := c.known.Load(hash(l.pc.Torrent().InfoHash())); ok {
+		info = f.(torrent.Info).Bytes()
+	}
+	if piece < 0 || piece > len(info)/metadataChunk || piece*metadataChunk == len(info) {
+		return l.send(message{Type: metadataReject, Piece: piece}, nil)
+	}
+	data := info[piece*metadataChunk:]
+	data = data[:min(len(data), metadataChunk)]
+	if err := c.allow(ctx, len(data)); err != nil {
+		return err
+	}
+	return l.send(message{Type: metadataData, Piece: piece, Total: len(info)}, data)
+}
+
+// mostMetadata returns how long the metadata of a content's torrent can be.
+func mostMetadata(c eris.ReadCap) int {
+	most := int64(torrent.MaxInfo)
+	if length := c.MaxLength(); length < torrent.MaxLength {
+		nodes := eris.NewShape(c.Size, length).Nodes()
+		most = min(most, (nodes*int64(c.Size)/torrent.PieceLength+1)*sha1.Size+512)
+	}
+	return int(most)
+}
+
+// askPeer gets the metadata from one peer, if it is not there meanwhile.
+func (d *download) askPeer(ctx context.Context, l *link, size int) error {
+	if size > mostMetadata(d.cap) {
+		return fmt.Errorf("%d bytes of metadata, limit %d", size, mostMetadata(d.cap))
+	}
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+	case <-d.known:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	info := make([]byte, size)
+	chunks := (size + metadataChunk - 1) / metadataChunk
+	late := time.NewTimer(d.c.o.Idle)
+	defer late.Stop()
+	asked := 0
+	for got := 0; got < chunks; {
+		for ; asked < chunks && asked < got+metadataWindow; asked++ {
+			if err := l.send(message{Type: metadataRequest, Piece: asked}, nil); err != nil {
+				return err
+			}
+		}
+		var payload []byte
+		select {
+		case payload = <-l.in:
+		case <-late.C:
+			return errors.New("nothing came")
+		case <-d.known:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		m, data, err := parseMessage(payload)
+		switch {
+		case err != nil:
+			return err
+		case m.Type == metadataReject:
+			return errors.New("refused")
+		case m.Type != metadataData:
+			continue // it asks us, who have none
+		case m.Piece != got || len(data) != min(metadataChunk, size-got*metadataChunk):
+			return fmt.Errorf("chunk %d of %d bytes came instead of %d", m.Piece, len(data), got)
+		}
+		copy(info[got*metadataChunk:], data)
+		got++
+		d.noteBytes(len(data))
+		late.Reset(d.c.o.Idle)
+	}
+	return d.learn(info)
+}
+
+// learn takes the metadata if it is right. One of the right hash that is not of
+// the content's torrent refuses the download.
+func (d *download) learn(text []byte) error {
+	if sha1.Sum(text) != d.hash {
+		return errors.New("metadata of another torrent")
+	}
+	i, err := torrent.ParseInfo(text)
+	if err != nil {
+		d.refuse(err)
+		return err
+	}
+	if _, err := i.Shape(d.cap); err != nil {
+		d.refuse(err)
+		return err
+	}
+	if err := d.t.Load().SetInfoBytes(text); err != nil {
+		return err
+	}
+	d.c.known.Store(d.hash, i)
+	return nil
+}
