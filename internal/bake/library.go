@@ -95,6 +95,13 @@ func (l library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	return bytes.Clone(b), err
 }
 
+// Batch is Get for many, as narindex.Index.Batch.
+func (l library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	r := l.c.index.Reader(l.allow)
+	defer r.Close()
+	return r.Batch(ctx, refs, emit)
+}
+
 // Open implements block.Library.
 func (l library) Open(ctx context.Context, root eris.Ref) (block.Content, error) {
 	c, err := l.c.index.OpenRoot(ctx, root, l.allow)

@@ -16,6 +16,7 @@ import (
 	"ersatz/eris"
 	"ersatz/internal/block"
 	"ersatz/internal/storedb"
+	"ersatz/internal/transport/n2r"
 	"ersatz/storepath"
 )
 
@@ -67,8 +68,16 @@ func (s *site) has(l block.Library, x block.Shared) bool {
 			s.t.Errorf("block %d by its reference: %v", i, err)
 		}
 	}
-	if err := c.Close(); err != nil {
-		s.t.Error(err)
+	root, come := x.ReadCap.Root, 0
+	err = l.(n2r.Blocks).Batch(s.t.Context(), []eris.Ref{root, {1}, root}, func(i int, b []byte) error {
+		come++
+		if (b == nil) != (i == 1) || b != nil && eris.BlockRef(b) != root {
+			s.t.Errorf("block %d of a batch is wrong", i)
+		}
+		return nil
+	})
+	if err := errors.Join(err, c.Close()); err != nil || come != 3 {
+		s.t.Errorf("a batch has %d blocks, %v", come, err)
 	}
 	return true
 }

@@ -130,9 +130,20 @@ func (s *Store) served(e *entry) {
 	e.served = now
 }
 
+func (l *library) reader() *narindex.Reader {
+	return l.s.index.Reader(func(hash string) bool { return l.served(hash) != nil })
+}
+
+// Batch is Get for many, as narindex.Index.Batch.
+func (l *library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	r := l.reader()
+	defer r.Close()
+	return r.Batch(ctx, refs, emit)
+}
+
 // Get implements block.Getter.
 func (l *library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
-	r := l.s.index.Reader(func(hash string) bool { return l.served(hash) != nil })
+	r := l.reader()
 	defer r.Close()
 	b, err := r.Get(ctx, ref)
 	return bytes.Clone(b), err

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
+	"ersatz/internal/transport/n2r"
 )
 
 // listed returns the roots in a library, in its order.
@@ -97,6 +99,17 @@ func TestLibrary(t *testing.T) {
 		if _, err := l.Get(t.Context(), x.nodes[0].Ref); !errors.Is(err, eris.ErrNotFound) {
 			t.Errorf("a block of it: %v", err)
 		}
+	}
+	want := [][]byte{b.blocks[b.ReadCap.Root], nil, a.blocks[a.ReadCap.Root]}
+	err = l.(n2r.Blocks).Batch(t.Context(), []eris.Ref{b.ReadCap.Root, secret.ReadCap.Root, a.ReadCap.Root}, func(i int, got []byte) error {
+		if !bytes.Equal(got, want[i]) {
+			t.Errorf("block %d of a batch is wrong", i)
+		}
+		want[i] = []byte("has come")
+		return nil
+	})
+	if err != nil || string(bytes.Join(want, nil)) != strings.Repeat("has come", 3) {
+		t.Errorf("a batch ends with %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -237,3 +237,15 @@ func (n *net) want(t *testing.T, after time.Duration, want string) {
 		t.Errorf("told  %s\nwant  %s", got, want)
 	}
 }
+
+// wantAny is want in whatever order.
+func (n *net) wantAny(t *testing.T, after time.Duration, want string) {
+	t.Helper()
+	<-time.After(after)
+	synctest.Wait()
+	got := strings.Fields(n.take())
+	slices.Sort(got)
+	if got := strings.Join(got, " "); got != want {
+		t.Errorf("told  %s\nwant  %s", got, want)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -165,13 +164,9 @@ func TestRestart(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		lib.set(2, 3, 4)
 		r = run(t, lib, Options{State: state}, sinks...)
-		for _, n := range []*net{keeps, renews} {
-			got := strings.Fields(n.take()) // in any order: offering does not wait for the end of a listing
-			slices.Sort(got)
-			if want := []string{"+4@3000", "-*1@3000"}; !slices.Equal(got, want) {
-				t.Errorf("told %s, want %s", got, want)
-			}
-		}
+		// Offering does not wait for the end of a listing.
+		keeps.wantAny(t, 0, "+4@3000 -*1@3000")
+		renews.wantAny(t, 0, "+4@3000 -*1@3000")
 		forgets.want(t, 0, "+2@3000 +3@3000 +4@3000")
 		if got := r.f.Status()[0]; got != (Status{Name: "keeps", Offered: 3}) {
 			t.Errorf("%+v", got)
@@ -275,7 +270,7 @@ func TestEnds(t *testing.T) {
 		}
 		n.took = 0
 		run(t, lib, Options{State: state}, sink)
-		n.want(t, time.Minute, "+1@60 +2@60 +3@60")
+		n.wantAny(t, time.Minute, "+1@60 +2@60 +3@60")
 	})
 }
 

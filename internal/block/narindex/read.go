@@ -34,16 +34,7 @@ func (x *Index) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 func (x *Index) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
 	r := x.Reader(nil)
 	defer r.Close()
-	for i, ref := range refs {
-		b, err := r.Get(ctx, ref)
-		if err != nil && !errors.Is(err, eris.ErrNotFound) {
-			return err
-		}
-		if err := emit(i, b); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Batch(ctx, refs, emit)
 }
 
 // Reader makes blocks one after another, and keeps the item of the last one
@@ -98,6 +89,20 @@ func (r *Reader) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 		}
 	}
 	return nil, &eris.MissingError{Ref: ref}
+}
+
+// Batch is Index.Batch of what the Reader may read.
+func (r *Reader) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
+	for i, ref := range refs {
+		b, err := r.Get(ctx, ref)
+		if err != nil && !errors.Is(err, eris.ErrNotFound) {
+			return err
+		}
+		if err := emit(i, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // candidate is a row whose reference begins like the one that is wanted.
