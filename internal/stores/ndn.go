@@ -22,8 +22,7 @@ func ndnSchemes() []scheme {
 }
 
 func openNDN(_ context.Context, s *Set, u URL, uses use) error {
-	face, prefix := u.param("face"), u.param("prefix")
-	c, err := ndn.New(ndn.Options{Face: face, Prefix: prefix})
+	c, err := ndn.New(ndn.Options{Face: u.param("face"), Prefix: u.param("prefix")})
 	if err != nil {
 		return invalid("%v", err)
 	}
@@ -35,8 +34,8 @@ func openNDN(_ context.Context, s *Set, u URL, uses use) error {
 	if uses.has(useTo | useServe) {
 		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u})
 		s.onRun(u, func(ctx context.Context) error {
-			return ndn.Serve(ctx, s.o.Library, ndn.ServerOptions{
-				Face: face, Prefix: prefix, Limit: s.o.Limiter, Log: s.o.Log,
+			return c.Serve(ctx, s.o.Library, ndn.ServerOptions{
+				Limit: s.o.Limiter, Log: s.o.Log,
 				Registered: func() { s.o.Log.Info("registered at the forwarder", slog.String("store", u.String())) },
 			})
 		})

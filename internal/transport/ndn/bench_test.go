@@ -49,7 +49,7 @@ func BenchmarkFetch(b *testing.B) {
 		b.Run(fmt.Sprint(flight), func(b *testing.B) {
 			s, refs := fill(b, eris.Size32KiB, many)
 			f := ndntest.StartWithout(b)
-			serve(b, s, ndn.ServerOptions{Face: f.Face})
+			serve(b, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
 			c := dial(b, ndn.Options{Face: f.Face, InFlight: flight})
 			for b.Loop() {
 				var n atomic.Int32

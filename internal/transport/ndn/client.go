@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
 )
 
-// Client asks for blocks by way of a forwarder. It is an eris.Fetcher. All
-// requests share one connection, which is kept until it fails, and is made anew
+// Client asks for blocks by way of a forwarder, and may serve some. It is an
+// eris.Fetcher. All requests share one connection, which is kept until it fails, and is made anew
 // then. Errors do not name the forwarder, which who mixes sources does.
 type Client struct {
 	ns    namespace
@@ -21,7 +22,8 @@ type Client struct {
 	opts  Options
 	slots block.Slots
 
-	dial chan struct{} // who holds its one token may set conn
+	dial   chan struct{} // who holds its one token may set conn
+	serves atomic.Bool   // Serve runs
 
 	mu     sync.Mutex
 	conn   *link

@@ -21,7 +21,7 @@ func TestTransport(t *testing.T) {
 		SilenceIsMissing: true,
 		Serve: func(t testing.TB, face string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 			f := ndntest.Start(t, face)
-			stop := serve(t, blocks, ndn.ServerOptions{Face: f.Face})
+			stop := serve(t, blocks, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
 			return f.Face, func() { stop(); f.Stop() }
 		},
 		Dial: func(t testing.TB, face string, idle time.Duration) eris.Fetcher {
@@ -44,14 +44,14 @@ func dial(t testing.TB, o ndn.Options) *ndn.Client {
 
 // serve serves blocks until the test ends, or until stop. It returns when the
 // forwarder knows that.
-func serve(t testing.TB, blocks block.Getter, o ndn.ServerOptions) (stop func()) {
+func serve(t testing.TB, blocks block.Getter, o ndn.Options, so ndn.ServerOptions) (stop func()) {
 	t.Helper()
 	registered := make(chan struct{}, 100)
-	o.Registered = func() { registered <- struct{}{} }
+	so.Registered = func() { registered <- struct{}{} }
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {
-		if err := ndn.Serve(ctx, blocks, o); err != nil {
+		if err := ndn.Serve(ctx, blocks, o, so); err != nil {
 			t.Error(err)
 		}
 	})

@@ -48,7 +48,7 @@ func read(t testing.TB, c eris.ReadCap, f eris.Fetcher) ([]byte, error) {
 func TestCaches(t *testing.T) {
 	s, c, want := content(t, 3_000_000)
 	f := ndntest.Start(t, "")
-	stop := serve(t, s, ndn.ServerOptions{Face: f.Face})
+	stop := serve(t, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
 	if got, err := read(t, c, dial(t, ndn.Options{Face: f.Face})); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("from the producer: %d bytes, %v", len(got), err)
 	}
@@ -86,7 +86,7 @@ func count(t testing.TB, f eris.Fetcher, size eris.BlockSize, refs ...eris.Ref) 
 func TestAbsenceIsNotCached(t *testing.T) {
 	s := memstore.New()
 	f := ndntest.Start(t, "")
-	serve(t, s, ndn.ServerOptions{Face: f.Face, Absent: -1})
+	serve(t, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{Absent: -1})
 	ref, b := blocktest.Make(eris.Size1KiB, 1)
 	for range 2 {
 		if n := count(t, dial(t, ndn.Options{Face: f.Face}), eris.Size1KiB, ref); n != 0 {
@@ -109,7 +109,7 @@ func TestForwarderRestarts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- ndn.Serve(ctx, s, ndn.ServerOptions{Face: f.Face, Registered: func() { registered <- struct{}{} }})
+		done <- ndn.Serve(ctx, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{Registered: func() { registered <- struct{}{} }})
 	}()
 	client := dial(t, ndn.Options{Face: f.Face})
 	for range 3 {
@@ -156,10 +156,41 @@ func TestTwoProducers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, half := range halves {
-		serve(t, half, ndn.ServerOptions{Face: f.Face})
+		serve(t, half, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
 	}
 	if n := count(t, dial(t, ndn.Options{Face: f.Face}), eris.Size32KiB, refs...); n != len(refs) {
 		t.Errorf("%d of %d blocks", n, len(refs))
+	}
+}
+
+// TestBoth has one client ask and serve, under the prefix of another producer. It
+// gets what that has, though the forwarder sends each Interest to one of them.
+func TestBoth(t *testing.T) {
+	theirs, refs := fill(t, eris.Size32KiB, 20)
+	ours := memstore.New()
+	ref, b := blocktest.Make(eris.Size32KiB, 1000)
+	if err := ours.Put(t.Context(), ref, b); err != nil {
+		t.Fatal(err)
+	}
+	f := ndntest.Start(t, "")
+	c := dial(t, ndn.Options{Face: f.Face})
+	registered := make(chan struct{}, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- c.Serve(ctx, ours, ndn.ServerOptions{Registered: func() { registered <- struct{}{} }})
+	}()
+	<-registered
+	serve(t, theirs, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
+	if n := count(t, c, eris.Size32KiB, refs...); n != len(refs) {
+		t.Errorf("%d of %d blocks", n, len(refs))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := count(t, c, eris.Size32KiB, refs...); n != len(refs) {
+		t.Errorf("when it serves no more: %d of %d blocks", n, len(refs))
 	}
 }
 
@@ -167,8 +198,8 @@ func TestTwoProducers(t *testing.T) {
 func TestPrefixes(t *testing.T) {
 	s, refs := fill(t, eris.Size32KiB, 1)
 	f := ndntest.Start(t, "")
-	serve(t, s, ndn.ServerOptions{Face: f.Face, Prefix: "/example/a%20b"})
-	serve(t, block.Getter(memstore.New()), ndn.ServerOptions{Face: f.Face, Absent: -1})
+	serve(t, s, ndn.Options{Face: f.Face, Prefix: "/example/a%20b"}, ndn.ServerOptions{})
+	serve(t, block.Getter(memstore.New()), ndn.Options{Face: f.Face}, ndn.ServerOptions{Absent: -1})
 	if n := count(t, dial(t, ndn.Options{Face: f.Face, Prefix: "/example/a%20b/"}), eris.Size32KiB, refs...); n != 1 {
 		t.Errorf("%d blocks under the prefix", n)
 	}
@@ -180,7 +211,7 @@ func TestPrefixes(t *testing.T) {
 func TestTCP(t *testing.T) {
 	s, c, want := content(t, 1_000_000)
 	f := ndntest.StartTCP(t)
-	serve(t, s, ndn.ServerOptions{Face: f.Face})
+	serve(t, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
 	if got, err := read(t, c, dial(t, ndn.Options{Face: f.Face})); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}

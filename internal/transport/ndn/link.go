@@ -2,9 +2,12 @@ package ndn
 
 import (
 	"context"
+	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ersatz/eris"
@@ -16,6 +19,9 @@ type link struct {
 	ns   namespace
 	pace *pace
 	lost chan struct{} // closed when the connection has ended
+	err  error         // why, once it has
+
+	producer atomic.Pointer[producer] // nil if nothing is served over it
 
 	mu    sync.Mutex
 	wants map[eris.Ref][]*want
@@ -50,8 +56,7 @@ func (l *link) usable() bool {
 
 // read takes what comes until the connection ends.
 func (l *link) read() {
-	// Why it ends does not matter: what is under way is asked for again.
-	_ = l.face.read(l.take)
+	l.err = fmt.Errorf("%w: %w", errLost, l.face.read(l.take))
 	l.face.conn.Close()
 	close(l.lost)
 }
@@ -144,22 +149,35 @@ func (l *link) forget(w *want) {
 	} else {
 		l.wants[w.ref] = rest
 	}
-	left := 0
-	for m := w.missing; m != 0; m &= m - 1 {
-		left++
-	}
+	left := bits.OnesCount(w.missing)
 	l.mu.Unlock()
 	l.pace.release(left)
 }
 
-// take takes a packet: a segment, word that there is none, or an Interest that
-// comes back.
+// take hands a packet to the consumer, whose Interest it answers, or to the
+// producer.
 func (l *link) take(p packet) {
-	if p.marked || p.nacked && p.reason == nackCongestion {
+	at, named := l.ns.parse(p.name)
+	producer := l.producer.Load()
+	switch {
+	case p.nacked, p.data && named:
+		l.answered(p, at, named)
+	case producer == nil:
+	case p.data:
+		producer.told(p)
+	case named:
+		producer.asked(p, at)
+	}
+}
+
+// answered takes a segment, word that there is none, or an Interest that comes
+// back.
+func (l *link) answered(p packet, at place, named bool) {
+	congested := p.nacked && p.reason == nackCongestion
+	if p.marked || congested {
 		l.pace.lost()
 	}
-	at, ok := l.ns.parse(p.name)
-	if !ok || !p.data && !p.nacked || p.nacked && (p.reason == nackCongestion || p.reason == nackDuplicate) {
+	if !named || congested || p.nacked && p.reason == nackDuplicate {
 		return
 	}
 	l.mu.Lock()

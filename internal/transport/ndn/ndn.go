@@ -43,19 +43,15 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Limiter bounds the bytes of blocks that Serve sends; *rate.Limiter is one,
+// Limiter bounds the bytes of blocks that are served; *rate.Limiter is one,
 // with a burst of at least 8 KiB.
 type Limiter interface {
 	// WaitN returns when n bytes may be sent, or ctx's error.
 	WaitN(ctx context.Context, n int) error
 }
 
-// ServerOptions may change how Serve serves. The zero value works.
+// ServerOptions may change how blocks are served. The zero value works.
 type ServerOptions struct {
-	// Face, Prefix and Dial are as in Options.
-	Face, Prefix string
-	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
-
 	// Requests bounds what the blocks are asked for at once. Default 64.
 	Requests int
 
@@ -132,9 +128,6 @@ func (o *ServerOptions) setDefaults() error {
 	if o.Requests == 0 {
 		o.Requests = 64
 	}
-	if o.Prefix == "" {
-		o.Prefix = DefaultPrefix
-	}
 	if o.Absent == 0 {
 		o.Absent = 200 * time.Millisecond
 	}
@@ -147,24 +140,11 @@ func (o *ServerOptions) setDefaults() error {
 	return nil
 }
 
-// Serve registers the prefix at the forwarder and answers for what blocks has,
-// and nothing else, until ctx ends; then it returns nil. What blocks returns is
-// verified, and is not changed while it is sent. When the connection to the
-// forwarder is lost, or cannot be made, it tries again. Another error is one of
-// the options.
-func Serve(ctx context.Context, blocks block.Getter, o ServerOptions) error {
-	if err := o.setDefaults(); err != nil {
-		return err
-	}
-	at, err := parseFace(o.Face, o.Dial)
+// Serve answers for what blocks has with a Client of its own: see Client.Serve.
+func Serve(ctx context.Context, blocks block.Getter, o Options, so ServerOptions) error {
+	c, err := New(o)
 	if err != nil {
 		return err
 	}
-	ns, err := parsePrefix(o.Prefix)
-	if err != nil {
-		return err
-	}
-	s := &server{blocks: blocks, opts: o, at: at, ns: ns}
-	s.run(ctx)
-	return nil
+	return errors.Join(c.Serve(ctx, blocks, so), c.Close())
 }

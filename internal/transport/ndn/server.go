@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -24,7 +23,7 @@ const (
 	// maxRecent is how many blocks are remembered.
 	maxRecent = 64
 
-	// Connections are tried after pauses between these.
+	// A connection is tried after pauses between these.
 	leastPause = time.Second
 	mostPause  = 30 * time.Second
 
@@ -34,34 +33,39 @@ const (
 	registerTries = 3
 )
 
-// server answers Interests.
-type server struct {
-	blocks block.Getter
-	opts   ServerOptions
-	at     endpoint
-	ns     namespace
-}
-
-// run serves over one connection after the other.
-func (s *server) run(ctx context.Context) {
-	pause := leastPause
-	for {
-		registered, err := s.connection(ctx)
+// Serve registers the prefix at the forwarder and answers for what blocks has,
+// and nothing else, until ctx ends; then it returns nil. What blocks returns is
+// verified, and is not changed while it is sent. When the connection to the
+// forwarder is lost, or cannot be made, it tries again. Another error is one of
+// the options, or says that the client serves already.
+//
+// The connection is the one by which the client asks: a forwarder gives no
+// Interest back to where it came from, so that a client which serves asks
+// others, and never itself.
+func (c *Client) Serve(ctx context.Context, blocks block.Getter, o ServerOptions) error {
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	if !c.serves.CompareAndSwap(false, true) {
+		return errors.New("ndn: the client serves already")
+	}
+	defer c.serves.Store(false)
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		registered, err := c.serve(ctx, blocks, o)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		if registered {
 			pause = leastPause
 		}
-		s.opts.Log.WarnContext(ctx, "no connection to the NDN forwarder", slog.Any("error", err), slog.Duration("again_in", pause))
+		o.Log.WarnContext(ctx, "nothing is served by the NDN forwarder", slog.Any("error", err), slog.Duration("again_in", pause))
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return
+			return nil
 		}
-		pause = min(2*pause, mostPause)
 	}
 }
 
@@ -72,10 +76,13 @@ type request struct {
 	until time.Time // the Interest lives
 }
 
-// session is one connection of a server.
-type session struct {
-	*server
+// producer is what is served over one connection.
+type producer struct {
 	face     *face
+	ns       namespace
+	local    bool // the forwarder is on this machine
+	blocks   block.Getter
+	opts     ServerOptions
 	requests chan request
 	absent   chan late
 	answers  chan answer // to the command
@@ -91,47 +98,59 @@ type late struct {
 	packet []byte
 }
 
-// connection serves until the connection or ctx ends, and reports whether the
-// prefix was registered.
-func (s *server) connection(ctx context.Context) (registered bool, err error) {
-	f, err := s.at.connect(ctx, maxAnswer)
+// serve serves until the connection or ctx ends, and reports whether the prefix
+// was registered. If it was, the connection ends here, which takes that back.
+func (c *Client) serve(ctx context.Context, blocks block.Getter, o ServerOptions) (registered bool, err error) {
+	l, _, err := c.connect(ctx)
 	if err != nil {
 		return false, err
 	}
+	s := &producer{
+		face: l.face, ns: c.ns, local: c.at.local, blocks: blocks, opts: o,
+		requests: make(chan request, maxQueue), absent: make(chan late, maxAbsent), answers: make(chan answer, 1), recent: recent{blocks: map[eris.Ref]*reading{}},
+	}
+	l.producer.Store(s)
+	defer l.producer.Store(nil)
+	defer func() {
+		if registered {
+			l.face.conn.Close()
+		}
+	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel(nil)
-	work.Go(func() { <-ctx.Done(); f.conn.Close() })
-	c := &session{
-		server: s, face: f, requests: make(chan request, maxQueue), absent: make(chan late, maxAbsent),
-		answers: make(chan answer, 1), recent: recent{blocks: map[eris.Ref]*reading{}},
+	work.Go(func() {
+		select {
+		case <-l.lost:
+			cancel(l.err)
+		case <-ctx.Done():
+		}
+	})
+	work.Go(func() { s.sendLate(ctx) })
+	for range o.Requests {
+		work.Go(func() { s.work(ctx) })
 	}
-	work.Go(func() { cancel(fmt.Errorf("%w: %w", errLost, f.read(c.take))) })
-	work.Go(func() { c.sendLate(ctx) })
-	for range s.opts.Requests {
-		work.Go(func() { c.work(ctx) })
-	}
-	if err := c.register(ctx); err != nil {
+	if err := s.register(ctx); err != nil {
 		return false, err
 	}
-	s.opts.Log.InfoContext(ctx, "NDN prefix is registered", slog.String("prefix", s.opts.Prefix))
-	s.opts.Registered()
+	o.Log.InfoContext(ctx, "NDN prefix is registered", slog.String("prefix", c.opts.Prefix))
+	o.Registered()
 	<-ctx.Done()
 	return true, context.Cause(ctx)
 }
 
 // register tells the forwarder that Interests in blocks are to come here.
-func (c *session) register(ctx context.Context) error {
+func (s *producer) register(ctx context.Context) error {
 	for range registerTries {
-		command, name := appendRegister(nil, c.at.local, c.ns, nonceOf(rand.Uint64()), time.Now())
-		if err := c.face.send(command); err != nil {
+		command, name := appendRegister(nil, s.local, s.ns, nonceOf(rand.Uint64()), time.Now())
+		if err := s.face.send(command); err != nil {
 			return err
 		}
 		timer := time.NewTimer(maxAnswer)
 		for waiting := true; waiting; {
 			select {
-			case a := <-c.answers:
+			case a := <-s.answers:
 				if bytes.Equal(a.name, name) {
 					timer.Stop()
 					return parseResponse(a.content)
@@ -147,33 +166,30 @@ func (c *session) register(ctx context.Context) error {
 	return errors.New("forwarder does not answer")
 }
 
-// take takes a packet. An Interest for which there is no room is dropped: who
-// sent it does so again.
-func (c *session) take(p packet) {
-	if p.data {
-		select {
-		case c.answers <- answer{slices.Clone(p.name), slices.Clone(p.content)}:
-		default:
-		}
-		return
-	}
-	at, ok := c.ns.parse(p.name)
-	if !ok || p.nacked {
-		return
-	}
+// told takes Data that may answer a command.
+func (s *producer) told(p packet) {
 	select {
-	case c.requests <- request{at, slices.Clone(p.token), time.Now().Add(p.lifetime)}:
+	case s.answers <- answer{slices.Clone(p.name), slices.Clone(p.content)}:
+	default:
+	}
+}
+
+// asked takes an Interest. If there is no room for it, it is dropped: who sent
+// it does so again.
+func (s *producer) asked(p packet, at place) {
+	select {
+	case s.requests <- request{at, slices.Clone(p.token), time.Now().Add(p.lifetime)}:
 	default:
 	}
 }
 
 // work answers requests until ctx ends.
-func (c *session) work(ctx context.Context) {
+func (s *producer) work(ctx context.Context) {
 	for {
 		select {
-		case r := <-c.requests:
+		case r := <-s.requests:
 			if time.Now().Before(r.until) {
-				c.answer(ctx, r)
+				s.answer(ctx, r)
 			}
 		case <-ctx.Done():
 			return
@@ -183,44 +199,49 @@ func (c *session) work(ctx context.Context) {
 
 // answer answers a request. An error of the blocks is answered as if there were
 // none: nobody can do anything else about it.
-func (c *session) answer(ctx context.Context, r request) {
-	b, err := c.recent.get(ctx, r.ref, c.blocks)
+func (s *producer) answer(ctx context.Context, r request) {
+	b, err := s.recent.get(ctx, r.ref, s.blocks)
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil && !errors.Is(err, eris.ErrNotFound) {
-		c.opts.Log.WarnContext(ctx, "block cannot be read", slog.String("ref", r.ref.String()), slog.Any("error", err))
+		s.opts.Log.WarnContext(ctx, "block cannot be read", slog.String("ref", r.ref.String()), slog.Any("error", err))
 	}
-	name := c.ns.appendName(nil, r.place)
+	name := s.ns.appendName(nil, r.place)
 	n := segments(len(b))
 	if err != nil || int(r.seg) >= n {
 		// If there is no room, silence says the same.
 		select {
-		case c.absent <- late{time.Now().Add(c.opts.Absent), appendAbsent(nil, name, r.token)}:
+		case s.absent <- late{time.Now().Add(s.opts.Absent), appendAbsent(nil, name, r.token)}:
 		default:
 		}
 		return
 	}
 	part := len(b) / n
 	segment := b[int(r.seg)*part:][:part]
-	if c.opts.Limit != nil && c.opts.Limit.WaitN(ctx, len(segment)) != nil {
-		return
+	if s.opts.Limit != nil {
+		if err := s.opts.Limit.WaitN(ctx, len(segment)); err != nil {
+			if ctx.Err() == nil {
+				s.opts.Log.WarnContext(ctx, "upload limit forbids a segment", slog.Int("bytes", len(segment)), slog.Any("error", err))
+			}
+			return
+		}
 	}
 	// An error ends the connection, which its reader says.
-	_ = c.face.send(appendBlock(nil, name, r.token, segment, n))
+	_ = s.face.send(appendBlock(nil, name, r.token, segment, n))
 }
 
 // sendLate sends answers when it is time. All wait equally long.
-func (c *session) sendLate(ctx context.Context) {
+func (s *producer) sendLate(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case l := <-c.absent:
+		case l := <-s.absent:
 			timer.Reset(time.Until(l.at))
 			select {
 			case <-timer.C:
-				_ = c.face.send(l.packet) // as above
+				_ = s.face.send(l.packet) // as above
 			case <-ctx.Done():
 				return
 			}

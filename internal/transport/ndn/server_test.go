@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -47,13 +48,13 @@ func (c *consumer) hear() (packet, bool) {
 
 // produced runs Serve, whose forwarder answers commands by a function, for the
 // time of test. Within synctest.Test.
-func produced(t *testing.T, blocks block.Getter, o ServerOptions, command func(n int) []byte, test func(*consumer)) {
+func produced(t *testing.T, blocks block.Getter, so ServerOptions, command func(n int) []byte, test func(*consumer)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	conns := make(chan *consumer, 10)
 	var commands atomic.Int32
-	o.Dial = func(context.Context, string, string) (net.Conn, error) {
+	o := Options{Dial: func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		c := &consumer{t, &face{conn: theirs}, testSpace(t, DefaultPrefix), make(chan packet, 1000)}
 		work.Go(func() {
@@ -71,11 +72,11 @@ func produced(t *testing.T, blocks block.Getter, o ServerOptions, command func(n
 		})
 		conns <- c
 		return ours, nil
-	}
+	}}
 	registered := make(chan struct{}, 10)
-	o.Registered = func() { registered <- struct{}{} }
+	so.Registered = func() { registered <- struct{}{} }
 	work.Go(func() {
-		if err := Serve(ctx, blocks, o); err != nil {
+		if err := Serve(ctx, blocks, o, so); err != nil {
 			t.Error(err)
 		}
 	})
@@ -217,6 +218,29 @@ func TestServeIsBounded(t *testing.T) {
 	})
 }
 
+// forbids is a Limiter that a segment is too much for.
+type forbids struct{}
+
+func (forbids) WaitN(context.Context, int) error { return errors.New("more than the burst") }
+
+// TestForbidden says in the log why nothing is sent.
+func TestForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref, b := blocktest.Make(eris.Size1KiB, 1)
+		var log strings.Builder
+		o := ServerOptions{Limit: forbids{}, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		produced(t, blocktest.Blocks{ref: b}, o, accepts, func(c *consumer) {
+			c.ask(place{ref, 0}, time.Second)
+			if p, ok := c.hear(); ok {
+				t.Errorf("%+v", p)
+			}
+		})
+		if !strings.Contains(log.String(), "more than the burst") {
+			t.Errorf("log: %s", log.String())
+		}
+	})
+}
+
 // limit is a Limiter that gives 16 KiB a second.
 type limit struct{}
 
@@ -336,11 +360,54 @@ func TestRegisterAgain(t *testing.T) {
 
 // TestServeOptions refuses what cannot be, at once.
 func TestServeOptions(t *testing.T) {
-	for _, o := range []ServerOptions{{Requests: -1}, {Face: "http://x"}, {Prefix: "x"}} {
-		if err := Serve(t.Context(), blocktest.Blocks{}, o); err == nil {
+	for _, o := range []Options{{Face: "http://x"}, {Prefix: "x"}} {
+		if err := Serve(t.Context(), blocktest.Blocks{}, o, ServerOptions{}); err == nil {
 			t.Errorf("%+v is taken", o)
 		}
 	}
+	if err := Serve(t.Context(), blocktest.Blocks{}, Options{}, ServerOptions{Requests: -1}); err == nil {
+		t.Error("fewer than no requests")
+	}
+}
+
+// TestServeOnce refuses a second producer, until the first has ended.
+func TestServeOnce(t *testing.T) {
+	c, err := New(Options{Face: "unix://" + t.TempDir() + "/none.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	var log strings.Builder
+	logged := make(chan struct{})
+	o := ServerOptions{Log: slog.New(slog.NewTextHandler(tell{&log, sync.OnceFunc(func() { close(logged) })}, nil))}
+	go func() { first <- c.Serve(ctx, blocktest.Blocks{}, o) }()
+	<-logged // that there is no forwarder
+	if err := c.Serve(t.Context(), blocktest.Blocks{}, ServerOptions{}); err == nil {
+		t.Error("two at once")
+	}
+	cancel()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := c.Serve(ctx, blocktest.Blocks{}, ServerOptions{}); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "none.sock") {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
+// tell writes, and tells somebody.
+type tell struct {
+	io.Writer
+	do func()
+}
+
+func (w tell) Write(b []byte) (int, error) {
+	defer w.do()
+	return w.Writer.Write(b)
 }
 
 // TestRecent keeps the last blocks, and none that failed.
