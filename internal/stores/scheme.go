@@ -7,18 +7,20 @@ import (
 
 // The schemes.
 const (
-	schemeHTTP    = "http"
-	schemeHTTPS   = "https"
-	schemeCoAPTCP = "coap+tcp"
-	schemeCoAP    = "coap"
-	schemeCoAPS   = "coaps"
-	schemeKubo    = "ipfs+http"
-	schemeKuboTLS = "ipfs+https"
-	schemeIPFS    = "ipfs"
-	schemeGNUnet  = "gnunet"
-	schemeTorrent = "bittorrent"
-	schemeNDN     = "ndn"
-	schemeFile    = "file"
+	schemeHTTP       = "http"
+	schemeHTTPS      = "https"
+	schemeCoAPTCP    = "coap+tcp"
+	schemeCoAP       = "coap"
+	schemeCoAPS      = "coaps"
+	schemeKubo       = "ipfs+http"
+	schemeKuboTLS    = "ipfs+https"
+	schemeGateway    = "gateway+http"
+	schemeGatewayTLS = "gateway+https"
+	schemeIPFS       = "ipfs"
+	schemeGNUnet     = "gnunet"
+	schemeTorrent    = "bittorrent"
+	schemeNDN        = "ndn"
+	schemeFile       = "file"
 )
 
 // scheme is what store URLs of a scheme may say, and what they can be used for.
@@ -65,7 +67,7 @@ func (u use) has(v use) bool { return u&v != 0 }
 
 // all returns the schemes.
 func allSchemes() []scheme {
-	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), ipfsSchemes(), torrentSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
+	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), gatewaySchemes(), ipfsSchemes(), torrentSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
 }
 
 func schemeOf(name string) (scheme, bool) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -240,13 +241,26 @@ func offer(t testing.TB, set *Set, l library) {
 	}
 }
 
-// TestKubo puts a content into a real daemon and gets it out.
+// TestKubo puts a content into a real daemon, and gets it out of it and of its
+// gateway, also by the manifest.
 func TestKubo(t *testing.T) {
-	url := "ipfs+" + kubotest.Start(t).API
+	d := kubotest.Start(t)
 	l := newLibrary(t)
-	set := start(t, Plan{To: mustParse(t, url), From: mustParse(t, url)}, Options{Library: l})
+	set := start(t, Plan{To: mustParse(t, "ipfs+"+d.API), From: mustParse(t, "ipfs+"+d.API)}, Options{Library: l})
 	offer(t, set, l)
 	wantContent(t, set, l)
+	manifest := slices.DeleteFunc(strings.Fields(d.Run(t, "pin", "ls", "--type=recursive", "--quiet")), func(cid string) bool {
+		return !strings.HasPrefix(cid, "bafy2bzace") // of DAG-CBOR and BLAKE2b
+	})
+	if len(manifest) != 1 {
+		t.Fatalf("pins are %q", manifest)
+	}
+	for _, query := range []string{"", "?manifest=" + manifest[0]} {
+		wantContent(t, start(t, Plan{From: mustParse(t, "gateway+"+d.Gateway(t)+query)}, Options{}), l)
+	}
+	if _, err := Open(t.Context(), Plan{From: mustParse(t, "gateway+http://h?manifest=x")}, Options{}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a manifest that is none: %v", err)
+	}
 }
 
 // TestNDN serves by a real forwarder and gets by it.

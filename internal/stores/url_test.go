@@ -25,6 +25,7 @@ func TestParse(t *testing.T) {
 		{"coaps://h?put&identity=a%26b&key-file=/k%20k", "coaps://h/.well-known/eris?put&identity=a%26b&key-file=/k+k", ""},
 		{"ipfs+http://127.0.0.1:5001", "", ""},
 		{"ipfs+https://h/api?get&put", "", ""},
+		{"gateway+https://h/path?manifest=bafy", "", ""},
 		{"ipfs:", "", ""},
 		{"ipfs:?peer=/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3&listen=/ip4/0.0.0.0/tcp/4001&dht=auto&peer=/dns4/h/tcp/1/p2p/12D3", "", ""},
 		{"ndn:?face=tcp://h:1&prefix=/a/b", "", ""},
@@ -158,6 +159,7 @@ func TestGrants(t *testing.T) {
 		{url: "coap://h?get", get: true, from: true, serve: true},
 		{url: "file:///d", get: true, from: true, to: true, serve: true},
 		{url: "file:///d?get", get: true, from: true, serve: true},
+		{url: "gateway+http://h?get&put", get: true, put: true, from: true},
 		{url: "ipfs+http://h:5001", get: true, from: true, to: true, serve: true, wholePub: true},
 	} {
 		u, err := Parse(c.url)
