@@ -42,8 +42,8 @@ type Host struct {
 	host     host.Host
 	dht      *dual.DHT // nil: off
 	wire     *wire
-	server   *server.Server // nil: nothing is given
-	searches chan struct{}  // a slot for each that runs
+	server   *server.Server
+	searches chan struct{} // a slot for each that runs
 
 	// begin runs a function whose context ends with the Host, which waits for
 	// it; false if the Host has ended.
@@ -88,9 +88,10 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 		h.begin(h.joinDHT)
 	}
 	h.wire = newWire(h.host, o.Limiter)
-	if lib != nil {
-		h.server = newServer(context.WithoutCancel(ctx), h.wire, lib)
+	if lib == nil {
+		lib = nothing{} // who asks is told that it is not here
 	}
+	h.server = newServer(context.WithoutCancel(ctx), h.wire, lib)
 	h.host.Network().Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
 	h.wire.receive(h.receive)
 	return h, nil
@@ -123,9 +124,7 @@ func (h *Host) Close() error {
 	h.once.Do(func() {
 		saved := h.save()
 		h.stop()
-		if h.server != nil {
-			h.server.Close()
-		}
+		h.server.Close()
 		var left error
 		if h.dht != nil {
 			left = h.dht.Close()
@@ -158,10 +157,8 @@ type Status struct {
 // Status returns what the Host does.
 func (h *Host) Status() Status {
 	s := Status{Peers: len(h.host.Network().Peers()), DHTPeers: h.dhtPeers()}
-	if h.server != nil {
-		if stat, err := h.server.Stat(); err == nil {
-			s.BlocksSent, s.BytesSent = int64(stat.BlocksSent), int64(stat.DataSent)
-		}
+	if stat, err := h.server.Stat(); err == nil {
+		s.BlocksSent, s.BytesSent = int64(stat.BlocksSent), int64(stat.DataSent)
 	}
 	return s
 }
@@ -250,9 +247,7 @@ func (h *Host) prune(l *link) {
 
 // connected is told that there is a connection.
 func (h *Host) connected(_ network.Network, c network.Conn) {
-	if h.server != nil {
-		h.server.PeerConnected(c.RemotePeer())
-	}
+	h.server.PeerConnected(c.RemotePeer())
 }
 
 // disconnected is told that a connection has ended.
@@ -261,9 +256,7 @@ func (h *Host) disconnected(n network.Network, c network.Conn) {
 	left := n.Connectedness(id) != network.NotConnected
 	if !left {
 		h.wire.forget(id)
-		if h.server != nil {
-			h.server.PeerDisconnected(id)
-		}
+		h.server.PeerDisconnected(id)
 	}
 	h.mu.Lock()
 	l := h.links[id]
@@ -284,7 +277,7 @@ func (h *Host) receive(from peer.ID, m message.BitSwapMessage) {
 	if blocks, lacks := m.Blocks(), m.DontHaves(); l != nil && len(blocks)+len(lacks) > 0 {
 		l.receive(blocks, lacks)
 	}
-	if h.server != nil && len(m.Wantlist()) > 0 {
+	if len(m.Wantlist()) > 0 {
 		h.server.ReceiveMessage(context.Background(), from, m)
 	}
 }

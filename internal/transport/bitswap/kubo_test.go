@@ -1,7 +1,6 @@
 package bitswap_test
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -113,8 +112,7 @@ func TestDHT(t *testing.T) {
 	by := []string{address(t, d)}
 	from := start(t, lib, bitswap.Options{Listen: []string{"/ip4/10.77.0.1/tcp/0"}, DHT: bitswap.DHTServer, Bootstrap: by})
 	to := start(t, nil, bitswap.Options{DHT: bitswap.DHTClient, Bootstrap: by})
-	waitDHT(t, from)
-	waitDHT(t, to)
+	until(t, func() bool { return from.Status().DHTPeers > 0 && to.Status().DHTPeers > 0 })
 	if err := from.Offer(t.Context(), block.Shared{ReadCap: eris.ReadCap{Root: root}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -131,20 +129,5 @@ func TestDHT(t *testing.T) {
 	})
 	if err != nil || n != len(refs) {
 		t.Errorf("%d of %d blocks, %v", n, len(refs), err)
-	}
-}
-
-func waitDHT(t testing.TB, h *bitswap.Host) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for h.Status().DHTPeers == 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("nobody of the DHT is found")
-		}
 	}
 }

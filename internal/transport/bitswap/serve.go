@@ -49,6 +49,13 @@ func newServer(ctx context.Context, net exchange.BitSwapNetwork, lib block.Gette
 	)
 }
 
+// nothing is a Library that is empty.
+type nothing struct{}
+
+func (nothing) Get(_ context.Context, ref eris.Ref) ([]byte, error) {
+	return nil, &eris.MissingError{Ref: ref}
+}
+
 // store is a Library as the server wants it. Nothing can be put.
 type store struct{ lib block.Getter }
 
