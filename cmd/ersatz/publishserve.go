@@ -49,7 +49,7 @@ func (p publishFlags) servePlan() (plan servePlan, err error) {
 		} else {
 			plan.own = append(plan.own, u)
 		}
-		if _, kubo := strings.CutPrefix(u.Full(), "ipfs+"); kubo && p.ipfs != "" {
+		if strings.HasPrefix(u.Scheme(), "ipfs+") && p.ipfs != "" {
 			errs = append(errs, fmt.Errorf("--serve %s: with --ipfs as well, one would remove what the other has put: leave one of them out", u))
 		}
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,7 +86,6 @@ type publisher struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	url  string // of its HTTP server
-	addr string // of --serve, if it listens
 	done chan struct{}
 
 	mu   sync.Mutex
@@ -121,9 +122,6 @@ func startPublish(t *testing.T, args ...string) *publisher {
 		}
 	})
 	p.url = "http://" + logAddress.FindStringSubmatch(p.wait("msg=publishing"))[1]
-	if strings.Contains(p.said(), `msg="serving blocks"`) {
-		p.addr = logAddress.FindStringSubmatch(p.wait(`msg="serving blocks"`))[1]
-	}
 	return p
 }
 
@@ -170,8 +168,14 @@ func (p *publisher) wait(words ...string) string {
 	}
 }
 
-// readCap asks for an item, and returns what its narinfo says once it is baked.
-func (p *publisher) readCap(item storepath.Path) eris.ReadCap {
+// serves returns the address at which a store of --serve listens.
+func (p *publisher) serves(scheme string) string {
+	p.t.Helper()
+	return logAddress.FindStringSubmatch(p.wait(`msg="serving blocks"`, "store=", scheme+":", "address="))[1]
+}
+
+// narinfo asks for an item, and returns its narinfo once it is baked.
+func (p *publisher) narinfo(item storepath.Path) string {
 	p.t.Helper()
 	name := "/" + item.Hash + ".narinfo"
 	_, text, err := httpGet(p.t.Context(), p.url+name)
@@ -183,7 +187,13 @@ func (p *publisher) readCap(item storepath.Path) eris.ReadCap {
 		p.t.Fatal(err)
 	}
 	_, body, _ := strings.Cut(text, "\n\n")
-	n, err := narinfo.Parse([]byte(body))
+	return body
+}
+
+// readCap returns the read capability of an item once it is baked.
+func (p *publisher) readCap(item storepath.Path) eris.ReadCap {
+	p.t.Helper()
+	n, err := narinfo.Parse([]byte(p.narinfo(item)))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -219,7 +229,7 @@ func TestPublishServesCoAP(t *testing.T) {
 	p := startPublish(t, append(args, "--cache="+filepath.Join(dir, "cache"), "--serve=coap+tcp://127.0.0.1:0", "--upload-limit=10MB/s")...)
 	rc := p.readCap(item)
 	file := filepath.Join(dir, "block")
-	out, err := exec.CommandContext(t.Context(), client, "-B", "20", "-o", file, "coap+tcp://"+p.addr+"/.well-known/eris/blocks?"+rc.Root.String()).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), client, "-B", "20", "-o", file, "coap+tcp://"+p.serves("coap+tcp")+"/.well-known/eris/blocks?"+rc.Root.String()).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -297,4 +307,58 @@ func TestPublishServesKubo(t *testing.T) {
 	if !strings.Contains(p.said(), `msg="content offered" network=ipfs+`+d.API+" root="+ofSecond.Root.String()) {
 		t.Error("the log has another form")
 	}
+}
+
+// TestPublishServesNetworks has what a root refers to fetched by Bitswap and by
+// BitTorrent, and what only a client has asked for not.
+func TestPublishServesNetworks(t *testing.T) {
+	args := scratchArgs(t)
+	dir := filepath.Dir(args[2])
+	public := addItem(t, dir, strings.Repeat("a", 32)+"-public", string(random(100_000)))
+	private := addItem(t, dir, strings.Repeat("b", 32)+"-private", "private")
+	roots := filepath.Join(dir, "roots")
+	if err := os.WriteFile(roots, []byte(public.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := startPublish(t, append(args, "--cache="+filepath.Join(dir, "cache"), "--bake-roots="+roots,
+		"--serve=ipfs:?listen=/ip4/127.0.0.1/tcp/0&dht=off", "--serve=bittorrent:?listen=127.0.0.1:0&dht=off")...)
+	decode := func(from string, item storepath.Path) error {
+		out, err := exec.CommandContext(t.Context(), p.cmd.Path, "decode", "--from", from, p.readCap(item).URN()).Output()
+		if err != nil {
+			return err
+		}
+		want, err := os.ReadFile(filepath.Join(dir, "cache", "nar", "zstd", item.Base()))
+		if err == nil && !bytes.Equal(out, want) {
+			err = errors.New("not what was baked")
+		}
+		return err
+	}
+	root := "root=" + p.readCap(public).Root.String()
+	for _, network := range []string{"network=\"ipfs:", "network=\"bittorrent:"} {
+		p.wait(`msg="content offered"`, network, root)
+	}
+	peer := "ipfs:?peer=" + regexp.MustCompile(`addresses="?\[([^ \]]+)`).FindStringSubmatch(p.wait(`msg="IPFS host"`))[1]
+	if err := decode(peer, public); err != nil {
+		t.Errorf("by Bitswap: %v", err)
+	}
+	if err := decode(peer, private); err == nil {
+		t.Error("what only a client has asked for came by Bitswap")
+	}
+	_, magnet, _ := strings.Cut(p.narinfo(public), "ERISMagnet: ")
+	magnet, _, _ = strings.Cut(magnet, "\n")
+	if err := decode(magnet+"&x.pe="+p.serves("bittorrent"), public); err != nil {
+		t.Errorf("by BitTorrent, %s: %v", magnet, err)
+	}
+	secret := p.readCap(private).Root.String()
+	p.end()
+	if strings.Contains(p.said(), "root="+secret) {
+		t.Error("what only a client has asked for was offered")
+	}
+}
+
+// random returns bytes that do not get smaller by compression.
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
 }
