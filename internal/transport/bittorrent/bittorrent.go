@@ -65,8 +65,8 @@ type Options struct {
 	// about what can be announced to the DHT before it forgets.
 	MaxSeeds int
 
-	// Idle is how long nothing may come before the blocks that are asked for
-	// count as missing, or the fetch fails if there is no peer. Default 8 s.
+	// Idle is how long nothing may come before all that is asked for counts as
+	// missing, or the fetch fails if there is no peer. Default 8 s.
 	Idle time.Duration
 
 	// HTTP asks for metadata and web seeds. Default: one of httpclient.

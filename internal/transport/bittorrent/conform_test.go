@@ -2,8 +2,6 @@ package bittorrent_test
 
 import (
 	"context"
-	"log/slog"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -107,7 +105,7 @@ func TestTransport(t *testing.T) {
 		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
 			tree := s.get(address)
 			link := magnet(tree.info(t), peer(address))
-			return open(t, start(t, bittorrent.Options{Idle: idle, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))}), tree, link)
+			return open(t, start(t, bittorrent.Options{Idle: idle}), tree, link)
 		},
 		Deaf: func(t testing.TB) string {
 			addr := deaf(t)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	bt "github.com/anacrolix/torrent"
 
@@ -56,6 +57,7 @@ type download struct {
 	seeders int           // web seeds that work
 	came    int64         // bytes of metadata, and from web seeds
 	told    map[int]bt.PiecePriority
+	met     time.Time // when a peer first told what it has; zero while there is none
 }
 
 type pieceState struct {

@@ -5,15 +5,19 @@ import (
 	"log/slog"
 )
 
-// quiet hands the library's messages on as debug messages: each is about a peer
-// or a tracker, of which there are many, and nothing to act on.
+// quiet hands on what the library says, as debug messages: it is about a peer or a
+// tracker, of which there are many, and nothing to act on; strangers can cause
+// it. Its own debug messages, thousands per second, are dropped.
 type quiet struct{ next slog.Handler }
 
-func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
-	return q.next.Enabled(ctx, slog.LevelDebug)
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return level > slog.LevelDebug && q.next.Enabled(ctx, slog.LevelDebug)
 }
 
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level <= slog.LevelDebug {
+		return nil
+	}
 	r.Level = slog.LevelDebug
 	return q.next.Handle(ctx, r)
 }

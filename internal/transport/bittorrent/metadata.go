@@ -11,6 +11,7 @@ import (
 	bt "github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/bencode"
 	pp "github.com/anacrolix/torrent/peer_protocol"
+	utholepunch "github.com/anacrolix/torrent/peer_protocol/ut-holepunch"
 
 	"ersatz/eris"
 	"ersatz/internal/torrent"
@@ -65,6 +66,9 @@ func (c *Client) callbacks() bt.Callbacks {
 		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
 			size := m.MetadataSize
 			m.MetadataSize = 0 // the library asks for nothing then
+			// It would send messages of this kind, which we do not say that
+			// we know, and a peer with the same library would panic.
+			delete(m.M, utholepunch.ExtensionName)
 			c.meet(pc, size)
 		},
 		PeerConnReadExtensionMessage: []func(bt.PeerConnReadExtensionMessageEvent){func(e bt.PeerConnReadExtensionMessageEvent) {

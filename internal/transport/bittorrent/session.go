@@ -53,9 +53,9 @@ func (f *fetching) take() []int {
 	return ready
 }
 
-// Fetch implements eris.Fetcher. Blocks whose place is not known are missing,
-// and those that nobody connected has for Options.Idle, or when nothing at all has
-// come for as long. If nobody was connected either, the error is ErrNobody. One
+// Fetch implements eris.Fetcher. Blocks whose place is not known are missing, and
+// those that nobody connected has; all of them when nothing has come for
+// Options.Idle. If nobody was connected either, the error is ErrNobody. One
 // that matches eris.ErrCorrupt says that peers give nothing but wrong pieces.
 func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	d := s.d
@@ -89,6 +89,7 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 	f := &fetching{woken: make(chan struct{}, 1)}
 	d.want(f, order)
 	defer d.forget(f, order)
+	d.dropAbsent(blocks)
 	buf := make([]byte, size)
 	for len(blocks) > 0 {
 		select {
@@ -100,7 +101,7 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 			if n := d.spoiledPieces() - w.wrong; n >= maxWrong {
 				return fmt.Errorf("bittorrent: %w: peers gave %d wrong pieces in a row", eris.ErrCorrupt, n)
 			}
-			w.dropAbsent(blocks)
+			d.dropAbsent(blocks)
 			continue
 		case <-ctx.Done():
 			return ctx.Err()
@@ -180,11 +181,10 @@ func (s *session) locate(refs []eris.Ref) (blocks map[int][]located, order []int
 type watch struct {
 	d      *download
 	tick   *time.Ticker
-	last   time.Time         // when something came
-	bytes  int64             // that had come by then
-	anyone bool              // was connected
-	wrong  int64             // pieces that were wrong when one came that was right
-	absent map[int]time.Time // pieces that nobody has, since when
+	last   time.Time // when something came
+	bytes  int64     // that had come by then
+	anyone bool      // was connected
+	wrong  int64     // pieces that were wrong when one came that was right
 }
 
 // maxWrong is how many wrong pieces in a row peers may give. Those who are found
@@ -192,7 +192,7 @@ type watch struct {
 const maxWrong = 8
 
 func newWatch(d *download) *watch {
-	return &watch{d: d, tick: time.NewTicker(min(d.c.o.Idle/4, 250*time.Millisecond)), last: time.Now(), bytes: d.bytes(), wrong: d.spoiledPieces(), absent: map[int]time.Time{}}
+	return &watch{d: d, tick: time.NewTicker(min(d.c.o.Idle/4, 250*time.Millisecond)), last: time.Now(), bytes: d.bytes(), wrong: d.spoiledPieces()}
 }
 
 func (w *watch) stop() { w.tick.Stop() }
@@ -224,32 +224,37 @@ func (w *watch) reason(what string) error {
 	return nil
 }
 
-// dropAbsent leaves out the pieces that nobody connected has had for too long.
-func (w *watch) dropAbsent(blocks map[int][]located) {
-	d := w.d
-	d.mu.Lock()
-	all := d.seeders > 0
-	d.mu.Unlock()
-	if all {
-		return
-	}
+// grace is how long after the first peer told what it has others may do so, before
+// what it lacks counts as missing.
+const grace = time.Second
+
+// dropAbsent leaves out the pieces that nobody connected has.
+func (d *download) dropAbsent(blocks map[int][]located) {
+	conns := d.t.Load().PeerConns()
 	here := map[int]bool{}
-	for _, conn := range d.t.Load().PeerConns() {
+	some := false
+	for _, conn := range conns {
 		pieces := conn.PeerPieces()
+		some = some || !pieces.IsEmpty()
 		for i := range blocks {
 			if pieces.Contains(uint32(i)) {
 				here[i] = true
 			}
 		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case len(conns) == 0:
+		d.met = time.Time{}
+	case some && d.met.IsZero():
+		d.met = time.Now()
+	}
+	if d.seeders > 0 || d.met.IsZero() || time.Since(d.met) < min(grace, d.c.o.Idle) {
+		return
+	}
 	for i := range blocks {
-		since, ok := w.absent[i]
-		switch {
-		case here[i]:
-			delete(w.absent, i)
-		case !ok:
-			w.absent[i] = time.Now()
-		case time.Since(since) >= d.c.o.Idle:
+		if !here[i] && !d.pieces[i].has {
 			delete(blocks, i)
 		}
 	}
