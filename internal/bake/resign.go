@@ -58,11 +58,11 @@ func (c *Cache) rewrite(ctx context.Context, done string, change change) {
 		changed, err := c.rewriteOne(ctx, hash, change)
 		if changed {
 			count++
+			c.notify() // it may be hours until all are
 		}
 		return err
 	})
 	if count > 0 {
-		c.notify()
 		c.log.InfoContext(ctx, done, slog.Int("items", count))
 	}
 	c.kick() // the putter has passed over what was claimed
