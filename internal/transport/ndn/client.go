@@ -110,7 +110,7 @@ func (c *Client) connect(ctx context.Context) (l *link, fresh bool, err error) {
 		return nil, false, net.ErrClosed
 	case opened > 0 && failed != nil:
 		return nil, false, failed
-	case l != nil && l.usable():
+	case l != nil && !l.face.closed.Load():
 		return l, false, nil
 	}
 	f, err := c.at.connect(ctx, c.opts.Idle)
@@ -124,7 +124,7 @@ func (c *Client) connect(ctx context.Context) (l *link, fresh bool, err error) {
 		return nil, false, err
 	}
 	if c.closed {
-		f.conn.Close()
+		f.close()
 		return nil, false, net.ErrClosed
 	}
 	c.conn = newLink(f, c.ns, 4*c.opts.InFlight)
@@ -137,7 +137,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	if c.conn != nil {
-		c.conn.face.conn.Close()
+		c.conn.face.close()
 	}
 	c.mu.Unlock()
 	c.reads.Wait()

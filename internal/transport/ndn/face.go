@@ -6,13 +6,21 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // face is a connection to a forwarder.
 type face struct {
-	conn net.Conn
-	mu   sync.Mutex // held while something is sent
+	conn   net.Conn
+	closed atomic.Bool
+	mu     sync.Mutex // held while something is sent
+}
+
+// close ends the connection. Errors say that it has ended.
+func (f *face) close() {
+	f.closed.Store(true)
+	f.conn.Close()
 }
 
 // send sends packets. A forwarder that does not read them loses the connection.
@@ -24,7 +32,7 @@ func (f *face) send(packets []byte) error {
 		_, err = f.conn.Write(packets)
 	}
 	if err != nil {
-		f.conn.Close() // half a packet may be out
+		f.close() // half a packet may be out
 	}
 	return err
 }

@@ -44,20 +44,10 @@ func newLink(f *face, ns namespace, most int) *link {
 	return &link{face: f, ns: ns, pace: newPace(most), lost: make(chan struct{}), wants: map[eris.Ref][]*want{}}
 }
 
-// usable reports whether the connection has not ended yet.
-func (l *link) usable() bool {
-	select {
-	case <-l.lost:
-		return false
-	default:
-		return true
-	}
-}
-
 // read takes what comes until the connection ends.
 func (l *link) read() {
 	l.err = fmt.Errorf("%w: %w", errLost, l.face.read(l.take))
-	l.face.conn.Close()
+	l.face.close()
 	close(l.lost)
 }
 

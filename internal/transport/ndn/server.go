@@ -107,13 +107,14 @@ func (c *Client) serve(ctx context.Context, blocks block.Getter, o ServerOptions
 	}
 	s := &producer{
 		face: l.face, ns: c.ns, local: c.at.local, blocks: blocks, opts: o,
-		requests: make(chan request, maxQueue), absent: make(chan late, maxAbsent), answers: make(chan answer, 1), recent: recent{blocks: map[eris.Ref]*reading{}},
+		requests: make(chan request, maxQueue), absent: make(chan late, maxAbsent), answers: make(chan answer, 1),
+		recent: recent{blocks: map[eris.Ref]*reading{}},
 	}
 	l.producer.Store(s)
 	defer l.producer.Store(nil)
 	defer func() {
 		if registered {
-			l.face.conn.Close()
+			l.face.close()
 		}
 	}()
 	ctx, cancel := context.WithCancelCause(ctx)
