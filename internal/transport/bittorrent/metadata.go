@@ -62,6 +62,7 @@ type link struct {
 func (c *Client) callbacks() bt.Callbacks {
 	local := protocols()
 	return bt.Callbacks{
+		ReadMessage:   check,
 		PeerConnAdded: []func(*bt.PeerConn){func(pc *bt.PeerConn) { pc.LocalLtepProtocolMap = local }},
 		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
 			size := m.MetadataSize
