@@ -65,6 +65,7 @@ type answer struct {
 	code    codes.Code
 	payload []byte  // in the buffer that do was given
 	block   *uint32 // the value of Block2, or of Block1 if the request has one
+	echo    []byte  // what the server wants to have sent back; nil: nothing
 }
 
 // exchanger is a connection.
@@ -106,7 +107,7 @@ func getBlock(ctx context.Context, ex exchanger, store message.Options, ref eris
 	defer cancel(nil)
 	var next *part
 	for off := 0; ; {
-		a, err := ex.do(ctx, request(next), buf[off:])
+		a, err := ask(ctx, ex, request(next), buf[off:])
 		switch {
 		case err != nil:
 			return nil, err
@@ -148,7 +149,7 @@ func putBlock(ctx context.Context, ex exchanger, store message.Options, block []
 	}
 	var buf [128]byte // for what the server says of it
 	if len(block) <= room {
-		a, err := ex.do(ctx, message.Message{Code: codes.PUT, Options: store, Payload: block}, buf[:])
+		a, err := ask(ctx, ex, message.Message{Code: codes.PUT, Options: store, Payload: block}, buf[:])
 		return putError(a, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, idle, errSlow)
@@ -159,7 +160,7 @@ func putBlock(ctx context.Context, ex exchanger, store message.Options, block []
 		p.more = end < len(block)
 		o := append(make(message.Options, 0, len(store)+2), store...)
 		o = append(o, p.option(message.Block1), uintOption(message.Size1, uint32(len(block))))
-		a, err := ex.do(ctx, message.Message{Code: codes.PUT, Options: o, Payload: block[off:end]}, buf[:])
+		a, err := ask(ctx, ex, message.Message{Code: codes.PUT, Options: o, Payload: block[off:end]}, buf[:])
 		if err != nil || a.code != codes.Continue || !p.more {
 			return putError(a, err)
 		}

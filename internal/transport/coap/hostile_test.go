@@ -219,6 +219,7 @@ func TestDatagrams(t *testing.T) {
 	if a := c.datagram(t, message.Message{Type: message.Confirmable, Code: codes.Content, MessageID: 6}); a.Type != message.Reset || a.MessageID != 6 {
 		t.Errorf("an answer that nobody asked for: %+v", a)
 	}
+	prove(t, c)
 	req := want(ref)
 	req.Type, req.MessageID = message.Confirmable, 7
 	for range 2 {

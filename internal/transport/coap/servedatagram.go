@@ -55,8 +55,9 @@ func (d *dtlsPackets) write(b []byte, _ any) error {
 // returns nil then. Answers leave from the address that the system chooses: a
 // machine with several listens at one of them.
 //
-// Anybody can send datagrams in the name of others, who get up to 1 KiB for
-// each of 70 bytes then. Limit bounds that.
+// Anybody can send datagrams in the name of others, who would get up to 1 KiB for
+// each of 70 bytes then. So a client is first asked to send something back (RFC
+// 9175), which a client that does not know how cannot.
 func (s *Server) ServeUDP(ctx context.Context, conn *net.UDPConn) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()

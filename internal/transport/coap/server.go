@@ -93,6 +93,7 @@ type Server struct {
 	slots   chan struct{} // for what stores are asked for
 	uploads uploads
 	recent  recent
+	proofs  *proofs
 	conns   census // by TCP, and by DTLS after the handshake
 }
 
@@ -101,7 +102,7 @@ func NewServer(stores []Resource, o ServerOptions) (*Server, error) {
 	o.setDefaults()
 	s := &Server{
 		stores: map[string]Resource{}, opts: o,
-		slots: make(chan struct{}, o.Requests), conns: census{each: o.PerClient, all: o.Connections},
+		slots: make(chan struct{}, o.Requests), proofs: newProofs(), conns: census{each: o.PerClient, all: o.Connections},
 	}
 	for _, r := range stores {
 		if err := checkPath(r.Path); err != nil {
@@ -155,7 +156,7 @@ func (s *Server) answer(ctx context.Context, from any, req *message.Message, roo
 	case !ok:
 		return fail(req, codes.NotFound, "no such store")
 	case req.Code == codes.GET && r.Blocks != nil:
-		return s.get(ctx, r, req, room)
+		return s.get(ctx, from, r, req, room)
 	case req.Code == codes.PUT && r.Sink != nil:
 		return s.put(ctx, from, path.String(), r, req)
 	}
@@ -184,7 +185,7 @@ func wanted(req *message.Message) (ref eris.Ref, ok bool) {
 	return ref, ok
 }
 
-func (s *Server) get(ctx context.Context, r Resource, req *message.Message, room int) message.Message {
+func (s *Server) get(ctx context.Context, from any, r Resource, req *message.Message, room int) message.Message {
 	ref, ok := wanted(req)
 	if !ok {
 		return fail(req, codes.BadRequest, "query is not one reference")
@@ -201,6 +202,9 @@ func (s *Server) get(ctx context.Context, r Resource, req *message.Message, room
 	p.szx = min(p.szx, szx1024)
 	if !parts {
 		p.szx = szx1024
+	}
+	if m, wanted := s.challenge(from, req); wanted {
+		return m
 	}
 	b, err := s.block(ctx, r, ref, parts || room < block.MaxSize)
 	switch {

@@ -2,6 +2,7 @@ package coap
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -265,5 +266,6 @@ func (w *waiter) take(m *message.Message) answer {
 			break
 		}
 	}
+	a.echo = bytes.Clone(findEcho(m))
 	return a
 }
