@@ -47,7 +47,8 @@ func newDHT(h host.Host, mode DHTMode, join []peer.AddrInfo) (*dual.DHT, error) 
 	m := map[DHTMode]dht.ModeOpt{DHTClient: dht.ModeClient, DHTServer: dht.ModeServer, DHTAuto: dht.ModeAuto}[mode]
 	return dual.New(h,
 		dual.DHTOption(dht.Mode(m)),
-		dual.WanDHTOption(dht.BootstrapPeers(join...)),
+		dual.WanDHTOption(dht.Datastore(newRecords()), dht.BootstrapPeers(join...)),
+		dual.LanDHTOption(dht.Datastore(newRecords())),
 	)
 }
 

@@ -2,6 +2,7 @@ package bitswap_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,7 +112,8 @@ func TestDHT(t *testing.T) {
 	root, leaf := refs[19], refs[0]
 	by := []string{address(t, d)}
 	from := start(t, lib, bitswap.Options{Listen: []string{"/ip4/10.77.0.1/tcp/0"}, DHT: bitswap.DHTServer, Bootstrap: by})
-	to := start(t, nil, bitswap.Options{DHT: bitswap.DHTClient, Bootstrap: by})
+	state := t.TempDir()
+	to := start(t, nil, bitswap.Options{DHT: bitswap.DHTClient, Bootstrap: by, State: state})
 	until(t, func() bool { return from.Status().DHTPeers > 0 && to.Status().DHTPeers > 0 })
 	if err := from.Offer(t.Context(), block.Shared{ReadCap: eris.ReadCap{Root: root}}, nil); err != nil {
 		t.Fatal(err)
@@ -122,12 +124,22 @@ func TestDHT(t *testing.T) {
 	if got := d.Run(t, "routing", "findprovs", "--timeout=20s", cidOf(t, leaf).String()); got != "" {
 		t.Errorf("providers of a leaf: %q", got)
 	}
-	n := 0
-	err := open(t, to, root).Fetch(t.Context(), eris.Size32KiB, refs, func(i int, b []byte) error {
-		n++
-		return nil
-	})
-	if err != nil || n != len(refs) {
+	if n, err := count(t, open(t, to, root), refs); n != len(refs) || err != nil {
 		t.Errorf("%d of %d blocks, %v", n, len(refs), err)
+	}
+	if n, err := count(t, open(t, to, leaf), refs[:1]); n != 0 || err != nil {
+		t.Errorf("content that nobody has announced: %d blocks, %v", n, err)
+	}
+	if err := to.Close(); err != nil {
+		t.Error(err)
+	}
+	again := start(t, nil, bitswap.Options{DHT: bitswap.DHTClient, State: state})
+	until(t, func() bool { return again.Status().DHTPeers > 0 })
+	if n, err := count(t, open(t, again, root), refs); n != len(refs) || err != nil {
+		t.Errorf("by peers that are remembered: %d of %d blocks, %v", n, len(refs), err)
+	}
+	alone := start(t, nil, bitswap.Options{DHT: bitswap.DHTServer})
+	if err := alone.Offer(t.Context(), block.Shared{ReadCap: eris.ReadCap{Root: root}}, nil); !errors.Is(err, bitswap.ErrNotProvided) {
+		t.Errorf("announced to nobody: %v", err)
 	}
 }

@@ -268,7 +268,7 @@ func (l *link) next(now time.Time) (message.BitSwapMessage, time.Duration) {
 	}
 	m := message.New(false)
 	if l.open == 0 {
-		l.last = now.Add(l.idle / 2) // connecting to it may take a while
+		l.last = now
 	}
 	n := 0
 	for len(l.queue) > 0 && n < perMessage && l.open < maxOpen {
