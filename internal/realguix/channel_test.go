@@ -24,6 +24,8 @@ const someSystem = `(use-modules (gnu) (ersatz services) (guix gexp))
                     (peers '("http://peer.example"))
                     (share "lan")
                     (share-lists (list (local-file "share.acl")))
+                    (from '("ipfs:" "ndn:"))
+                    (serve '("coap+tcp://0.0.0.0"))
                     (upload-limit "2MB")
                     (authorized-keys (list (local-file "server.pub")))))
           (service ersatz-publish-service-type
@@ -69,7 +71,7 @@ func TestChannel(t *testing.T) {
 
 	node := w.builder("shepherd-ersatz-node.scm")
 	w.wantIn(node, `"--upstream=http://one.example" "--upstream=http://two.example"`, `"--peer=http://peer.example"`, `"--share=lan"`,
-		`"--upload-limit=2MB"`, `AF_INET6 (inet-pton AF_INET6 "::") 8181`, `"/run/ersatz/node.sock"`, `#:user "ersatz-node"`, `#:lazy-start? #f`)
+		`"--from=ipfs:" "--from=ndn:" "--serve=coap+tcp://0.0.0.0" "--upload-limit=2MB"`, `AF_INET6 (inet-pton AF_INET6 "::") 8181`, `"/run/ersatz/node.sock"`, `#:user "ersatz-node"`, `#:lazy-start? #f`)
 	publish := w.builder("shepherd-ersatz-publish.scm")
 	w.wantIn(publish, `"--user=ersatz" "--cache=/var/cache/ersatz"`, `"--bake-roots=/var/guix/profiles/system"`, `AF_INET (inet-pton AF_INET "127.0.0.1") 80`)
 	w.wantIn(w.builder("shepherd-guix-daemon.scm"), `"GUIX=/run/current-system/profile/libexec/ersatz/ersatz-guix"`)

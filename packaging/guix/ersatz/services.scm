@@ -62,6 +62,12 @@
   (share-lists
    (list-of-file-likes '())
    "Files with the keys whose items are shared.")
+  (from
+   (list-of-strings '())
+   "URLs of stores and networks that blocks are got from.")
+  (serve
+   (list-of-strings '())
+   "URLs of stores and networks by which what is shared is served.")
   (upload-limit
    maybe-string
    "What others get together, such as \"2MB\" per second.")
@@ -114,8 +120,8 @@ is no such user: guix-daemon runs as root where it has none of its own."
 
 (define (ersatz-node-shepherd-services config)
   (match-record config <ersatz-node-configuration>
-    (ersatz listen upstreams quota policy peers share share-lists upload-limit
-            extra-options)
+    (ersatz listen upstreams quota policy peers share share-lists from serve
+            upload-limit extra-options)
     (define command
       #~(list #$(file-append ersatz "/bin/ersatz") "node"
               "--state=/var/lib/ersatz-node"
@@ -125,6 +131,8 @@ is no such user: guix-daemon runs as root where it has none of its own."
               #$@(map (lambda (url) (string-append "--upstream=" url)) upstreams)
               #$@(map (lambda (url) (string-append "--peer=" url)) peers)
               #$@(append-map (lambda (file) (list "--share-list" file)) share-lists)
+              #$@(map (lambda (url) (string-append "--from=" url)) from)
+              #$@(map (lambda (url) (string-append "--serve=" url)) serve)
               #$@(if (maybe-value-set? upload-limit)
                      (list (string-append "--upload-limit=" upload-limit))
                      '())
@@ -143,7 +151,7 @@ is no such user: guix-daemon runs as root where it has none of its own."
                                      #:socket-directory-permissions #o755))
                      #:user "ersatz-node"
                      #:group "ersatz-node"
-                     #:lazy-start? #$(string=? share "none")
+                     #:lazy-start? #$(and (string=? share "none") (null? serve))
                      #:log-file #$(log-file "ersatz-node")))
            (stop #~(make-systemd-destructor))))))
 
@@ -171,7 +179,7 @@ is no such user: guix-daemon runs as root where it has none of its own."
                                  (ersatz-node-configuration-authorized-keys
                                   config)))))))
    (default-value (ersatz-node-configuration))
-   (description "Fetch substitutes from servers, peers and IPFS, keep them, and
+   (description "Fetch substitutes from servers, peers and networks, keep them, and
 serve them to guix-daemon and to Nix on this machine.")))
 
 (define (guix-with-ersatz config)
