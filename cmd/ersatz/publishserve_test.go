@@ -334,7 +334,7 @@ func TestPublishServesNetworks(t *testing.T) {
 		return err
 	}
 	root := "root=" + p.readCap(public).Root.String()
-	for _, network := range []string{"network=\"ipfs:", "network=\"bittorrent:"} {
+	for _, network := range []string{"ipfs:", "bittorrent:"} {
 		p.wait(`msg="content offered"`, network, root)
 	}
 	peer := "ipfs:?peer=" + regexp.MustCompile(`addresses="?\[([^ \]]+)`).FindStringSubmatch(p.wait(`msg="IPFS host"`))[1]

@@ -158,6 +158,29 @@ func TestLibraryOfRoots(t *testing.T) {
 	})
 }
 
+// A list of no roots says that nothing is public, and does so at once.
+func TestLibraryOfNoRoots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		item := s.add("item", nil, []byte("item"))
+		s.bake(Options{}, item.Path)
+		list := filepath.Join(t.TempDir(), "list")
+		if err := os.WriteFile(list, []byte("# none\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := s.open(Options{})
+		defer s.close(c)
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() { c.BakeAhead(ctx, []string{list}) })
+		if got := s.listed(c.RootsLibrary()); got != nil || s.has(c.RootsLibrary(), s.shared(item)) {
+			t.Errorf("no roots refer to %v", got)
+		}
+		cancel()
+		work.Wait()
+	})
+}
+
 // A root that is being baked for long is left as soon as the names are looked at
 // again.
 func TestBakeAheadLooksAgain(t *testing.T) {

@@ -33,13 +33,13 @@ func (c *Cache) BakeAhead(ctx context.Context, names []string) {
 	tick := time.NewTicker(rootsEvery)
 	defer tick.Stop()
 	var done []storepath.Path
-	left, failed := false, 0
+	known, left, failed := false, false, 0
 	for {
 		roots, err := c.allRoots(names)
 		now := c.Status().Failed
-		if err == nil && (left || failed != now || !slices.Equal(roots, done)) {
+		if err == nil && (!known || left || failed != now || !slices.Equal(roots, done)) {
 			if left, err = c.bakeRoots(ctx, roots); err == nil {
-				done, failed = roots, now
+				known, done, failed = true, roots, now
 			}
 		}
 		if err != nil && ctx.Err() == nil {

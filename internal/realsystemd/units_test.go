@@ -31,6 +31,21 @@ func (w *world) nodeOptions() {
 	}
 }
 
+// publishOptions has the server open each network that asks nothing of the
+// machine. What is public is given nothing.
+func (w *world) publishOptions() {
+	w.t.Helper()
+	options := "PUBLISH_OPTIONS=\"--cache=/var/cache/ersatz --ttl=30d --negative-ttl=1h --bake-roots=/etc/ersatz/roots" +
+		" --serve=coap+tcp://127.0.0.1:5683 --serve=coap://127.0.0.1:5683" +
+		" --serve=ipfs:?listen=/ip4/127.0.0.1/tcp/4001&listen=/ip4/127.0.0.1/udp/4001/quic-v1&dht=off" +
+		" --serve=bittorrent:?listen=127.0.0.1:6881&dht=off\"\n"
+	for name, text := range map[string]string{"/etc/default/ersatz-publish": options, "/etc/ersatz/roots": "# none\n"} {
+		if err := w.WriteFile(name, []byte(text), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 // TestUnits has all units do their work in their sandboxes: the stock
 // guix-daemon gets an item from the node, which gets it from publish. The first
 // requests start both.
@@ -39,6 +54,7 @@ func TestUnits(t *testing.T) {
 	w.installUnits()
 	w.stock()
 	w.nodeOptions()
+	w.publishOptions()
 	w.run("systemctl", "start", "ersatz-node.socket", "ersatz-publish.socket")
 	if out, err := w.Run(w.ctx, "systemctl", "is-active", "ersatz-node", "ersatz-publish"); err == nil {
 		t.Errorf("they run before anybody has asked: %s", out)
@@ -52,6 +68,7 @@ func TestUnits(t *testing.T) {
 		}
 	}
 	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
+	has(t, journal, "store=coap+tcp:", "store=coap:", "network=ipfs:", "network=bittorrent:")
 	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
 		if strings.Contains(journal, word) {
 			t.Errorf("%s in\n%s", word, journal)
