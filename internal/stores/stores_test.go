@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -266,9 +267,21 @@ func TestKubo(t *testing.T) {
 // TestNDN serves by a real forwarder and gets by it.
 func TestNDN(t *testing.T) {
 	url := "ndn:?face=" + ndntest.Start(t, "").Face + "&prefix=/test"
-	l := newLibrary(t)
-	set := start(t, Plan{Serve: mustParse(t, url), From: mustParse(t, url)}, Options{Library: l})
-	wantContent(t, set, l)
+	l, registered := newLibrary(t), make(told, 1)
+	start(t, Plan{Serve: mustParse(t, url)}, Options{Library: l, Log: slog.New(slog.NewTextHandler(registered, nil))})
+	<-registered
+	wantContent(t, start(t, Plan{From: mustParse(t, url)}, Options{}), l)
+}
+
+// told gets a value when something is logged.
+type told chan struct{}
+
+func (c told) Write(p []byte) (int, error) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+	return len(p), nil
 }
 
 // TestTorrent serves a torrent and gets it from the peer.
