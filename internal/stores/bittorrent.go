@@ -20,7 +20,7 @@ func torrentSchemes() []scheme {
 	return []scheme{{
 		name: schemeTorrent, form: "bittorrent:[?xt=urn:btih:HASH&tr=URL&x.pe=HOST:PORT&listen=HOST:PORT&dht=on]",
 		params: map[string]paramRule{
-			"xt": {check: exact}, "dn": {},
+			"xt": {check: checkExact}, "dn": {},
 			"tr": {many: true, check: magnetParam("tr")}, "ws": {many: true, check: magnetParam("ws")},
 			"xs": {many: true, check: magnetParam("xs")}, "x.pe": {many: true, check: magnetParam("x.pe")},
 			"listen": {check: hostPort}, "bootstrap": {many: true, check: hostPort}, "dht": {check: oneOf("on", "off")},
@@ -53,9 +53,13 @@ func magnetParam(name string) func(string) error {
 	}
 }
 
-// exact checks xt.
-func exact(value string) error {
-	_, err := torrent.ParseMagnet("magnet:?xt=" + url.QueryEscape(value))
+// exact reads xt, the hash of a torrent.
+func exact(value string) (torrent.Magnet, error) {
+	return torrent.ParseMagnet("magnet:?xt=" + url.QueryEscape(value))
+}
+
+func checkExact(value string) error {
+	_, err := exact(value)
 	return err
 }
 
@@ -78,7 +82,7 @@ func checkTorrent(u *URL) error {
 	}
 	for i, p := range u.params {
 		if p.name == "xt" {
-			m, err := torrent.ParseMagnet("magnet:?xt=" + url.QueryEscape(p.value))
+			m, err := exact(p.value)
 			if err != nil {
 				return err
 			}
@@ -92,11 +96,7 @@ func checkTorrent(u *URL) error {
 // if none does.
 func Magnet(urls []URL) string {
 	for _, u := range urls {
-		if u.param("xt") == "" {
-			continue
-		}
-		m, err := torrent.ParseMagnet("magnet:?xt=" + url.QueryEscape(u.param("xt")))
-		if err == nil {
+		if m, err := exact(u.param("xt")); err == nil {
 			m.Name = u.param("dn")
 			m.Trackers, m.WebSeeds, m.Sources, m.Peers = u.Params("tr"), u.Params("ws"), u.Params("xs"), u.Params("x.pe")
 			return m.String()
@@ -125,7 +125,7 @@ func openTorrent(_ context.Context, s *Set, u URL, uses use) error {
 	}
 	if uses.has(useTo | useServe) {
 		s.sink(u, share.Sink{Net: share.Plain(c)})
-		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Addr: c.Addr()})
+		s.listeners = append(s.listeners, Listener{Name: u.name(), URL: u, Addr: c.Addr()})
 	}
 	return nil
 }

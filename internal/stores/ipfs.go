@@ -36,7 +36,7 @@ func openIPFS(ctx context.Context, s *Set, u URL, uses use) error {
 	if serves {
 		// What names the same host after a restart need not be announced again.
 		s.sink(u, share.Sink{Net: share.Plain(host), Renew: bitswap.Renew, Keeps: o.State != "", Parallel: 8})
-		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Multiaddrs: host.Addrs()})
+		s.listeners = append(s.listeners, Listener{Name: u.name(), URL: u, Multiaddrs: host.Addrs()})
 		s.o.Log.Info("IPFS host", slog.String("id", host.ID()), slog.Any("addresses", host.Addrs()))
 	}
 	return nil

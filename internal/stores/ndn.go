@@ -32,7 +32,7 @@ func openNDN(_ context.Context, s *Set, u URL, uses use) error {
 		s.source(u, block.Everything(c), fetch.Network{Start: 100 * time.Millisecond, Batch: 128, Parallel: 1})
 	}
 	if uses.has(useTo | useServe) {
-		s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u})
+		s.listeners = append(s.listeners, Listener{Name: u.name(), URL: u})
 		s.onRun(u, func(ctx context.Context) error {
 			return c.Serve(ctx, s.o.Library, ndn.ServerOptions{
 				Limit: s.o.Limiter, Log: s.o.Log,

@@ -65,9 +65,9 @@ const (
 
 func (u use) has(v use) bool { return u&v != 0 }
 
-// all returns the schemes.
 func allSchemes() []scheme {
-	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), gatewaySchemes(), ipfsSchemes(), torrentSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
+	return slices.Concat(httpSchemes(), coapSchemes(), kuboSchemes(), gatewaySchemes(), ipfsSchemes(),
+		torrentSchemes(), ndnSchemes(), gnunetSchemes(), fileSchemes())
 }
 
 func schemeOf(name string) (scheme, bool) {

@@ -30,7 +30,7 @@ func (s *Set) listen(ctx context.Context, u URL, port string) (net.Listener, err
 
 // listening notes a listener, which Close closes if Run has not.
 func (s *Set) listening(u URL, a net.Addr, end func() error) {
-	s.listeners = append(s.listeners, Listener{Name: u.String(), URL: u, Addr: a})
+	s.listeners = append(s.listeners, Listener{Name: u.name(), URL: u, Addr: a})
 	s.onClose(func() error {
 		if err := end(); !errors.Is(err, net.ErrClosed) {
 			return err

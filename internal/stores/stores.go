@@ -56,14 +56,14 @@ type Options struct {
 
 // Putter is a place that takes single blocks.
 type Putter struct {
-	Name string // its URL, without secrets
+	Name string // its URL without secrets, or its network
 	block.Putter
 }
 
 // Listener is a place at which blocks are served while Run runs.
 type Listener struct {
-	Name string   // its URL, without secrets
-	URL  URL      // as it was asked for
+	Name string   // its URL without secrets, or its network
+	URL  URL      // what all URLs say that mean it
 	Addr net.Addr // nil in networks that have addresses of their own
 
 	// Multiaddrs are those of an IPFS host, which others give as peer=.
@@ -71,7 +71,7 @@ type Listener struct {
 }
 
 // Set is what the URLs of a Plan stand for. Its methods are safe for concurrent
-// use.
+// use, but for Close.
 type Set struct {
 	o Options
 
@@ -206,7 +206,7 @@ func (s *Set) Sources() []fetch.Network { return slices.Clone(s.sources) }
 func (s *Set) Putters() []Putter { return slices.Clone(s.putters) }
 
 // Sinks returns the networks that want to be offered the contents of
-// Options.Library. Listeners, which answer from it, are none.
+// Options.Library.
 func (s *Set) Sinks() []share.Sink { return slices.Clone(s.sinks) }
 
 // Listeners returns the places at which blocks are served.
@@ -252,14 +252,14 @@ func (s *Set) onRun(u URL, f func(context.Context) error) {
 
 // source adds a source that u names. o has what is particular about it.
 func (s *Set) source(u URL, n block.Network, o fetch.Network) {
-	o.Name, o.Kind, o.Network = u.String(), u.scheme, n
+	o.Name, o.Kind, o.Network = u.name(), u.scheme, n
 	s.sources = append(s.sources, o)
 }
 
-func (s *Set) putter(u URL, p block.Putter) { s.putters = append(s.putters, Putter{u.String(), p}) }
+func (s *Set) putter(u URL, p block.Putter) { s.putters = append(s.putters, Putter{u.name(), p}) }
 
 // sink adds a sink that u names. k has what is particular about it.
 func (s *Set) sink(u URL, k share.Sink) {
-	k.Name, k.Kind = u.String(), u.scheme
+	k.Name, k.Kind = u.name(), u.scheme
 	s.sinks = append(s.sinks, k)
 }
