@@ -30,7 +30,10 @@ type Network interface {
 	Open(w Wanted) Session
 }
 
-// Session is a content in a Network, as a source of its blocks.
+// Session is a content in a Network, as a source of its blocks. That nobody there
+// has a block, or the content, is no error of Fetch: the blocks are missing. An
+// error says that the network is out of order, and has it left alone for a while.
+// Fetch says so in less than the 10 seconds in which a source has to give something.
 type Session interface {
 	eris.Fetcher
 
