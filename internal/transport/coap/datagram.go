@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -40,15 +39,12 @@ const (
 
 // datagram is a UDP socket or a DTLS connection of a client.
 type datagram struct {
-	conn net.Conn
+	pending[*sent]
 	idle time.Duration // how long one request may take
 
-	mu      sync.Mutex
-	waiting map[uint64]*sent // by token
-	err     error            // why it ended
-	retired bool             // no more requests
-	count   int              // of messages
-	rtt     estimator
+	// Guarded by mu.
+	count int // of messages
+	rtt   estimator
 }
 
 // sent is a request under way.
@@ -61,7 +57,7 @@ type sent struct {
 }
 
 func newDatagram(conn net.Conn, idle time.Duration) *datagram {
-	return &datagram{conn: conn, idle: idle, waiting: map[uint64]*sent{}, count: rand.IntN(1 << 10)}
+	return &datagram{pending: newPending[*sent](conn), idle: idle, count: rand.IntN(1 << 10)}
 }
 
 func (d *datagram) do(ctx context.Context, req message.Message, buf []byte) (answer, error) {
@@ -153,41 +149,17 @@ func (d *datagram) wait(ctx context.Context, token uint64, w *sent, timeout time
 // anew from the next socket.
 func (d *datagram) forget(token uint64) bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	_, ok := d.waiting[token]
 	delete(d.waiting, token)
-	if d.retired && len(d.waiting) == 0 && d.err == nil {
-		d.err = errLost
-		d.conn.Close()
+	last := d.retired && len(d.waiting) == 0
+	d.mu.Unlock()
+	if last {
+		d.fail(errLost)
 	}
 	return ok
 }
 
 func (d *datagram) room(context.Context, message.Options) (int, error) { return maxPart, nil }
-
-func (d *datagram) usable() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.err == nil && !d.retired
-}
-
-func (d *datagram) close() { d.fail(net.ErrClosed) }
-
-// fail ends all that wait, once.
-func (d *datagram) fail(err error) {
-	d.conn.Close()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.err != nil {
-		return
-	}
-	d.err = err
-	for token, w := range d.waiting {
-		delete(d.waiting, token)
-		w.err = err
-		close(w.done)
-	}
-}
 
 // read takes what the peer sends until the socket ends. What is malformed is
 // dropped: anybody may have sent it.
@@ -240,9 +212,7 @@ func (d *datagram) byNumber(m *message.Message) {
 			continue
 		}
 		if m.Type == message.Reset {
-			delete(d.waiting, token)
-			w.err = errors.New("server refuses the message")
-			close(w.done)
+			d.finish(token, w, errors.New("server refuses the message"))
 			return
 		}
 		select {
@@ -266,12 +236,11 @@ func (d *datagram) answer(m *message.Message) bool {
 	if w == nil || m.Type == message.Acknowledgement && m.MessageID != int32(w.mid) {
 		return false
 	}
-	delete(d.waiting, token)
 	if !w.again {
 		d.rtt.saw(time.Since(w.start))
 	}
 	w.ans = w.take(m)
-	close(w.done)
+	d.finish(token, w, nil)
 	return true
 }
 

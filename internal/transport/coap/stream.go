@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -18,32 +17,21 @@ import (
 // stream is a TCP connection of a client. Any number of requests may be under
 // way; answers come in any order.
 type stream struct {
-	conn net.Conn
+	pending[*waiter]
 	idle time.Duration // how long the peer may leave all requests unanswered
 
-	mu      sync.Mutex
-	waiting map[uint64]*waiter // by token
-	next    uint64             // token
-	retired bool               // no more requests
-	err     error              // why it ended
-	max     int                // the largest message that the peer takes
-	known   chan struct{}      // closed when the peer has said so, or ended
+	// Guarded by mu.
+	next  uint64        // token
+	max   int           // the largest message that the peer takes
+	known chan struct{} // closed when the peer has said so
 
 	write chan []byte // of one buffer: who holds it may write
-}
-
-// waiter is a request under way.
-type waiter struct {
-	buf  []byte        // for the payload
-	ans  answer        // before done is closed
-	err  error         // likewise
-	done chan struct{} // closed once it has left waiting
 }
 
 // newStream greets the peer. read must run then.
 func newStream(conn net.Conn, idle time.Duration) (*stream, error) {
 	s := &stream{
-		conn: conn, idle: idle, waiting: map[uint64]*waiter{}, max: defaultMax,
+		pending: newPending[*waiter](conn), idle: idle, max: defaultMax,
 		known: make(chan struct{}), write: make(chan []byte, 1),
 	}
 	s.write <- make([]byte, 0, 256)
@@ -140,6 +128,7 @@ func (s *stream) rest() {
 func (s *stream) room(ctx context.Context, options message.Options) (int, error) {
 	select {
 	case <-s.known:
+	case <-s.ended:
 	case <-time.After(s.idle):
 		return 0, fmt.Errorf("server does not say how long messages may be: %w", os.ErrDeadlineExceeded)
 	case <-ctx.Done():
@@ -151,40 +140,6 @@ func (s *stream) room(ctx context.Context, options message.Options) (int, error)
 		return 0, s.err
 	}
 	return roomFor(s.max, options), nil
-}
-
-func (s *stream) usable() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err == nil && !s.retired
-}
-
-func (s *stream) close() { s.fail(net.ErrClosed) }
-
-// fail ends the connection and all that wait, once.
-func (s *stream) fail(err error) {
-	s.conn.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return
-	}
-	s.err = err
-	s.know()
-	for token, w := range s.waiting {
-		delete(s.waiting, token)
-		w.err = err
-		close(w.done)
-	}
-}
-
-// know says that max is what it is. It is called under mu.
-func (s *stream) know() {
-	select {
-	case <-s.known:
-	default:
-		close(s.known)
-	}
 }
 
 // read takes what the peer sends until the connection ends.
@@ -219,7 +174,11 @@ func (s *stream) take(m *message.Message) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.max = peerMax(m, s.max)
-		s.know()
+		select {
+		case <-s.known:
+		default:
+			close(s.known)
+		}
 	case codes.Ping:
 		return s.send(context.Background(), message.Message{Code: codes.Pong, Token: m.Token})
 	case codes.Release:
@@ -250,11 +209,10 @@ func (s *stream) answer(m *message.Message) {
 	if w == nil {
 		return
 	}
-	delete(s.waiting, token)
+	w.ans = w.take(m)
+	s.finish(token, w, nil)
 	s.conn.SetReadDeadline(time.Now().Add(s.idle))
 	s.rest()
-	w.ans = w.take(m)
-	close(w.done)
 }
 
 // take copies out of a message what an answer has.
