@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -29,8 +30,11 @@ func (k kubo) Offer(ctx context.Context, s block.Shared, open func(context.Conte
 		return "", err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	refs, failed := names(ctx, c)
-	manifest, err = k.c.Put(ctx, s.ReadCap.Root, refs, func(emit func(eris.Ref, []byte) error) error {
+	refs, err := names(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	return k.c.Put(ctx, s.ReadCap.Root, refs, func(emit func(eris.Ref, []byte) error) error {
 		for place := range c.Len() {
 			ref, b, err := c.Block(ctx, place)
 			if err != nil {
@@ -42,28 +46,26 @@ func (k kubo) Offer(ctx context.Context, s block.Shared, open func(context.Conte
 		}
 		return nil
 	})
-	return manifest, errors.Join(failed(), err)
 }
 
-// names returns the references of all blocks in the order of the tree, and what
-// says why they have ended early.
-func names(ctx context.Context, c block.Content) (refs iter.Seq[eris.Ref], failed func() error) {
+// names returns the references of all blocks in the order of the tree. A content
+// that does not know them makes all its blocks for that.
+func names(ctx context.Context, c block.Content) (iter.Seq[eris.Ref], error) {
 	if l, ok := c.(listed); ok {
-		return l.Refs(), l.Err
-	}
-	var fault error
-	return func(yield func(eris.Ref) bool) {
-		for place := range c.Len() {
-			ref, _, err := c.Block(ctx, place)
-			if err != nil {
-				fault = err
-				return
-			}
-			if !yield(ref) {
-				return
-			}
+		// Half of them would make a manifest, too.
+		for range l.Refs() {
 		}
-	}, func() error { return fault }
+		return l.Refs(), l.Err()
+	}
+	refs := make([]eris.Ref, c.Len())
+	for place := range refs {
+		ref, _, err := c.Block(ctx, int64(place))
+		if err != nil {
+			return nil, err
+		}
+		refs[place] = ref
+	}
+	return slices.Values(refs), nil
 }
 
 // Withdraw implements Network.

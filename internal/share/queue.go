@@ -242,8 +242,9 @@ func (q *queue) succeed(t task) {
 }
 
 // fail ends a task that can be tried again, and returns when. If it is the
-// network that failed, all others wait too.
-func (q *queue) fail(t task, err error, network bool) (after time.Duration) {
+// network that failed, all others wait too; news is false if another worker has
+// seen that already.
+func (q *queue) fail(t task, err error, network bool) (after time.Duration, news bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
@@ -254,12 +255,11 @@ func (q *queue) fail(t task, err error, network bool) (after time.Duration) {
 	if !errors.Is(err, eris.ErrNotFound) { // else it has just left the library
 		q.failed = err
 	}
-	if network {
+	news = !network || !now.Before(q.pause)
+	if network && news {
 		after = max(after, q.delay)
-		if !now.Before(q.pause) { // else another worker has seen it
-			q.pause = now.Add(q.delay)
-			q.delay = min(2*q.delay, lastDelay)
-		}
+		q.pause = now.Add(q.delay)
+		q.delay = min(2*q.delay, lastDelay)
 	}
 	i.due = now.Add(after).UnixMilli()
 	switch {
@@ -269,7 +269,7 @@ func (q *queue) fail(t task, err error, network bool) (after time.Duration) {
 		i.due = 0
 	}
 	q.plan(i)
-	return after
+	return after, news
 }
 
 // drop ends a task because all ends.

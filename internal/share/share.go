@@ -61,7 +61,8 @@ type Sink struct {
 // Options are what may be left out.
 type Options struct {
 	// State is the file that remembers what was given to networks that keep it.
-	// It is made if it is missing. Default: nothing is remembered.
+	// It is made if it is missing. Default: nothing is remembered, not even what
+	// a Network has said of a content and wants to be told.
 	State string
 
 	// Log is told what an operator acts on, and of each content at level debug.

@@ -254,6 +254,53 @@ func TestContentChanges(t *testing.T) {
 	})
 }
 
+// Of a network that is down, one worker says so, not each.
+func TestNetworkDownSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lib, n := &shelf{}, newNet()
+		n.down, n.took = errors.New("is down"), time.Second
+		lib.set(1, 2, 3, 4, 5, 6, 7, 8)
+		r := run(t, lib, Options{}, Sink{Name: "net", Net: n, Parallel: 4})
+		n.wantAny(t, 5*time.Second, "!1@1 !2@1 !3@1 !4@1")
+		n.set(func() { n.down = nil })
+		n.wantAny(t, time.Minute, "+1@13 +2@13 +3@13 +4@13 +5@12 +6@12 +7@12 +8@12")
+		r.end()
+		if log := r.log.String(); strings.Count(log, "level=WARN") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+// A state that cannot be written keeps nothing from being offered; without what
+// it would say, nothing is taken back.
+func TestStateBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lib, n := &shelf{}, newNet()
+		lib.set(1)
+		r := run(t, lib, Options{State: filepath.Join(t.TempDir(), "shares.sqlite")}, Sink{Name: "net", Net: n, Keeps: true})
+		n.want(t, time.Second, "+1@0")
+		if _, err := r.f.state.db.Exec(`ALTER TABLE shares RENAME TO gone`); err != nil {
+			t.Fatal(err)
+		}
+		lib.set(2)
+		n.want(t, 5*time.Second, "") // 1 is to be taken back first
+		if got := r.f.Status()[0]; got.Waiting != 2 || !strings.Contains(got.Error, "no such table") {
+			t.Errorf("%+v", got)
+		}
+		lib.set(1, 2)
+		n.want(t, time.Minute, "+2@11")
+		if _, err := r.f.state.db.Exec(`ALTER TABLE gone RENAME TO shares`); err != nil {
+			t.Fatal(err)
+		}
+		lib.set(2)
+		n.want(t, time.Minute, "-*1@66")
+		r.end()
+		if log := r.log.String(); !strings.Contains(log, "what was offered is not remembered") {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
 // What is offered when all ends is offered again.
 func TestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
