@@ -66,12 +66,15 @@ func TestReadmeCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	var checked []string
+	quoted := regexp.MustCompile(`'[^']*'`)
 	command := regexp.MustCompile(`(?:^|\||\(|\$ )\s*(?:sudo )?ersatz( [^|)&>#]*)`)
-	for k, block := range strings.Split(string(readme), "\n```\n") {
+	text := strings.ReplaceAll(string(readme), "\\\n", "") // lines that go on
+	for k, block := range strings.Split(text, "\n```\n") {
 		if k%2 == 0 {
 			continue // between two blocks
 		}
 		for line := range strings.Lines(block) {
+			line = quoted.ReplaceAllString(line, "quoted")
 			for _, m := range command.FindAllStringSubmatch(strings.TrimSpace(line), -1) {
 				name, err := readCommand(strings.Fields(m[1]))
 				if err != nil {
