@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -72,7 +73,7 @@ func newAnnouncer(c *Client) (*announcer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.server, err = c.bt.NewAnacrolixDhtServer(conn); err != nil {
+	if a.server, err = c.bt.NewAnacrolixDhtServer(dhtConn{conn}); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -189,8 +190,9 @@ func (a *announcer) look(l *lookup) {
 				return
 			}
 			for _, p := range values.Peers {
-				if p.Port > 0 {
-					l.t.AddPeers([]bt.PeerInfo{{Addr: p, Source: bt.PeerSourceDhtGetPeers}})
+				if addr, ok := netip.AddrFromSlice(p.IP); ok && p.Port > 0 && p.Port < 1<<16 {
+					at := net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Unmap(), uint16(p.Port)))
+					l.t.AddPeers([]bt.PeerInfo{{Addr: at, Source: bt.PeerSourceDhtGetPeers}})
 				}
 			}
 		case <-l.t.Closed():
