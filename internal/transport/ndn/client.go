@@ -35,8 +35,13 @@ type Client struct {
 
 var _ eris.Fetcher = (*Client)(nil)
 
-// errLost says that the connection ended.
-var errLost = errors.New("connection to the forwarder is lost")
+var (
+	// errLost says that the connection ended.
+	errLost = errors.New("connection to the forwarder is lost")
+
+	// errSilent says that no Interest is answered.
+	errSilent = errors.New("nobody answers")
+)
 
 // New returns a client. It opens no connection yet.
 func New(o Options) (*Client, error) {
@@ -70,15 +75,23 @@ func New(o Options) (*Client, error) {
 func (c *Client) String() string { return c.opts.Prefix + " by " + c.opts.Face }
 
 // Fetch implements eris.Fetcher. A block that nobody answers for in
-// Options.Idle counts as missing.
+// Options.Idle counts as missing. If nobody has answered for any block then, all
+// count as missing: there is no producer, or no way to one.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	start := time.Now()
+	all, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	get := func(ctx context.Context, ref eris.Ref, buf []byte) (b []byte, err error) {
 		for again := false; ; again = true {
 			l, fresh, err := c.connect(ctx)
 			if err != nil {
 				return nil, err
 			}
-			if b, err = l.get(ctx, ref, buf, c.opts.Idle); !errors.Is(err, errLost) {
+			b, err = l.get(ctx, ref, buf, c.opts.Idle)
+			if b == nil && err == nil && !l.heardSince(start) {
+				cancel(errSilent)
+			}
+			if !errors.Is(err, errLost) {
 				return b, err
 			}
 			if fresh || again {
@@ -86,7 +99,11 @@ func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 			}
 		}
 	}
-	return c.slots.Fetch(ctx, size, refs, get, got)
+	err := c.slots.Fetch(all, size, refs, get, got)
+	if ctx.Err() == nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(all), errSilent) {
+		return nil
+	}
+	return err
 }
 
 // connect returns the connection, and whether it has just been made. Those who

@@ -25,6 +25,7 @@ type link struct {
 
 	mu    sync.Mutex
 	wants map[eris.Ref][]*want
+	heard time.Time // when the last answer to any Interest came
 }
 
 // want is a block that is asked for. Its fields are under the link's lock.
@@ -94,6 +95,13 @@ func (l *link) get(ctx context.Context, ref eris.Ref, buf []byte, idle time.Dura
 			timer.Reset(min(repeat, idle-silent))
 		}
 	}
+}
+
+// heardSince reports whether any Interest was answered at a time or later.
+func (l *link) heardSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.heard.Before(t)
 }
 
 // ask sends an Interest for each segment that is missing, perhaps again.
@@ -172,6 +180,7 @@ func (l *link) answered(p packet, at place, named bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.heard = time.Now()
 	for _, w := range l.wants[at.ref] {
 		if w.missing&(1<<at.seg) == 0 {
 			continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -204,6 +205,36 @@ func TestSilenceIsNotForAll(t *testing.T) {
 		// With no answer there are 4 blocks under way at least.
 		if n, took, err := fetch(t.Context(), c, eris.Size32KiB, refs...); n != 10 || err != nil || took > 90/4*4*time.Second {
 			t.Errorf("%d blocks in %v, %v", n, took, err)
+		}
+	})
+}
+
+// TestNobodyAnswers gives up all blocks together when nothing comes for any of
+// them, and asks anew the next time. What ends the call otherwise is its error.
+func TestNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref, b := blocktest.Make(eris.Size32KiB, 1)
+		var speaks atomic.Bool
+		c := scripted(t, Options{}, func(a asked) {
+			if speaks.Load() && a.ref == ref {
+				a.segment(b)
+			}
+		})
+		refs := []eris.Ref{ref}
+		for i := range 1000 {
+			refs = append(refs, eris.Ref{byte(i), byte(i >> 8), 1})
+		}
+		if n, took, err := fetch(t.Context(), c, eris.Size32KiB, refs...); n != 0 || err != nil || took != 4*time.Second {
+			t.Errorf("%d blocks in %v, %v", n, took, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if n, took, err := fetch(ctx, c, eris.Size32KiB, refs...); n != 0 || !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
+			t.Errorf("cancelled: %d blocks in %v, %v", n, took, err)
+		}
+		speaks.Store(true)
+		if n, _, err := fetch(t.Context(), c, eris.Size32KiB, refs[:4]...); n != 1 || err != nil {
+			t.Errorf("%d blocks, %v", n, err)
 		}
 	})
 }
