@@ -21,7 +21,8 @@ func (a *app) decodeCommand() *cobra.Command {
 is used, whoever sent it. Several stores share the work, and stand in for each
 other; what came from where is logged at the end.
 
---from takes store URLs of all transports (docs/stores.md): ` + schemeList() + `.
+--from takes store URLs of all transports (docs/stores.md):
+` + schemeList() + `.
 Without any store, those of ERIS_STORE_URL are asked that grant get, or else those
 of the setting "stores".
 
@@ -29,7 +30,8 @@ If anything fails, also after output has begun, the exit status is not 0: what
 was written then is the content's beginning and must not be used.
 
 FILE.eris is a link file, which holds a URN, as encode --link writes it. A bundle
-is a file of blocks, such as export writes (docs/bundles.md). The URNs of ERIS 0.3.0, "urn:erisx2:…", are understood too.`,
+is a file of blocks, such as export writes (docs/bundles.md). The URNs of ERIS
+0.3.0, "urn:erisx2:…", are understood too.`,
 		Example: `  ersatz decode --blocks blocks urn:eris:BIB… > README.md
   ersatz decode --bundle blocks.cbor README.md.eris > README.md
   ersatz decode --from http://server.example:8080 --from ipfs+http://127.0.0.1:5001 urn:eris:B4A…
@@ -43,7 +45,7 @@ is a file of blocks, such as export writes (docs/bundles.md). The URNs of ERIS 0
 	f.StringArrayVar(&from.from, "from", nil, "`URL` of a store that has blocks (repeatable)")
 	f.StringArrayVar(&from.dirs, "blocks", nil, "`DIR` that holds blocks, as encode writes it (repeatable)")
 	f.StringArrayVar(&from.bundles, "bundle", nil, "`FILE` that is a bundle of blocks (repeatable)")
-	f.StringArrayVar(&from.ipfs, "ipfs", nil, "`URL` of the RPC of an IPFS daemon, such as http://127.0.0.1:5001: short for --from ipfs+URL (repeatable)")
+	f.StringArrayVar(&from.ipfs, "ipfs", nil, "`URL` of the RPC of an IPFS daemon: --ipfs http://… is short for --from ipfs+http://… (repeatable)")
 	completeStores(cmd, "from")
 	markDirname(cmd, "blocks")
 	markFilename(cmd, "bundle")

@@ -24,7 +24,8 @@ func (a *app) encodeCommand() *cobra.Command {
 on a line of its own. It is the name of the content and the key to it at once.
 
 With --to, the blocks are put to stores, by store URLs of all transports
-(docs/stores.md): ` + schemeList() + `.
+(docs/stores.md):
+` + schemeList() + `.
 URLs of HTTP and CoAP must grant it: they say put. Without --to, --blocks and
 --bundle, the stores of ERIS_STORE_URL that grant put get the blocks, or else those
 of the setting "stores". If a store fails, the others get all, no URN is printed,
@@ -44,6 +45,7 @@ blocks of 32 KiB.`,
   ersatz encode --blocks blocks README.md
   ersatz encode --bundle README.cbor --link README.md.eris README.md
   ersatz encode --to 'coap+tcp://server.example?get&put' --to ipfs+http://127.0.0.1:5001 README.md
+  ersatz encode --to ipfs: --to bittorrent: --for 2h README.md
   tar c photos | ersatz encode --block-size 32KiB --blocks /srv/blocks -`,
 		Args: cobra.ExactArgs(1),
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {

@@ -21,11 +21,11 @@ func runApp(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, st
 	return code, out.String(), said.String()
 }
 
-// TestEncodeToDaemons puts 5 MB to real daemons at once, and gets it from each and
+// TestEncodeToDaemons puts 1 MB to real daemons at once, and gets it from each and
 // from both.
 func TestEncodeToDaemons(t *testing.T) {
 	kubo, gnunet := "ipfs+"+kubotest.Start(t).API, "gnunet:"+gnunettest.Start(t).Socket
-	const n = 5e6
+	const n = 1e6
 	content := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{1}), n) }
 	code, urn, stderr := runApp(t, content(), "encode", "--to", kubo, "--to", gnunet, "-")
 	if code != exitOK || stderr != "" {

@@ -55,15 +55,31 @@ func (a *app) defaultStores() ([]stores.URL, error) {
 	}
 	for _, u := range others {
 		if origin != storeEnv { // which is not ours alone
-			return nil, usageError(fmt.Errorf("%s: store URL %s: scheme is none of %s", origin, u, schemeList()))
+			return nil, usageError(fmt.Errorf("%s: store URL %s: scheme is none of %s", origin, u, strings.Join(stores.Schemes(), ", ")))
 		}
 		log.Warn("store URL of another program passed over", slog.String("url", u))
 	}
 	return urls, nil
 }
 
-// schemeList lists the schemes for a help text.
-func schemeList() string { return strings.Join(stores.Schemes(), ", ") }
+// schemeList lists the schemes for a help text, in lines of its own.
+func schemeList() string {
+	var b strings.Builder
+	width := 0
+	for i, s := range stores.Schemes() {
+		if i > 0 {
+			b.WriteString(",")
+			if width += len(s) + 2; width > 76 {
+				b.WriteString("\n")
+				width = 0
+			} else {
+				b.WriteString(" ")
+			}
+		}
+		b.WriteString(s)
+	}
+	return b.String()
+}
 
 // completeStores makes the shell offer the beginnings of store URLs for a flag.
 func completeStores(cmd *cobra.Command, flag string) {
