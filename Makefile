@@ -17,7 +17,7 @@ export GOFLAGS = -tags=$(TAGS)
 
 # libzstd is linked in; the resolver and the user look-up are Go's own, so that
 # nothing is loaded at run time. What guix-daemon runs has no C in it.
-STATIC = -trimpath -tags netgo,osusergo,$(TAGS) -ldflags '-linkmode external -extldflags "-static"'
+STATIC = -trimpath -tags netgo,osusergo,$(TAGS) -ldflags '-s -w -linkmode external -extldflags "-static"'
 
 all: build
 
