@@ -253,7 +253,7 @@ func TestPublishServesKubo(t *testing.T) {
 	}
 	has := func(rc eris.ReadCap) (there bool) {
 		t.Helper()
-		kubo.BlockTimeout = time.Second
+		kubo.BlockTimeout = 200 * time.Millisecond // there is nobody else to ask
 		err := kubo.Fetch(t.Context(), rc.Size, []eris.Ref{rc.Root}, func(_ int, b []byte) error {
 			there = eris.BlockRef(b) == rc.Root
 			return nil
