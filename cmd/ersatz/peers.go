@@ -18,9 +18,9 @@ import (
 
 func (a *app) peersCommand() *cobra.Command {
 	var socket string
-	var asJSON bool
+	var asJSON, networks bool
 	cmd := &cobra.Command{
-		Use:   "peers [--json] [--socket PATH]",
+		Use:   "peers [--networks] [--json] [--socket PATH]",
 		Short: "List the nodes and servers that a node knows, and how they do",
 		Long: `Ask the node of this machine whom it knows: nodes named by --peer, and nodes and
 substitute servers found on the local network.
@@ -29,21 +29,34 @@ For each: since when it is known, when it was last heard of, its latency and tim
 per block as learnt, also by earlier processes, and the blocks that it gave since
 the node started. A last line says of who is not asked at the moment, and why.
 
+With --networks, its stores and networks instead, those of --from and --serve: how
+long each takes from the beginning of a search to its first block, and how many
+items it was given, is to be given or rid of, and could not be given.
+
 The exit status is 6 if no node listens on the socket.`,
 		Example: `  ersatz peers
+  ersatz peers --networks
   ersatz peers --json | jq -r '.[] | select(.error) | .url'`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(cmd *cobra.Command, _ []string) error {
 			c := nodeapi.New(socket, 0)
 			defer c.Close()
+			if networks {
+				status, err := c.Status(cmd.Context())
+				if err != nil {
+					return noNode(socket, err)
+				}
+				if asJSON {
+					return a.printJSON(append([]nodeapi.Network{}, status.Networks...))
+				}
+				return printNetworks(a.stdout, status.Networks)
+			}
 			list, err := c.Peers(cmd.Context())
 			if err != nil {
 				return noNode(socket, err)
 			}
 			if asJSON {
-				enc := json.NewEncoder(a.stdout)
-				enc.SetIndent("", "\t")
-				return enc.Encode(list)
+				return a.printJSON(list)
 			}
 			return printPeers(a.stdout, list, time.Now())
 		}),
@@ -51,8 +64,16 @@ The exit status is 6 if no node listens on the socket.`,
 	flags := cmd.Flags()
 	flags.StringVar(&socket, "socket", config.DefaultNode, "`PATH` of the node's Unix socket")
 	flags.BoolVar(&asJSON, "json", false, "print the list as JSON")
+	flags.BoolVar(&networks, "networks", false, "list stores and networks")
 	markFilename(cmd, "socket")
 	return cmd
+}
+
+// printJSON prints a list for programs.
+func (a *app) printJSON(list any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "\t")
+	return enc.Encode(list)
 }
 
 // noNode says what to do where a node did not answer.
@@ -119,6 +140,9 @@ func age(now, then time.Time) string {
 func milliseconds(ms float64) string {
 	if ms <= 0 {
 		return "-"
+	}
+	if ms >= 1000 {
+		return fmt.Sprintf("%.3g s", ms/1000)
 	}
 	return fmt.Sprintf("%.3g ms", ms)
 }

@@ -221,6 +221,23 @@ func TestHungOrigin(t *testing.T) {
 	}
 }
 
+// A server that was put off because it is slow is asked again, and then it has all
+// its time, when no network has the item.
+func TestSlowOriginIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newThing(t, 1, 100_000, "none")
+		n := &weave{start: 2 * time.Second}
+		s := newStage(t, Options{Networks: []fetch.Network{network("ipfs", n)}}, nil, x)
+		s.set(func(ctx context.Context, _ upstream.Offer) error { return wait(ctx, 4*time.Second) })
+		took := s.get(t, x)
+		between(t, "all", took, 7*time.Second, 7100*time.Millisecond) // put off, looked for, asked again
+		s.over(t, n)
+		if asked, _, _ := s.did(); len(asked) != 2 {
+			t.Errorf("asked for %v", asked)
+		}
+	})
+}
+
 // A network is not asked for what a good server gives, however large it is, and is
 // asked at once for what takes a slow one five times its start.
 func TestWorth(t *testing.T) {
