@@ -25,7 +25,7 @@ func netOptions(t *testing.T) NetOptions {
 		t.Skipf("%s does not name a folder with a Guix", realguix.EnvRoot)
 	}
 	programs := t.TempDir()
-	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo,disable_libutp,nosqlite,noboltdb", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return NetOptions{Root: root, Ersatz: filepath.Join(programs, "ersatz"), Wrapper: "../../packaging/ersatz-guix", Short: true}

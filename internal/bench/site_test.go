@@ -22,7 +22,7 @@ func testSite(t *testing.T) (*site, context.Context) {
 		t.Skipf("not root, or %s does not name a folder with a Guix", realguix.EnvRoot)
 	}
 	programs := t.TempDir()
-	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "netgo,osusergo,disable_libutp,nosqlite,noboltdb", "-o", programs, "ersatz/cmd/...").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

@@ -19,7 +19,7 @@ var buildErsatz = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = run(exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", dir, "ersatz/cmd/..."))
+	_, err = run(exec.Command("go", "build", "-tags", "netgo,osusergo,disable_libutp,nosqlite,noboltdb", "-o", dir, "ersatz/cmd/..."))
 	return dir, err
 })
 

@@ -32,7 +32,7 @@ var buildErsatz = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	program := filepath.Join(dir, "ersatz")
-	out, err := exec.Command("go", "build", "-tags", "netgo,osusergo", "-o", program, "ersatz/cmd/ersatz").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "netgo,osusergo,disable_libutp,nosqlite,noboltdb", "-o", program, "ersatz/cmd/ersatz").CombinedOutput()
 	if err != nil {
 		err = errors.Join(fmt.Errorf("building ersatz: %w\n%s", err, out), os.RemoveAll(dir))
 	}
