@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"ersatz/eris"
@@ -29,8 +30,9 @@ type Options struct {
 	// Socket is the path of the DHT service's Unix socket. Default DefaultSocket.
 	Socket string
 
-	// InFlight bounds the blocks that are looked for at once. Default 64: that
-	// many messages a peer keeps for each of its neighbours, and drops more.
+	// InFlight bounds the blocks that are looked for at once; those that are not
+	// found in 0.15 s do not count any more. Default 64: that many messages a peer
+	// keeps for each of its neighbours, and drops more.
 	InFlight int
 
 	// Idle is how long a block may take, while no other one of the same call
@@ -93,12 +95,22 @@ func (o Options) complete() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
+const (
+	// soon is how long a block counts among those of InFlight at most: the peer's
+	// neighbours have been asked by then.
+	soon = 150 * time.Millisecond
+
+	// maxWaits is how many blocks are waited for at once, over all calls.
+	maxWaits = 1024
+)
+
 // Client has blocks in the DHT. All requests share one connection to the service,
 // which is kept until it fails, and is made anew then. Errors do not name the
 // service, which who mixes sources does.
 type Client struct {
 	opts  Options
-	slots block.Slots
+	asks  chan struct{} // holds a token for each of InFlight
+	waits chan struct{} // holds a token for each block that is waited for
 	pace  *rate.Limiter
 	dial  chan struct{} // who holds its one token may set conn
 
@@ -121,7 +133,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("gnunet: %w", err)
 	}
 	return &Client{
-		opts: o, slots: block.NewSlots(o.InFlight), dial: make(chan struct{}, 1),
+		opts: o, asks: make(chan struct{}, o.InFlight), waits: make(chan struct{}, maxWaits), dial: make(chan struct{}, 1),
 		pace: rate.NewLimiter(rate.Limit(o.Rate), window),
 	}, nil
 }
@@ -130,21 +142,54 @@ func New(o Options) (*Client, error) {
 // the DHT lacks; so is one under whose key others have put something else.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	var last moment
-	get := func(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error) {
-		found, buf := false, buf[:size]
-		err := c.use(ctx, func(cn *conn) (err error) {
-			found, err = cn.get(ctx, ref, uint32(c.opts.Replication), buf, &last)
+	work, ctx := errgroup.WithContext(ctx)
+	for i, ref := range refs {
+		leave, err := c.enter(ctx)
+		if err != nil {
+			if first := work.Wait(); first != nil {
+				return first // it ended the others, and says more
+			}
 			return err
+		}
+		work.Go(func() error {
+			defer func() { <-c.waits }()
+			defer leave()
+			// What is not there soon leaves its place to others.
+			defer time.AfterFunc(soon, leave).Stop()
+			var b []byte
+			err := c.use(ctx, func(cn *conn) (err error) {
+				b, err = cn.get(ctx, ref, size, uint32(c.opts.Replication), &last)
+				return err
+			})
+			switch {
+			case err != nil && ctx.Err() == nil:
+				return fmt.Errorf("block %s: %w", ref, err)
+			case err != nil || b == nil:
+				return err
+			}
+			leave()
+			return got(i, b)
 		})
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("block %s: %w", ref, err)
-		}
-		if !found {
-			buf = nil
-		}
-		return buf, err
 	}
-	return c.slots.Fetch(ctx, size, refs, get, got)
+	return work.Wait()
+}
+
+// enter waits until one more block may be looked for. It is counted among those
+// of InFlight until leave is called, and among all until a token of waits is
+// taken out.
+func (c *Client) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case c.waits <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case c.asks <- struct{}{}:
+		return sync.OnceFunc(func() { <-c.asks }), nil
+	case <-ctx.Done():
+		<-c.waits
+		return nil, ctx.Err()
+	}
 }
 
 // use runs f with a connection, once more with a new one if a kept one turns out
@@ -178,7 +223,7 @@ func (c *Client) connect(ctx context.Context) (cn *conn, fresh bool, err error) 
 	if cn != nil && cn.reason() == nil {
 		return cn, false, nil
 	}
-	nc, err := new(net.Dialer).DialContext(ctx, "unix", c.opts.Socket)
+	nc, err := (&net.Dialer{Timeout: c.opts.Idle}).DialContext(ctx, "unix", c.opts.Socket)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()

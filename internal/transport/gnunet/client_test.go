@@ -181,6 +181,31 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestMissesWaitApart has a service lack most blocks: those that it has do not
+// wait for the time that is given to the others.
+func TestMissesWaitApart(t *testing.T) {
+	all := makeContent(eris.Size1KiB, 40)
+	s := memstore.New()
+	for i := 0; i < 40; i += 10 {
+		put(t, s, all.refs[i], all.blocks[i])
+	}
+	at, _ := serve(t, "", &service{blocks: s}, all.refs)
+	const idle = 3 * time.Second // for each of 9 that are missing in a row, before
+	c := open(t, gnunet.Options{Socket: at, InFlight: 1, Idle: idle})
+	start := time.Now()
+	var last atomic.Int64
+	err := c.Fetch(t.Context(), eris.Size1KiB, all.refs, func(int, []byte) error {
+		last.Store(int64(time.Since(start)))
+		return nil
+	})
+	if took := time.Duration(last.Load()); err != nil || took == 0 || took > 5*idle {
+		t.Errorf("the last block came after %v, %v", took, err)
+	}
+	if took := time.Since(start) - time.Duration(last.Load()); took < idle {
+		t.Errorf("given up %v after the last block", took)
+	}
+}
+
 // TestClose ends what is under way.
 func TestClose(t *testing.T) {
 	asked := make(chan struct{})

@@ -21,7 +21,7 @@ func TestTransport(t *testing.T) {
 		WrongIsMissing:   true,
 		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
 			// Who asks for a block that is not there waits for so long.
-			return open(t, gnunet.Options{Socket: address, Idle: min(idle, time.Second)})
+			return open(t, gnunet.Options{Socket: address, Idle: min(idle, 2*time.Second)})
 		},
 		Deaf: func(t testing.TB) string {
 			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "deaf"))

@@ -2,6 +2,7 @@ package gnunet
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,8 +47,9 @@ type conn struct {
 type want struct {
 	ref   eris.Ref
 	key   key
-	buf   []byte        // as long as the block
-	found chan struct{} // closed when the block is in buf
+	size  eris.BlockSize
+	block []byte        // before found is closed
+	found chan struct{} // closed when the block is there
 }
 
 // newConn returns a connection; who owns it calls read.
@@ -124,14 +126,14 @@ func (c *conn) deliver(r result) {
 	c.mu.Lock()
 	w := c.wants[r.id]
 	c.mu.Unlock()
-	if w == nil || r.kind != blockType || r.key != w.key || len(r.data) != len(w.buf) || eris.BlockRef(r.data) != w.ref {
+	if w == nil || r.kind != blockType || r.key != w.key || len(r.data) != int(w.size) || eris.BlockRef(r.data) != w.ref {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.wants[r.id] == w { // else it has been given up meanwhile
 		delete(c.wants, r.id)
-		copy(w.buf, r.data)
+		w.block = bytes.Clone(r.data)
 		close(w.found)
 	}
 }
@@ -174,38 +176,37 @@ func (c *conn) put(ctx context.Context, messages []byte) error {
 	return err
 }
 
-// get looks for a block and reads it into buf, which is as long as the block. It
-// is not there if it does not come within idle, and of the other blocks for which
-// last stands none does either.
-func (c *conn) get(ctx context.Context, ref eris.Ref, replication uint32, buf []byte, last *moment) (found bool, err error) {
-	w := &want{ref: ref, key: keyOf(ref), buf: buf, found: make(chan struct{})}
+// get looks for a block. It returns nil if that does not come within idle, and of
+// the other blocks for which last stands none does either.
+func (c *conn) get(ctx context.Context, ref eris.Ref, size eris.BlockSize, replication uint32, last *moment) ([]byte, error) {
+	w := &want{ref: ref, key: keyOf(ref), size: size, found: make(chan struct{})}
 	id := rand.Uint64() // as dht_api.c has it, so that no two clients have the same
 	c.mu.Lock()
 	c.wants[id] = w
 	c.mu.Unlock()
-	defer func() { // buf is the caller's again
+	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.wants, id)
 	}()
 	asked := time.Now()
 	if err := c.send(appendGet(make([]byte, 0, getLen+headerLen), w.key, replication, id), nil, true); err != nil {
-		return false, err
+		return nil, err
 	}
-	err = c.await(ctx, w.found, last.get)
+	err := c.await(ctx, w.found, last.get)
 	if errors.Is(err, errIdle) && c.lastHeard().Before(asked) {
-		return false, c.end(errSilent)
+		return nil, c.end(errSilent)
 	}
 	// If this fails, the connection has ended, as others will see.
 	_ = c.send(appendStop(make([]byte, 0, stopLen), w.key, id), nil, false)
 	switch {
 	case err == nil:
 		last.set(time.Now())
-		return true, nil
+		return w.block, nil
 	case errors.Is(err, errIdle):
-		return false, nil
+		return nil, nil
 	}
-	return false, err
+	return nil, err
 }
 
 // await waits until done is closed, but not for longer than idle since the call

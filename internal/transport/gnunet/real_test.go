@@ -87,7 +87,7 @@ func (c content) offer(t testing.TB, s block.Sink) {
 // put: by the reference, as text.
 func TestPeer(t *testing.T) {
 	p := gnunettest.Start(t)
-	c := open(t, gnunet.Options{Socket: p.Socket, Idle: time.Second})
+	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second})
 	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
 		all := makeContent(size, 40)
 		for i := 0; i < 40; i += 2 {
@@ -110,7 +110,7 @@ func TestPeer(t *testing.T) {
 // missing until somebody puts it, and nobody is blamed.
 func TestGarbage(t *testing.T) {
 	p := gnunettest.Start(t)
-	c := open(t, gnunet.Options{Socket: p.Socket, Idle: time.Second})
+	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second})
 	ref, b := blocktest.Make(eris.Size1KiB, 1)
 	for _, data := range []string{"something else", strings.Repeat("x", 1024), strings.Repeat("y", 60000)} {
 		p.Run(t, "gnunet-dht-put", "-k", ref.String(), "-d", data)
@@ -149,7 +149,7 @@ func TestPeers(t *testing.T) {
 // TestOffer offers a content, twice: the second time is what counts.
 func TestOffer(t *testing.T) {
 	p := gnunettest.Start(t)
-	soon := open(t, gnunet.Options{Socket: p.Socket, Expiry: time.Second, Idle: 300 * time.Millisecond, Rate: 1 << 30})
+	soon := open(t, gnunet.Options{Socket: p.Socket, Expiry: time.Second, Idle: 2 * time.Second, Rate: 1 << 30})
 	late := open(t, gnunet.Options{Socket: p.Socket, Expiry: time.Hour, Rate: 1 << 30})
 	all := makeContent(eris.Size1KiB, 3*32+5)
 	kept := content{all.refs[:50], all.blocks[:50]}
@@ -182,7 +182,7 @@ func TestOffer(t *testing.T) {
 // clients go on.
 func TestRestart(t *testing.T) {
 	p := gnunettest.Start(t)
-	c := open(t, gnunet.Options{Socket: p.Socket, Idle: time.Second, Rate: 1 << 30})
+	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second, Rate: 1 << 30})
 	all := makeContent(eris.Size32KiB, 100)
 	all.offer(t, c)
 	got := 0
