@@ -61,7 +61,7 @@ func openGNUnet(_ context.Context, s *Set, u URL, uses use) error {
 	}
 	s.onClose(c.Close)
 	if uses.has(useFrom) {
-		s.source(u, block.Everything(c), fetch.Network{Start: 5 * time.Second, Batch: 64, Parallel: 1})
+		s.source(u, block.Everything(c), fetch.Network{Start: 5 * time.Second, Batch: 256, Parallel: 2})
 	}
 	if uses.has(useTo) {
 		s.putter(u, c)
