@@ -61,6 +61,7 @@ func openKubo(_ context.Context, s *Set, u URL, uses use) error {
 	if err != nil {
 		return invalid("%v", err)
 	}
+	s.onClose(c.Close)
 	if uses.has(useFrom) {
 		s.source(u, block.Everything(c), fetch.Network{Start: time.Second})
 	}

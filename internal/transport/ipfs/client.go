@@ -69,6 +69,13 @@ func New(api string, hc *http.Client) (*Client, error) {
 // String returns the address of the daemon.
 func (c *Client) String() string { return c.api }
 
+// Close ends the connections that are kept. A daemon that shuts down would wait
+// for them.
+func (c *Client) Close() error {
+	c.hc.CloseIdleConnections()
+	return nil
+}
+
 // Version returns the daemon's version, such as "0.40.1".
 func (c *Client) Version(ctx context.Context) (string, error) {
 	resp, err := c.post(ctx, "version", nil, "", nil)
