@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,20 +84,25 @@ func freePort(t *testing.T) string {
 // TestAria2Downloads has aria2c get contents from us by a magnet link and a
 // tracker: metadata, and all pieces.
 func TestAria2Downloads(t *testing.T) {
+	t.Parallel()
 	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
-		tr := makeTree(t, size, 3_000_000)
-		info := tr.info(t)
-		tracker := trackertest.Start(t)
-		link := magnet(info, func(m *torrent.Magnet) { m.Trackers = []string{tracker.URL} })
-		seed(t, tr, link, bittorrent.Options{})
-		within(t, 10*time.Second, "we are at the tracker", func() bool { return tracker.Seeds(info.Hash()) == 1 })
-		startAria2(t, t.TempDir(), "--seed-time=0", "--bt-save-metadata=false", link).wait(t, info.Name, tr.file(t))
+		t.Run(size.String(), func(t *testing.T) {
+			t.Parallel()
+			tr := makeTree(t, size, 3_000_000)
+			info := tr.info(t)
+			tracker := trackertest.Start(t)
+			link := magnet(info, func(m *torrent.Magnet) { m.Trackers = []string{tracker.URL} })
+			seed(t, tr, link, bittorrent.Options{})
+			within(t, 10*time.Second, "we are at the tracker", func() bool { return tracker.Seeds(info.Hash()) == 1 })
+			startAria2(t, t.TempDir(), "--seed-time=0", link).wait(t, info.Name, tr.file(t))
+		})
 	}
 }
 
 // TestAria2Seeds has aria2c seed a file, with its pieces hashed by it, and us get
 // blocks of it.
 func TestAria2Seeds(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 5_000_000)
 	info := tr.info(t)
 	tracker := trackertest.Start(t)
@@ -161,6 +165,7 @@ func (c counting) Write(b []byte) (int, error) {
 
 // TestAria2WebSeed has aria2c get all from a web seed, which is what publish is.
 func TestAria2WebSeed(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 3_000_000)
 	info := tr.info(t)
 	srv := startWebServer(t, info, tr.file(t))
@@ -174,6 +179,7 @@ func TestAria2WebSeed(t *testing.T) {
 
 // TestAria2DHT has aria2c find us by the DHT, with a node of ours that both know.
 func TestAria2DHT(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 1_000_000)
 	info := tr.info(t)
 	node := start(t, bittorrent.Options{Listen: "127.0.0.1:0", DHT: true, Bootstrap: []string{deaf(t)}})
@@ -182,7 +188,4 @@ func TestAria2DHT(t *testing.T) {
 	a := startAria2(t, t.TempDir(), "--enable-dht=true", "--dht-listen-port="+freePort(t), "--dht-entry-point="+entry,
 		"--dht-file-path="+filepath.Join(t.TempDir(), "dht.dat"), "--seed-time=0", fmt.Sprintf("magnet:?xt=urn:btih:%x", info.Hash()))
 	a.wait(t, info.Name, tr.file(t))
-	if !strings.Contains(a.out.String(), "download completed") && !strings.Contains(a.out.String(), "OK") {
-		t.Error(a.out.String())
-	}
 }

@@ -66,7 +66,7 @@ type Options struct {
 	MaxSeeds int
 
 	// Idle is how long nothing may come before all that is asked for counts as
-	// missing, or the fetch fails if there is no peer. Default 8 s.
+	// missing. Default 8 s.
 	Idle time.Duration
 
 	// HTTP asks for metadata and web seeds. Default: one of httpclient.
@@ -86,9 +86,6 @@ type Options struct {
 var (
 	// ErrFull says that Options.MaxSeeds contents are offered.
 	ErrFull = errors.New("bittorrent: no more torrents are seeded")
-
-	// ErrNobody says that no peer has been found.
-	ErrNobody = errors.New("bittorrent: no peer was found")
 
 	// ErrOther says that a magnet link is of a torrent that has other blocks than
 	// the content.

@@ -75,6 +75,7 @@ func (g getter) Get(ctx context.Context, ref eris.Ref) ([]byte, error) { return 
 // TestTransport runs the suite between two clients, the one that fetches having
 // the metadata from the other.
 func TestTransport(t *testing.T) {
+	t.Parallel()
 	s := &swarm{at: map[string]*tree{}}
 	tr := transporttest.Transport{
 		Serve: func(t testing.TB, address string, blocks block.Getter, refs []eris.Ref) (string, func()) {
@@ -105,7 +106,7 @@ func TestTransport(t *testing.T) {
 		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
 			tree := s.get(address)
 			link := magnet(tree.info(t), peer(address))
-			return open(t, start(t, bittorrent.Options{Idle: idle}), tree, link)
+			return open(t, start(t, bittorrent.Options{Idle: min(idle, 3*time.Second)}), tree, link)
 		},
 		Deaf: func(t testing.TB) string {
 			addr := deaf(t)
@@ -117,7 +118,7 @@ func TestTransport(t *testing.T) {
 			s.set(addr, s.get(at))
 			return addr
 		},
-		SilenceIsMissing: true,
+		SilenceIsMissing: true, WrongIsMissing: true, NobodyIsMissing: true,
 	}
 	transporttest.Run(t, tr)
 	t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })

@@ -16,6 +16,7 @@ func dhtNode(t *testing.T) string {
 
 // TestDHT has one client find another by nothing but the info hash.
 func TestDHT(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 1_000_000)
 	link := magnet(tr.info(t))
 	boot := []string{dhtNode(t)}

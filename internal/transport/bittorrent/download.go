@@ -39,6 +39,7 @@ type download struct {
 
 	known chan struct{} // closed when the metadata is there, or refused
 	slots chan struct{} // has a token for each peer that is asked for it
+	lost  chan struct{} // gets a token when a connection has ended
 
 	prioritizing sync.Mutex // held while the library is told what is wanted
 
@@ -95,7 +96,8 @@ func (c *Client) Open(w block.Wanted) block.Session {
 
 // join begins to look for a torrent.
 func (c *Client) join(w block.Wanted, m torrent.Magnet) *download {
-	d := &download{c: c, hash: m.Hash, cap: w.ReadCap, known: make(chan struct{}), slots: make(chan struct{}, metadataPeers), more: make(chan struct{}), told: map[int]bt.PiecePriority{}}
+	d := &download{c: c, hash: m.Hash, cap: w.ReadCap, known: make(chan struct{}), slots: make(chan struct{}, metadataPeers),
+		lost: make(chan struct{}, 1), more: make(chan struct{}), told: map[int]bt.PiecePriority{}}
 	d.ctx, d.cancel = context.WithCancelCause(c.ctx)
 	d.named = slices.Concat(m.Peers, c.o.Peers)
 	c.asking.Store(m.Hash, d)
@@ -145,6 +147,15 @@ func (d *download) redial() {
 func (d *download) addPeer(addr netip.AddrPort) {
 	if ip := addr.Addr().Unmap(); ip.Zone() == "" && addr.Port() > 0 {
 		d.t.Load().AddPeers([]bt.PeerInfo{{Addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, addr.Port())), Source: bt.PeerSourceDirect, Trusted: true}})
+	}
+}
+
+// lose says that a connection has ended: Fetch makes another one. The library
+// makes no more than ten per second.
+func (d *download) lose() {
+	select {
+	case d.lost <- struct{}{}:
+	default:
 	}
 }
 
@@ -204,6 +215,7 @@ func (d *download) refuse(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.file == nil && d.refused == nil {
+		d.c.log.Warn("torrent has not the blocks of the content", slog.String("root", d.cap.Root.String()), slog.Any("error", err))
 		d.refused = fmt.Errorf("%w: %w", ErrOther, err)
 		close(d.known)
 	}

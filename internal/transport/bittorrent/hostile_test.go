@@ -22,6 +22,7 @@ import (
 // TestAbsent has a peer that has half of the pieces: what it lacks is missing
 // soon, and comes when another peer has it.
 func TestAbsent(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 4_000_000)
 	info := tr.info(t)
 	link := magnet(info)
@@ -97,6 +98,7 @@ func (p liedPiece) Completion() storage.Completion {
 // TestLiars has peers that give wrong metadata and wrong pieces, and an honest
 // one. Nothing wrong is taken, and the honest one's comes.
 func TestLiars(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 2_000_000)
 	other := makeTree(t, eris.Size32KiB, 2_000_001)
 	info := tr.info(t)
@@ -112,7 +114,7 @@ func TestLiars(t *testing.T) {
 			bad := liar(t, info.Hash(), tt.info, tt.file)
 			c := start(t, bittorrent.Options{Idle: 2 * time.Second})
 			s := open(t, c, tr, magnet(info, peer(bad)))
-			if err := gives(t.Context(), s, tr, 60); err == nil || errors.Is(err, bittorrent.ErrNobody) {
+			if err := gives(t.Context(), s, tr, 60); !errors.Is(err, errMissing) {
 				t.Errorf("alone: %v", err)
 			}
 			_, good := seed(t, tr, magnet(info), bittorrent.Options{})
@@ -125,19 +127,21 @@ func TestLiars(t *testing.T) {
 // TestOtherTorrent has a magnet link whose torrent is whole and right, and not of
 // the content.
 func TestOtherTorrent(t *testing.T) {
+	t.Parallel()
 	tr, other := makeTree(t, eris.Size32KiB, 2_000_000), makeTree(t, eris.Size32KiB, 900_000)
 	info := other.info(t)
 	_, addr := seed(t, other, magnet(info), bittorrent.Options{})
 	srv := startWebServer(t, info, other.file(t))
 	link := magnet(info, peer(addr), func(m *torrent.Magnet) { m.Sources = []string{srv.URL + "/eris/torrent/" + info.Name + ".torrent"} })
 	s := open(t, start(t, bittorrent.Options{}), tr, link)
-	if err := gives(t.Context(), s, tr, 1); !errors.Is(err, bittorrent.ErrOther) {
+	if err := gives(t.Context(), s, tr, 1); !errors.Is(err, errMissing) {
 		t.Errorf("got %v", err)
 	}
 }
 
 // TestOpen: what a client cannot have, and two sessions of one content.
 func TestOpen(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 1_000_000)
 	_, addr := seed(t, tr, magnet(tr.info(t)), bittorrent.Options{})
 	link := magnet(tr.info(t), peer(addr))
@@ -175,6 +179,7 @@ func TestOpen(t *testing.T) {
 
 // TestOptions refuses what cannot be.
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]bittorrent.Options{
 		"MaxSeeds":  {MaxSeeds: -1},
 		"Idle":      {Idle: -1},

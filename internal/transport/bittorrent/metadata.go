@@ -82,6 +82,11 @@ func (c *Client) callbacks() bt.Callbacks {
 			if l, ok := c.links.LoadAndDelete(pc); ok {
 				l.(*link).gone()
 			}
+			if t := pc.Torrent(); t != nil { // it said which
+				if d, ok := c.asking.Load(hash(t.InfoHash())); ok {
+					d.(*download).lose()
+				}
+			}
 		},
 	}
 }

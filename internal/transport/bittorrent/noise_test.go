@@ -19,6 +19,7 @@ import (
 // says, to one that seeds and to one that fetches. The library has many assertions
 // that would end this program.
 func TestNoise(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 2_000_000)
 	info := tr.info(t)
 	_, seeds := seed(t, tr, magnet(info), bittorrent.Options{DHT: true, Bootstrap: []string{deaf(t)}})

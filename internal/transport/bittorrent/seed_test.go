@@ -33,11 +33,12 @@ func shared(tr *tree, link string) block.Shared {
 
 // TestOffer offers, offers again, and takes back.
 func TestOffer(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 2_000_000)
 	link := magnet(tr.info(t))
 	c, addr := seed(t, tr, link, bittorrent.Options{})
 	get := func() error {
-		s := open(t, start(t, bittorrent.Options{Idle: time.Second}), tr, magnet(tr.info(t), peer(addr)))
+		s := open(t, start(t, bittorrent.Options{Idle: 3 * time.Second}), tr, magnet(tr.info(t), peer(addr)))
 		return gives(t.Context(), s, tr, tr.every()...)
 	}
 	if err := get(); err != nil {
@@ -54,7 +55,7 @@ func TestOffer(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := get(); !errors.Is(err, bittorrent.ErrNobody) {
+	if err := get(); !errors.Is(err, errMissing) {
 		t.Errorf("taken back, and got %v", err)
 	}
 	if err := c.Offer(t.Context(), shared(tr, link), tr.open); err != nil {
@@ -67,6 +68,7 @@ func TestOffer(t *testing.T) {
 
 // TestOfferRefuses what is not what it is said to be.
 func TestOfferRefuses(t *testing.T) {
+	t.Parallel()
 	tr, other := makeTree(t, eris.Size32KiB, 300_000), makeTree(t, eris.Size32KiB, 300_001)
 	broken := errors.New("disk is broken")
 	for name, tt := range map[string]struct {
@@ -110,6 +112,7 @@ func (ignorant) Torrent(context.Context) (torrent.Info, error) { return torrent.
 // TestSeedMany seeds more contents than may be open at a time, and has them all
 // fetched at once.
 func TestSeedMany(t *testing.T) {
+	t.Parallel()
 	c := start(t, bittorrent.Options{Listen: "127.0.0.1:0"})
 	getter := start(t, bittorrent.Options{Peers: []string{c.Addr().String()}})
 	var opened count
@@ -154,6 +157,7 @@ func TestSeedMany(t *testing.T) {
 // TestSeedLoses has a block of a seed turn out to be corrupt or gone: peers are
 // given all other pieces, and nothing wrong.
 func TestSeedLoses(t *testing.T) {
+	t.Parallel()
 	for name, err := range map[string]error{"corrupt": eris.ErrCorrupt, "gone": eris.ErrNotFound, "unreadable": errors.New("disk is broken")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -173,7 +177,7 @@ func TestSeedLoses(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := open(t, start(t, bittorrent.Options{Idle: time.Second, Peers: []string{c.Addr().String()}}), tr, magnet(info))
-			if err := gives(t.Context(), s, tr, 20); !errors.Is(err, errMissing) && !errors.Is(err, bittorrent.ErrNobody) {
+			if err := gives(t.Context(), s, tr, 20); !errors.Is(err, errMissing) {
 				t.Errorf("got %v", err)
 			}
 			good := append(tr.every()[:16], tr.every()[24:]...)
@@ -184,6 +188,7 @@ func TestSeedLoses(t *testing.T) {
 
 // TestLimit wants what is sent to peers to be asked of the Limiter.
 func TestLimit(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 1_000_000)
 	var n counter
 	_, addr := seed(t, tr, magnet(tr.info(t)), bittorrent.Options{Limit: &n})
@@ -207,6 +212,7 @@ func (c *counter) WaitN(_ context.Context, n int) error {
 // TestWithdrawWhileReading takes seeds back while peers read from them, which
 // must not end the program, nor give anybody wrong bytes.
 func TestWithdrawWhileReading(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 4_000_000)
 	link := magnet(tr.info(t))
 	c, addr := seed(t, tr, link, bittorrent.Options{Limit: slow{}})

@@ -18,6 +18,7 @@ import (
 // TestServers has a client get metadata and pieces from a substitute server
 // alone, with any way to name it.
 func TestServers(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 10_000_000)
 	info := tr.info(t)
 	srv := startWebServer(t, info, tr.file(t))
@@ -61,6 +62,7 @@ func deadAddr(t *testing.T) string {
 // TestServerAndPeer has pieces come from both, and what came from the server be
 // given to peers.
 func TestServerAndPeer(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 20_000_000)
 	info := tr.info(t)
 	srv := startWebServer(t, info, tr.file(t))
@@ -82,6 +84,7 @@ func TestServerAndPeer(t *testing.T) {
 // TestWebSeedErrs has a web seed do what it should not: nothing wrong is taken,
 // and one that lies is not asked again.
 func TestWebSeedErrs(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 2_000_000)
 	info := tr.info(t)
 	file := tr.file(t)
@@ -139,6 +142,7 @@ func partial(w http.ResponseWriter, r *http.Request, file []byte) {
 // TestMetadataErrs has servers give metadata that is of no use, before one that
 // has the right one.
 func TestMetadataErrs(t *testing.T) {
+	t.Parallel()
 	tr := makeTree(t, eris.Size32KiB, 2_000_000)
 	other := makeTree(t, eris.Size32KiB, 2_000_001).info(t)
 	info := tr.info(t)

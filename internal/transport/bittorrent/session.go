@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -53,10 +54,9 @@ func (f *fetching) take() []int {
 	return ready
 }
 
-// Fetch implements eris.Fetcher. Blocks whose place is not known are missing, and
+// Fetch implements eris.Fetcher. Blocks are missing whose place is not known, and
 // those that nobody connected has; all of them when nothing has come for
-// Options.Idle. If nobody was connected either, the error is ErrNobody. One
-// that matches eris.ErrCorrupt says that peers give nothing but wrong pieces.
+// Options.Idle, or nothing but wrong pieces. An error is of the files here.
 func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	d := s.d
 	if err := ctx.Err(); err != nil {
@@ -72,9 +72,11 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 		select {
 		case <-known:
 			known = nil
+		case <-d.lost:
+			d.redial()
 		case <-w.tick.C:
 			if w.idle() {
-				return w.reason("metadata of the torrent")
+				return nil
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -82,7 +84,9 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 			return errEnded
 		}
 	}
-	if err := d.usable(ctx); err != nil {
+	if err := d.usable(ctx); errors.Is(err, ErrOther) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	blocks, order := s.locate(refs)
@@ -96,12 +100,16 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 		case <-f.woken:
 		case <-w.tick.C:
 			if w.idle() {
-				return w.reason("block")
+				return nil
 			}
 			if n := d.spoiledPieces() - w.wrong; n >= maxWrong {
-				return fmt.Errorf("bittorrent: %w: peers gave %d wrong pieces in a row", eris.ErrCorrupt, n)
+				d.c.log.DebugContext(ctx, "peers give wrong pieces", slog.String("root", d.cap.Root.String()), slog.Int64("in_a_row", n))
+				return nil
 			}
 			d.dropAbsent(blocks)
+			continue
+		case <-d.lost:
+			d.redial()
 			continue
 		case <-ctx.Done():
 			return ctx.Err()
@@ -179,12 +187,11 @@ func (s *session) locate(refs []eris.Ref) (blocks map[int][]located, order []int
 
 // watch finds out when to stop waiting.
 type watch struct {
-	d      *download
-	tick   *time.Ticker
-	last   time.Time // when something came
-	bytes  int64     // that had come by then
-	anyone bool      // was connected
-	wrong  int64     // pieces that were wrong when one came that was right
+	d     *download
+	tick  *time.Ticker
+	last  time.Time // when something came
+	bytes int64     // that had come by then
+	wrong int64     // pieces that were wrong when one came that was right
 }
 
 // maxWrong is how many wrong pieces in a row peers may give. Those who are found
@@ -205,23 +212,10 @@ func (w *watch) idle() bool {
 		w.bytes = n
 		w.progress()
 	}
-	if w.d.connected() {
-		w.anyone = true
-	} else {
+	if len(w.d.t.Load().PeerConns()) == 0 {
 		w.d.redial()
 	}
 	return time.Since(w.last) >= w.d.c.o.Idle
-}
-
-// reason is what Fetch returns when it was idle.
-func (w *watch) reason(what string) error {
-	switch {
-	case !w.anyone:
-		return ErrNobody
-	case what != "block":
-		return fmt.Errorf("bittorrent: no peer gave the %s", what)
-	}
-	return nil
 }
 
 // grace is how long after the first peer told what it has others may do so, before
@@ -272,12 +266,4 @@ func (d *download) bytes() int64 {
 func (d *download) spoiledPieces() int64 {
 	stats := d.t.Load().Stats()
 	return stats.PiecesDirtiedBad.Int64()
-}
-
-// connected reports whether there is a peer or a web seed.
-func (d *download) connected() bool {
-	d.mu.Lock()
-	seeders := d.seeders
-	d.mu.Unlock()
-	return seeders > 0 || len(d.t.Load().PeerConns()) > 0
 }

@@ -50,8 +50,13 @@ type Transport struct {
 	SilenceIsMissing bool
 
 	// WrongIsMissing says that anybody may put anything under a block's name, so
-	// that wrong bytes are passed over and nobody is blamed for them.
+	// that wrong bytes are passed over and nobody is blamed for them. What comes
+	// together with them may be missing, too.
 	WrongIsMissing bool
+
+	// NobodyIsMissing says that blocks are missing where no peer is there, as a
+	// block.Session has it.
+	NobodyIsMissing bool
 }
 
 // soon bounds what must not take long, on a busy machine.
@@ -251,7 +256,7 @@ func testDead(t *testing.T, tr Transport) {
 	s, refs := fill(t, eris.Size1KiB, 3)
 	f, _, stop := start(t, tr, s, refs, 2*time.Second)
 	stop()
-	if got, err := fetch(t, t.Context(), f, eris.Size1KiB, refs); err == nil || len(got) != 0 || errors.Is(err, eris.ErrCorrupt) {
+	if got, err := fetch(t, t.Context(), f, eris.Size1KiB, refs); (err == nil) != tr.NobodyIsMissing || len(got) != 0 || errors.Is(err, eris.ErrCorrupt) {
 		t.Errorf("%d blocks, %v", len(got), err)
 	}
 }
