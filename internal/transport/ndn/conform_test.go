@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 
 // TestTransport runs the suite by way of a real forwarder.
 func TestTransport(t *testing.T) {
-	transporttest.Run(t, transporttest.Transport{
+	tr := transporttest.Transport{
 		SilenceIsMissing: true,
 		Serve: func(t testing.TB, face string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 			f := ndntest.Start(t, face)
@@ -28,7 +29,12 @@ func TestTransport(t *testing.T) {
 			return dial(t, ndn.Options{Face: face, Idle: idle})
 		},
 		Deaf: deaf,
-	})
+		Proxy: func(_ testing.TB, face string, via func(network, address string) string) string {
+			return "unix://" + via("unix", strings.TrimPrefix(face, "unix://"))
+		},
+	}
+	transporttest.Run(t, tr)
+	t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 }
 
 // dial returns a client until the test ends.
