@@ -40,8 +40,9 @@ type call struct {
 
 // Fetch asks the peers of the content, each for other blocks. One that a peer
 // lacks is asked of the others; if all lack it, or nobody is known who might have
-// it, it is missing. An error that matches eris.ErrCorrupt means that a peer gave
-// something else, and that no other is left. Fetch implements eris.Fetcher.
+// it, it is missing. A Host without the DHT, which has only named peers to ask,
+// returns an error when none of them is left; it matches eris.ErrCorrupt if one
+// gave something else. Fetch implements eris.Fetcher.
 func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
 	if len(refs) == 0 {
 		return nil

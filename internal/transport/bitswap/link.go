@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -25,8 +24,14 @@ const (
 	// Servers keep 1,024, and drop what goes beyond.
 	maxOpen = 512
 
-	// maxOwed is for how many references it is remembered that a block may come.
-	maxOwed = 8192
+	// askAgain is after which silence all is asked for again, and then after twice
+	// as long: servers of boxo forget a want that comes while they are about to
+	// have done with an earlier one of the same block.
+	askAgain = time.Second
+
+	// maxAsked is how many of the references that were asked for last are
+	// remembered, at least.
+	maxAsked = 4096
 )
 
 var (
@@ -68,18 +73,19 @@ type link struct {
 	mu      sync.Mutex
 	running bool
 	wants   map[eris.Ref]*want
-	queue   []eris.Ref       // what may not have been sent yet, in order
-	open    int              // wants that were sent
-	cancels []eris.Ref       // what the peer is to forget
-	owed    map[eris.Ref]int // how often a block may come: as often as it was asked for
-	last    time.Time        // when it last gave something, or was asked for something after a rest
+	queue   []eris.Ref           // what may not have been sent yet, in order
+	open    int                  // wants that were sent
+	cancels []eris.Ref           // what the peer is to forget
+	asked   [2]map[eris.Ref]bool // what was asked for lately, the latest first: may come, and more than once
+	last    time.Time            // when it last gave something, or was asked for something after a rest
+	again   time.Duration        // after which silence all is asked for again
 }
 
 // newLink returns a link of a Host to a peer.
 func newLink(id peer.ID, h *Host) *link {
 	return &link{
 		id: id, idle: h.opts.Idle, send: h.wire.send, begin: h.begin, wake: make(chan struct{}, 1),
-		wants: map[eris.Ref]*want{}, owed: map[eris.Ref]int{},
+		wants: map[eris.Ref]*want{}, asked: [2]map[eris.Ref]bool{{}, {}},
 	}
 }
 
@@ -142,13 +148,13 @@ func (l *link) forget(ref eris.Ref, w *want) {
 	l.cancels = append(l.cancels, ref)
 }
 
-// owe notes that a peer is asked for a block. One that was taken back may come
-// all the same. The caller has l.mu.
-func (l *link) owe(ref eris.Ref) {
-	if len(l.owed) >= maxOwed {
-		maps.DeleteFunc(l.owed, func(ref eris.Ref, _ int) bool { return l.wants[ref] == nil })
+// remember notes that a peer is asked for a block. One that was taken back, or has
+// come, may come all the same. The caller has l.mu.
+func (l *link) remember(ref eris.Ref) {
+	if len(l.asked[0]) >= maxAsked {
+		l.asked = [2]map[eris.Ref]bool{{}, l.asked[0]}
 	}
-	l.owed[ref]++
+	l.asked[0][ref] = true
 }
 
 // settle answers all who wait for a block. The caller has l.mu.
@@ -166,18 +172,15 @@ func (l *link) settle(ref eris.Ref, w *want, block []byte, err error) {
 func (l *link) receive(got []blocks.Block, lacks []cid.Cid) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	strange := false
+	strange, useful := false, false
 	for _, b := range got {
 		ref, ok := toRef(b.Cid())
-		if !ok || l.owed[ref] == 0 {
-			strange = true
-			continue
-		}
-		if l.owed[ref]--; l.owed[ref] == 0 {
-			delete(l.owed, ref)
-		}
-		if w := l.wants[ref]; w != nil {
+		switch w := l.wants[ref]; {
+		case ok && w != nil:
 			l.settle(ref, w, b.RawData(), nil)
+			useful = true
+		case !ok || !l.asked[0][ref] && !l.asked[1][ref]:
+			strange = true
 		}
 	}
 	for _, c := range lacks {
@@ -185,9 +188,12 @@ func (l *link) receive(got []blocks.Block, lacks []cid.Cid) {
 		if w := l.wants[ref]; ok && w != nil && w.sent {
 			l.settle(ref, w, nil, nil)
 			l.cancels = append(l.cancels, ref) // the peer remembers what it lacks, and would send it once it has it
+			useful = true
 		}
 	}
-	l.last = time.Now()
+	if useful {
+		l.last, l.again = time.Now(), askAgain
+	}
 	if strange && l.open > 0 {
 		l.failLocked(fmt.Errorf("%w: a block that it was not asked for", eris.ErrCorrupt))
 	}
@@ -222,15 +228,21 @@ func (l *link) broken(connected bool) {
 		l.cancels = nil
 		return
 	}
+	l.repeat()
+	if len(l.queue) > 0 {
+		l.poke()
+	}
+}
+
+// repeat has all that was asked for asked for again. The caller has l.mu.
+func (l *link) repeat() {
 	for ref, w := range l.wants {
 		if w.sent {
 			w.sent = false
 			l.queue = append(l.queue, ref)
 		}
 	}
-	if l.open = 0; len(l.queue) > 0 {
-		l.poke()
-	}
+	l.open = 0
 }
 
 // run sends what there is to send until nothing is wanted.
@@ -263,13 +275,16 @@ func (l *link) run(ctx context.Context) {
 func (l *link) next(now time.Time) (message.BitSwapMessage, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open > 0 && now.Sub(l.last) >= l.idle {
+	switch quiet := now.Sub(l.last); {
+	case l.open == 0:
+		l.last, l.again = now, askAgain
+	case quiet >= l.idle:
 		l.failLocked(errSilent)
+	case quiet >= l.again:
+		l.again *= 2
+		l.repeat()
 	}
 	m := message.New(false)
-	if l.open == 0 {
-		l.last = now
-	}
 	n := 0
 	for len(l.queue) > 0 && n < perMessage && l.open < maxOpen {
 		ref := l.queue[0]
@@ -279,7 +294,7 @@ func (l *link) next(now time.Time) (message.BitSwapMessage, time.Duration) {
 			m.AddEntry(toCID(ref), int32(perMessage-n), pb.Message_Wantlist_Block, true)
 			w.sent = true
 			l.open++
-			l.owe(ref)
+			l.remember(ref)
 			n++
 		}
 	}
@@ -293,7 +308,7 @@ func (l *link) next(now time.Time) (message.BitSwapMessage, time.Duration) {
 	case !m.Empty():
 		return m, 0
 	case l.open > 0:
-		return nil, max(l.idle-now.Sub(l.last), time.Millisecond)
+		return nil, max(min(l.idle, l.again)-now.Sub(l.last), time.Millisecond)
 	}
 	l.running = false
 	return nil, 0

@@ -120,8 +120,8 @@ func TestLinkAsks(t *testing.T) {
 		if wants, _ := f.take(t); len(wants) != len(refs)-maxOpen {
 			t.Errorf("then %d wants", len(wants))
 		}
-		if f.running || f.open != 0 || len(f.owed) != 0 || len(f.wants) != 0 {
-			t.Errorf("left: running %v, %d open, %d owed", f.running, f.open, len(f.owed))
+		if f.running || f.open != 0 || len(f.wants) != 0 {
+			t.Errorf("left: running %v, %d open", f.running, f.open)
 		}
 	})
 }
@@ -194,10 +194,11 @@ func TestLinkStrangeBlock(t *testing.T) {
 		f.ask(refs[1], ask{1, to})
 		f.take(t)
 		f.give(t, data[0])
-		f.give(t, data[0]) // once too often
+		f.give(t, data[0]) // twice is no lie
 		if a := <-to; a.block == nil {
 			t.Errorf("answer %+v", a)
 		}
+		f.give(t, data[2])
 		if a := <-to; a.i != 1 || !errors.Is(a.err, eris.ErrCorrupt) {
 			t.Errorf("answer %+v", a)
 		}
@@ -217,6 +218,8 @@ func TestLinkSilent(t *testing.T) {
 		f.give(t, data[0])
 		<-to
 		f.ask(refs[2], ask{2, to}) // is no answer
+		time.Sleep(testIdle / 2)
+		f.give(t, data[0]) // nor is what was given before
 		for range 2 {
 			if a := <-to; !errors.Is(a.err, errSilent) {
 				t.Errorf("answer %+v", a)
@@ -232,6 +235,35 @@ func TestLinkSilent(t *testing.T) {
 		f.give(t, data[1])
 		if a := <-to; a.block == nil {
 			t.Errorf("answer %+v", a)
+		}
+	})
+}
+
+// TestLinkRepeats: a server may forget a want.
+func TestLinkRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t)
+		refs, data := makeBlocks(2)
+		to := make(chan answer, 2)
+		for i, ref := range refs {
+			f.ask(ref, ask{i, to})
+		}
+		f.take(t)
+		f.give(t, data[0])
+		for _, after := range []time.Duration{askAgain, askAgain, 2 * askAgain} {
+			time.Sleep(after - time.Millisecond)
+			if wants, _ := f.take(t); len(wants) != 0 {
+				t.Errorf("asked again too early, for %d", len(wants))
+			}
+			time.Sleep(time.Millisecond)
+			if wants, cancels := f.take(t); len(wants) != 1 || wants[0] != refs[1] || len(cancels) != 0 {
+				t.Errorf("asked again for %d, %d taken back", len(wants), len(cancels))
+			}
+		}
+		f.give(t, data[1])
+		f.give(t, data[1]) // is there as often as it was asked for
+		if len(to) != 2 {
+			t.Errorf("%d answers", len(to))
 		}
 	})
 }
@@ -276,17 +308,13 @@ func TestLinkCannotSend(t *testing.T) {
 	})
 }
 
-// TestLinkOwes: what may come is remembered within bounds, but what is wanted for
-// certain.
-func TestLinkOwes(t *testing.T) {
+// TestLinkRemembers what was asked for last, within bounds.
+func TestLinkRemembers(t *testing.T) {
 	f := newFar(t)
-	wanted := eris.Ref{1, 1, 1, 1}
-	f.wants[wanted] = &want{sent: true}
-	f.owe(wanted)
-	for i := range 3 * maxOwed {
-		f.owe(eris.Ref{byte(i), byte(i >> 8), byte(i >> 16)})
-	}
-	if len(f.owed) > maxOwed || f.owed[wanted] != 1 {
-		t.Errorf("%d are remembered, the wanted one %d times", len(f.owed), f.owed[wanted])
+	for i := range 5 * maxAsked {
+		f.remember(eris.Ref{byte(i), byte(i >> 8), byte(i >> 16)})
+		if n := len(f.asked[0]) + len(f.asked[1]); n > 2*maxAsked || n < min(i, maxAsked) {
+			t.Fatalf("%d are remembered of %d", n, i+1)
+		}
 	}
 }

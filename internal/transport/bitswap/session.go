@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -208,23 +207,20 @@ func (s *session) revive() {
 		return
 	default:
 	}
-	if s.busy || slices.ContainsFunc(s.members(), func(m *member) bool { return m.link != nil }) {
+	if s.busy {
 		return
+	}
+	for _, m := range s.peers {
+		if m.link != nil {
+			return
+		}
 	}
 	s.busy, s.since = true, time.Now()
 	s.again <- struct{}{} // there is room: run has taken what made it busy before
 }
 
-// members returns all members. The caller has s.mu.
-func (s *session) members() []*member {
-	list := make([]*member, 0, len(s.peers))
-	for _, m := range s.peers {
-		list = append(list, m)
-	}
-	return list
-}
-
-// reasons returns why there is no peer: nil if none is known.
+// reasons returns why there is no peer, if that says something of the network: a
+// Host that takes part in the DHT merely finds nobody who has this content.
 func (s *session) reasons() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,17 +229,15 @@ func (s *session) reasons() error {
 		return errClosed
 	default:
 	}
+	if s.h.dht != nil {
+		return nil
+	}
 	var errs []error
-	for _, m := range s.members() {
-		switch {
-		case m.err != nil:
-			errs = append(errs, m.err)
-		case m.link == nil:
-			errs = append(errs, fmt.Errorf("peer %s: no connection in time", m.info.ID))
+	for _, m := range s.peers {
+		if m.err == nil {
+			m.err = fmt.Errorf("peer %s: no connection in time", m.info.ID)
 		}
+		errs = append(errs, m.err)
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("bitswap: no peer is left: %w", errors.Join(errs...))
-	}
-	return nil
+	return fmt.Errorf("bitswap: no peer is left: %w", errors.Join(errs...))
 }
