@@ -31,7 +31,9 @@ const someSystem = `(use-modules (gnu) (ersatz services) (guix gexp))
           (service ersatz-publish-service-type
                    (ersatz-publish-configuration
                     (listen "127.0.0.1:80")
-                    (bake-roots '("/var/guix/profiles/system"))))
+                    (bake-roots '("/var/guix/profiles/system"))
+                    (serve '("ipfs:" "coap+tcp://0.0.0.0"))
+                    (upload-limit "10MB")))
           (modify-services %base-services
             (guix-service-type config => (guix-with-ersatz config))))))
 `
@@ -73,7 +75,8 @@ func TestChannel(t *testing.T) {
 	w.wantIn(node, `"--upstream=http://one.example" "--upstream=http://two.example"`, `"--peer=http://peer.example"`, `"--share=lan"`,
 		`"--from=ipfs:" "--from=ndn:" "--serve=coap+tcp://0.0.0.0" "--upload-limit=2MB"`, `AF_INET6 (inet-pton AF_INET6 "::") 8181`, `"/run/ersatz/node.sock"`, `#:user "ersatz-node"`, `#:lazy-start? #f`)
 	publish := w.builder("shepherd-ersatz-publish.scm")
-	w.wantIn(publish, `"--user=ersatz" "--cache=/var/cache/ersatz"`, `"--bake-roots=/var/guix/profiles/system"`, `AF_INET (inet-pton AF_INET "127.0.0.1") 80`)
+	w.wantIn(publish, `"--user=ersatz" "--cache=/var/cache/ersatz"`, `"--bake-roots=/var/guix/profiles/system" "--serve=ipfs:" "--serve=coap+tcp://0.0.0.0" "--upload-limit=10MB"`,
+		`AF_INET (inet-pton AF_INET "127.0.0.1") 80`)
 	w.wantIn(w.builder("shepherd-guix-daemon.scm"), `"GUIX=/run/current-system/profile/libexec/ersatz/ersatz-guix"`)
 	w.wantIn(w.builder("acl"), "-server.pub")
 	w.wantIn(w.builder("profile"), "-ersatz-0")

@@ -222,6 +222,13 @@ system's profile."
   (ipfs
    maybe-string
    "URL of the RPC of an IPFS daemon that blocks are put into.")
+  (serve
+   (list-of-strings '())
+   "URLs of stores and networks by which blocks are served.  Networks that
+everybody can ask get what @code{bake-roots} refers to.")
+  (upload-limit
+   maybe-string
+   "Bytes per second that are sent by way of @code{serve}, such as 2MB.")
   (metrics-listen
    maybe-string
    "HOST:PORT to answer Prometheus on.")
@@ -234,8 +241,8 @@ system's profile."
 
 (define (ersatz-publish-shepherd-services config)
   (match-record config <ersatz-publish-configuration>
-    (ersatz listen cache compression ttl negative-ttl bake-roots ipfs
-            metrics-listen advertise? extra-options)
+    (ersatz listen cache compression ttl negative-ttl bake-roots ipfs serve
+            upload-limit metrics-listen advertise? extra-options)
     (define (option name value)
       (if (maybe-value-set? value)
           (list (string-append name "=" value))
@@ -251,6 +258,8 @@ system's profile."
               #$@(map (lambda (root) (string-append "--bake-roots=" root))
                       bake-roots)
               #$@(option "--ipfs" ipfs)
+              #$@(map (lambda (url) (string-append "--serve=" url)) serve)
+              #$@(option "--upload-limit" upload-limit)
               #$@(option "--metrics-listen" metrics-listen)
               #$@(if advertise? '("--advertise") '())
               #$@extra-options))
@@ -258,11 +267,13 @@ system's profile."
            (provision '(ersatz-publish))
            (requirement '(user-processes guix-daemon))
            (documentation "Serve store items as nars and as ERIS blocks.")
-           ;; Who bakes ahead or is announced has work without a request.
+           ;; Who bakes ahead, serves networks or is announced has work without a
+           ;; request.
            (start #~(make-systemd-constructor
                      #$command
                      (list (endpoint #$(address listen)))
-                     #:lazy-start? #$(and (null? bake-roots) (not advertise?))
+                     #:lazy-start? #$(and (null? bake-roots) (null? serve)
+                                          (not advertise?))
                      #:log-file #$(log-file "ersatz-publish")))
            (stop #~(make-systemd-destructor))))))
 
