@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,35 +37,19 @@ func newGateway(t testing.TB, url string, idle time.Duration) *ipfs.Gateway {
 	return g
 }
 
-// TestGatewayTransport runs the suite with Kubo's gateway. One daemon serves
-// until somebody stops it.
+// TestGatewayTransport runs the suite with Kubo's gateway.
 func TestGatewayTransport(t *testing.T) {
-	d, whole := kubotest.Start(t), t
-	transporttest.Run(t, transporttest.Transport{
+	tr := transporttest.Transport{
 		Foreign:          true,
 		SilenceIsMissing: true,
-		Serve: func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
-			if d == nil {
-				d = kubotest.Start(whole)
-			}
-			_, err := newClient(t, d.API).Put(context.Background(), refs[len(refs)-1], slices.Values(refs), func(emit func(eris.Ref, []byte) error) error {
-				for _, ref := range refs {
-					b, err := blocks.Get(context.Background(), ref)
-					if err := errors.Join(err, emit(ref, b)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return d.Gateway(t), func() { d.Stop(); d = nil }
-		},
+		Serve:            kubo(t, func(d *kubotest.Daemon) string { return d.Gateway(t) }),
 		Dial: func(t testing.TB, url string, idle time.Duration) eris.Fetcher {
 			return newGateway(t, url, min(idle, time.Second))
 		},
-	})
+		Proxy: httpProxy,
+	}
+	transporttest.Run(t, tr)
+	t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 }
 
 // TestGatewayPeer runs the suite with a gateway that can be made to err.
