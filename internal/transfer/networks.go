@@ -187,7 +187,10 @@ func (m *mixing) widen(ctx context.Context) {
 		if blocks > 0 {
 			without = left * seconds / blocks
 		}
-		m.open(func(n fetch.Network) bool { return m.f.t.worth(n, without) })
+		m.open(func(n fetch.Network) bool {
+			// One that failed of late is asked when nobody else gives anything.
+			return m.f.t.worth(n, without) && (blocks == 0 || m.f.t.book.Usable(n.Name) == nil)
+		})
 	}
 }
 
