@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -201,6 +202,21 @@ func TestMergeWrong(t *testing.T) {
 		plan := Plan{From: mustParse(t, c.a), Serve: mustParse(t, c.b)}
 		if _, err := Open(t.Context(), plan, Options{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// TestDocumented wants each scheme and each parameter in docs/stores.md.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/stores.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range allSchemes() {
+		for _, want := range append(s.names(), s.name+":") {
+			if !regexp.MustCompile("[`?&]" + regexp.QuoteMeta(want) + "[`=:/]?").Match(text) {
+				t.Errorf("docs/stores.md does not have %s of %s", want, s.name)
+			}
 		}
 	}
 }
