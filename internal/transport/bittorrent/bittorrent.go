@@ -97,6 +97,7 @@ const (
 	maxConns   = 512 // that others have opened
 	maxPerAddr = 64  // of those, of one address: a connection is about one torrent
 	perTorrent = 20  // connections of one torrent, in both directions
+	maxDials   = 100 // connections that are tried in a second
 )
 
 // Client is a peer of BitTorrent. It is a block.Network and a block.Sink.
@@ -210,6 +211,9 @@ func (c *Client) config() *bt.ClientConfig {
 	cfg.Seed = true
 	cfg.EstablishedConnsPerTorrent = perTorrent
 	cfg.HalfOpenConnsPerTorrent = perTorrent / 2
+	// For all torrents. Many are in vain: peers tell of addresses from which
+	// others had connected who cannot be reached.
+	cfg.DialRateLimiter = rate.NewLimiter(maxDials, maxDials)
 	cfg.HTTPUserAgent, cfg.ExtendedHandshakeClientVersion = c.o.UserAgent, c.o.UserAgent
 	cfg.Bep20 = "-ER0001-"
 	cfg.HTTPProxy = http.ProxyFromEnvironment

@@ -150,8 +150,7 @@ func (d *download) addPeer(addr netip.AddrPort) {
 	}
 }
 
-// lose says that a connection has ended: Fetch makes another one. The library
-// makes no more than ten per second.
+// lose says that a connection has ended: Fetch makes another one.
 func (d *download) lose() {
 	select {
 	case d.lost <- struct{}{}:

@@ -114,7 +114,7 @@ func (ignorant) Torrent(context.Context) (torrent.Info, error) { return torrent.
 func TestSeedMany(t *testing.T) {
 	t.Parallel()
 	c := start(t, bittorrent.Options{Listen: "127.0.0.1:0"})
-	getter := start(t, bittorrent.Options{Peers: []string{c.Addr().String()}})
+	getter := start(t, bittorrent.Options{Idle: time.Minute, Peers: []string{c.Addr().String()}})
 	var opened count
 	trees := make([]*tree, 60)
 	for i := range trees {
