@@ -3,6 +3,7 @@ package ipfs_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -260,6 +261,16 @@ func TestGatewayCAR(t *testing.T) {
 	}
 }
 
+// sections returns the header and the first n sections of a CAR.
+func sections(car []byte, n int) []byte {
+	end := 0
+	for range 1 + n {
+		length, k := binary.Uvarint(car[end:])
+		end += k + int(length)
+	}
+	return car[:end]
+}
+
 // TestGatewayCARFaults reads contents by CARs that are not what they should be:
 // the blocks come in the other way.
 func TestGatewayCARFaults(t *testing.T) {
@@ -301,6 +312,11 @@ func TestGatewayCARFaults(t *testing.T) {
 		"of another":     {send(otherCAR), nil},
 		"with a message": {send(append(car[:len(car)/2:len(car)/2], "[Gateway Error: CAR stream truncated]"...)), nil},
 		"silent":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil},
+		"without an end": {func(w http.ResponseWriter, r *http.Request) {
+			send(sections(car, 100))(w, r)
+			for _, err := w.Write(nil); err == nil && r.Context().Err() == nil; _, err = w.Write(otherCAR[1+int(otherCAR[0]):]) {
+			}
+		}, nil},
 		"silent later": {func(w http.ResponseWriter, r *http.Request) {
 			send(car[:len(car)/2])(w, r)
 			http.NewResponseController(w).Flush()

@@ -16,6 +16,10 @@ const (
 	// of those that came before somebody wanted them.
 	maxReach = 16 << 20
 
+	// maxOdd is how many blocks in a row a CAR may have that nobody expects,
+	// such as those that came before.
+	maxOdd = 256
+
 	// carAhead is how many blocks are read before they are looked at.
 	carAhead = 32
 )
@@ -40,6 +44,7 @@ type carSession struct {
 	coming []eris.Ref       // blocks that will come next
 	ahead  map[eris.Ref]int // their places among all
 	at     int              // place of the first
+	odd    int              // blocks that nobody expected, since the last that was
 	kept   map[eris.Ref][]byte
 	order  []eris.Ref // of those, as they came
 }
@@ -133,6 +138,13 @@ func (s *carSession) step(ctx context.Context) error {
 	return nil
 }
 
+// pass passes over a block.
+func (s *carSession) pass() {
+	if s.odd++; s.odd > maxOdd {
+		s.giveUp()
+	}
+}
+
 func (s *carSession) giveUp() {
 	s.over = true
 	s.cancel()
@@ -143,8 +155,10 @@ func (s *carSession) look(b section) {
 	if b.id[1] == codecRaw {
 		place, ok := s.ahead[b.id.digest()]
 		if !ok {
+			s.pass()
 			return
 		}
+		s.odd = 0
 		// Those before it are left out, if a gateway sends nothing twice.
 		n := place - s.at + 1
 		for _, ref := range s.coming[:n] {
@@ -155,6 +169,7 @@ func (s *carSession) look(b section) {
 		return
 	}
 	if !s.nodes[b.id] || nodeCID(b.data) != b.id {
+		s.pass()
 		return
 	}
 	delete(s.nodes, b.id)
