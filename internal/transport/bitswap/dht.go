@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p-kad-dht/dual"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -33,6 +34,11 @@ const (
 
 	// rejoin is how often the DHT is joined again while nobody of it is known.
 	rejoin = 30 * time.Second
+
+	// joinDials is how many peers are tried at once, and joinWait how long what
+	// needs the DHT waits for it after the start.
+	joinDials = 8
+	joinWait  = 10 * time.Second
 
 	// saveEvery is how often peers are remembered.
 	saveEvery = 10 * time.Minute
@@ -64,12 +70,33 @@ func (h *Host) joinDHT(ctx context.Context) {
 				h.opts.Log.WarnContext(ctx, "peers are not remembered", slog.Any("error", err))
 			}
 		}
-		if h.dhtPeers() == 0 {
-			for _, info := range h.joinBy {
-				// Who cannot be reached is tried again.
-				_ = h.dial(ctx, info)
+		var dials errgroup.Group
+		dials.SetLimit(joinDials)
+		for _, info := range h.joinBy {
+			if h.dhtPeers() > 0 {
+				break
 			}
+			dials.Go(func() error { return h.dial(ctx, info) })
 		}
+		if err := dials.Wait(); err != nil {
+			// They are tried again if nobody is known then.
+			h.opts.Log.DebugContext(ctx, "joining the DHT", slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitDHT waits for the first peer of the DHT, for a while, if it is being joined.
+func (h *Host) awaitDHT(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, joinWait)
+	defer cancel()
+	tick := time.NewTicker(joinWait / 100)
+	defer tick.Stop()
+	for len(h.joinBy) > 0 && h.dhtPeers() == 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -86,7 +113,7 @@ func (h *Host) dhtPeers() int {
 	return h.dht.WAN.RoutingTable().Size() + h.dht.LAN.RoutingTable().Size()
 }
 
-// providers are those who say that they have a content, in the order in which they are found.
+// providers are those who say that they have a content, as they are found.
 func (h *Host) providers(ctx context.Context, root eris.Ref) iter.Seq[peer.AddrInfo] {
 	return func(yield func(peer.AddrInfo) bool) {
 		ctx, cancel := context.WithTimeout(ctx, searchTimeout)
@@ -97,6 +124,7 @@ func (h *Host) providers(ctx context.Context, root eris.Ref) iter.Seq[peer.AddrI
 		case <-ctx.Done():
 			return
 		}
+		h.awaitDHT(ctx)
 		for info := range h.dht.FindProvidersAsync(ctx, toCID(root), maxPeers) {
 			if info.ID != h.host.ID() && !yield(info) {
 				return
@@ -113,15 +141,17 @@ func (h *Host) Offer(ctx context.Context, s block.Shared, _ func(context.Context
 	if h.dht == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, provideTimeout)
+	bounded, cancel := context.WithTimeout(ctx, provideTimeout)
 	defer cancel()
-	if err := h.dht.Provide(ctx, toCID(s.ReadCap.Root), true); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	h.awaitDHT(bounded)
+	switch err := h.dht.Provide(bounded, toCID(s.ReadCap.Root), true); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
 		return fmt.Errorf("%w: %w", ErrNotProvided, err)
 	}
-	return nil
 }
 
 // Withdraw does nothing: what is in the DHT expires, and what the Library does

@@ -67,6 +67,7 @@ func (c *call) end() {
 	}
 }
 
+// run asks and takes answers until nothing is left that could come.
 func (c *call) run(ctx context.Context) error {
 	began, idle := time.Now(), c.s.h.opts.Idle
 	timer := time.NewTimer(idle)
@@ -101,6 +102,8 @@ func (c *call) run(ctx context.Context) error {
 			}
 		case <-st.changed:
 		case <-timer.C:
+		case <-c.s.ended:
+			return errClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -85,7 +85,6 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 		if h.dht, err = newDHT(h.host, o.DHT, h.joinBy); err != nil {
 			return nil, errors.Join(fmt.Errorf("bitswap: %w", err), h.host.Close())
 		}
-		h.begin(h.joinDHT)
 	}
 	h.wire = newWire(h.host, o.Limiter)
 	if lib == nil {
@@ -94,6 +93,9 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 	h.server = newServer(context.WithoutCancel(ctx), h.wire, lib)
 	h.host.Network().Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
 	h.wire.receive(h.receive)
+	if h.dht != nil {
+		h.begin(h.joinDHT)
+	}
 	return h, nil
 }
 

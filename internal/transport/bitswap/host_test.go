@@ -92,13 +92,6 @@ func TestNobodyToAsk(t *testing.T) {
 // TestClosed: sessions and hosts that have ended say so, whatever is under way.
 func TestClosed(t *testing.T) {
 	lib, refs := transporttest.Blocks(t, 1)
-	asked := make(chan struct{})
-	var once sync.Once
-	slow := getter(func(ctx context.Context, ref eris.Ref) ([]byte, error) {
-		once.Do(func() { close(asked) })
-		<-ctx.Done()
-		return nil, ctx.Err()
-	})
 	for _, end := range []string{"session", "host"} {
 		h := start(t, nil, bitswap.Options{Peers: start(t, lib, bitswap.Options{Listen: []string{anyPort}}).Addrs()})
 		s := open(t, h, refs[0])
@@ -116,21 +109,45 @@ func TestClosed(t *testing.T) {
 			t.Errorf("%s closed: %d blocks, %v", end, n, err)
 		}
 	}
-	h := start(t, nil, bitswap.Options{Peers: start(t, slow, bitswap.Options{Listen: []string{anyPort}}).Addrs()})
-	s := open(t, h, refs[0])
-	var work sync.WaitGroup
-	work.Go(func() {
-		if n, err := count(t, s, refs); n != 0 || err == nil {
-			t.Errorf("closed in between: %d blocks, %v", n, err)
+}
+
+// TestClosedInBetween ends a session, or its host, while it waits for a block.
+func TestClosedInBetween(t *testing.T) {
+	asked := make(chan struct{})
+	slow := getter(func(ctx context.Context, ref eris.Ref) ([]byte, error) {
+		select {
+		case asked <- struct{}{}:
+			<-ctx.Done()
+		case <-ctx.Done():
 		}
+		return nil, ctx.Err()
 	})
-	<-asked
-	if err := h.Close(); err != nil {
-		t.Error(err)
-	}
-	work.Wait()
-	if s := open(t, h, refs[0]); s != nil {
-		if _, err := count(t, s, refs); err == nil {
+	o := bitswap.Options{Peers: start(t, slow, bitswap.Options{Listen: []string{anyPort}}).Addrs()}
+	for i, close := range []func(h *bitswap.Host, s block.Session) error{
+		func(h *bitswap.Host, s block.Session) error { return s.Close() },
+		func(h *bitswap.Host, s block.Session) error { return h.Close() },
+	} {
+		h := start(t, nil, o)
+		s := open(t, h, eris.Ref{})
+		var work sync.WaitGroup
+		work.Go(func() {
+			if n, err := count(t, s, []eris.Ref{{byte(i)}}); n != 0 || err == nil {
+				t.Errorf("%d blocks, %v", n, err)
+			}
+		})
+		<-asked
+		begin := time.Now()
+		if err := close(h, s); err != nil {
+			t.Error(err)
+		}
+		work.Wait()
+		if d := time.Since(begin); d > 5*time.Second {
+			t.Errorf("it took %v", d)
+		}
+		if i == 0 {
+			continue
+		}
+		if _, err := count(t, open(t, h, eris.Ref{}), []eris.Ref{{}}); err == nil {
 			t.Error("a host that has ended gives no error")
 		}
 	}

@@ -104,8 +104,11 @@ func newHost(key crypto.PrivKey, a addresses, o Options) (host.Host, error) {
 // quiet has the libraries, which write to standard error, say nothing, unless the
 // environment asks them to. What they log by belongs to the whole process.
 func quiet() {
-	if os.Getenv("GOLOG_LOG_LEVEL") == "" {
-		gologshim.SetDefaultHandler(slog.DiscardHandler)
-		golog.SetAllLoggers(golog.LevelFatal)
+	if os.Getenv("GOLOG_LOG_LEVEL") != "" {
+		return
 	}
+	gologshim.SetDefaultHandler(slog.DiscardHandler)
+	golog.SetAllLoggers(golog.LevelFatal)
+	// It cannot fail with such a name. quic-go has no other way to be told.
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 }

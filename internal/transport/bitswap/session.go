@@ -162,11 +162,12 @@ func (s *session) lose(m *member, err error) {
 
 // failed notes that a link of the session is of no use.
 func (s *session) failed(l *link, err error) {
-	s.update(func() {
-		if m := s.peers[l.id]; m.link == l {
-			s.lose(m, err)
-		}
-	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.peers[l.id]; m.link == l {
+		s.lose(m, err)
+		s.wake()
+	}
 }
 
 // update changes the session, and wakes all who wait for that.
@@ -174,6 +175,11 @@ func (s *session) update(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+	s.wake()
+}
+
+// wake wakes all who wait for a change. The caller has s.mu.
+func (s *session) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -186,6 +192,7 @@ type state struct {
 	changed <-chan struct{} // closed when this is out of date
 }
 
+// look returns what there is now.
 func (s *session) look() state {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -84,8 +84,14 @@ func (w *wire) send(ctx context.Context, to peer.ID, m message.BitSwapMessage, p
 	if err != nil && !fresh && ctx.Err() == nil {
 		err = w.write(ctx, l, to, m, patience) // the stream was of a connection that has ended
 	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && !errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
 		err = errors.Join(err, w.host.Network().ClosePeer(to))
+	}
+	if w.host.Network().Connectedness(to) == network.NotConnected {
+		w.forget(to) // it may have gone before there was a lane
 	}
 	return err
 }
