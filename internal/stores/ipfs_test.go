@@ -3,6 +3,7 @@
 package stores
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -58,5 +59,13 @@ func TestIPFS(t *testing.T) {
 	offer(t, set, l)
 	for _, addr := range at[0].Multiaddrs {
 		wantContent(t, start(t, Plan{From: mustParse(t, "ipfs:?peer="+addr)}, Options{}), l)
+	}
+}
+
+// TestIPFSTaken wants an address that cannot be had to be no fault of the URL.
+func TestIPFSTaken(t *testing.T) {
+	_, err := Open(t.Context(), Plan{Serve: mustParse(t, "ipfs:?listen=/ip4/192.0.2.1/tcp/1&dht=off")}, Options{Library: newLibrary(t)})
+	if err == nil || errors.Is(err, ErrInvalid) {
+		t.Error(err)
 	}
 }

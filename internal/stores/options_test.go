@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"ersatz/eris"
@@ -115,5 +116,41 @@ func TestServed(t *testing.T) {
 	}
 	if all.asked != 2 {
 		t.Errorf("%d batches", all.asked)
+	}
+}
+
+// TestAddress has the ports that a URL without one listens at.
+func TestAddress(t *testing.T) {
+	for url, want := range map[string]string{
+		"coap://localhost": "localhost:5683", "coap://[::]": "[::]:5683", "coap://[::1]:7": "[::1]:7", "coap://0.0.0.0:0": "0.0.0.0:0",
+		"coap://[fe80::1%25lo]": "[fe80::1%lo]:5683",
+	} {
+		if got := one(t, url).address("5683"); got != want {
+			t.Errorf("%s is %s, want %s", url, got, want)
+		}
+	}
+}
+
+func TestServers(t *testing.T) {
+	urls := mustParse(t, "http://h:1/p?get&put", "coap://h", "ipfs+http://h:5001", "https://me:pw@h?get")
+	if got := Servers(urls); !slices.Equal(got, []string{"http://h:1/p", "https://me:pw@h"}) {
+		t.Errorf("servers are %q", got)
+	}
+}
+
+// TestRefused has what only those who open a URL find out.
+func TestRefused(t *testing.T) {
+	for _, url := range []string{"ndn:?prefix=eris", "ndn:?face=http://h", "gnunet:?replication=99", "gateway+http://h?manifest=x", "gnunet:///s?expiry=1m&replication=17"} {
+		if _, err := Open(t.Context(), Plan{From: mustParse(t, url)}, Options{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	// What cannot be listened at is no fault of the URL.
+	for _, url := range []string{"bittorrent:?listen=192.0.2.1:1&dht=off", "http://192.0.2.1:1", "coap://192.0.2.1:1",
+		"coap+tcp://192.0.2.1:1"} {
+		s, err := Open(t.Context(), Plan{Serve: mustParse(t, url)}, Options{Library: newLibrary(t)})
+		if err == nil || errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), url) {
+			t.Errorf("%s: %v, %v", url, s, err)
+		}
 	}
 }
