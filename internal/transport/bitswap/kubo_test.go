@@ -3,8 +3,6 @@ package bitswap_test
 import (
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"ersatz/internal/block/blocktest"
 	"ersatz/internal/block/memstore"
 	"ersatz/internal/transport/bitswap"
+	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/ipfs/kubotest"
 	"ersatz/internal/transport/transporttest"
 )
@@ -35,26 +34,21 @@ func address(t testing.TB, d *kubotest.Daemon) string {
 // keep puts blocks into a daemon's repository.
 func keep(t testing.TB, d *kubotest.Daemon, blocks block.Getter, refs []eris.Ref) {
 	t.Helper()
-	dir := t.TempDir()
-	args := []string{"block", "put", "--cid-codec=raw", "--mhtype=blake2b-256", "--pin=false"}
-	put := func(files []string) { d.Run(t, append(args[:5:5], files...)...) }
-	var files []string
-	for _, ref := range refs {
-		b, err := blocks.Get(t.Context(), ref)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Join(dir, ref.String())
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if files = append(files, name); len(files) == 500 {
-			put(files)
-			files = nil
-		}
+	c, err := ipfs.New(d.API, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(files) > 0 {
-		put(files)
+	_, err = c.Put(t.Context(), refs[0], slices.Values(refs), func(emit func(eris.Ref, []byte) error) error {
+		for _, ref := range refs {
+			b, err := blocks.Get(t.Context(), ref)
+			if err := errors.Join(err, emit(ref, b)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -85,7 +85,7 @@ type Options struct {
 // defaultIdle is less than what a fetch.Mix bears with.
 const defaultIdle = 8 * time.Second
 
-// network is Options as libp2p wants them.
+// addresses are those that Options name.
 type addresses struct {
 	listen                   []multiaddr.Multiaddr
 	peers, bootstrap, relays []peer.AddrInfo

@@ -96,7 +96,13 @@ func (w *wire) send(ctx context.Context, to peer.ID, m message.BitSwapMessage, p
 	return err
 }
 
+// write sends a message on the stream of a lane, a new one if there is none, or a
+// way without a relay by now. After an error there is none.
 func (w *wire) write(ctx context.Context, l *lane, to peer.ID, m message.BitSwapMessage, patience time.Duration) error {
+	if l.stream != nil && l.stream.Conn().Stat().Limited && w.host.Network().Connectedness(to) == network.Connected {
+		_ = l.stream.CloseWrite() // what is on its way still arrives
+		l.stream = nil
+	}
 	if l.stream == nil {
 		ctx, cancel := context.WithTimeout(network.WithNoDial(viaRelay(ctx), "bitswap"), patience)
 		defer cancel()
