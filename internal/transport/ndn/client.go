@@ -76,7 +76,8 @@ func (c *Client) String() string { return c.opts.Prefix + " by " + c.opts.Face }
 
 // Fetch implements eris.Fetcher. A block that nobody answers for in
 // Options.Idle counts as missing. If nobody has answered for any block then, all
-// count as missing: there is no producer, or no way to one.
+// count as missing: there is no producer, or no way to one. So does a block in
+// whose place others came: anybody may answer, and the forwarder is not to blame.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	start := time.Now()
 	all, cancel := context.WithCancelCause(ctx)
@@ -90,6 +91,9 @@ func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 			b, err = l.get(ctx, ref, buf, c.opts.Idle)
 			if b == nil && err == nil && !l.heardSince(start) {
 				cancel(errSilent)
+			}
+			if b != nil && eris.BlockRef(b) != ref {
+				return nil, nil
 			}
 			if !errors.Is(err, errLost) {
 				return b, err

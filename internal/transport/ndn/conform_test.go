@@ -20,6 +20,7 @@ import (
 func TestTransport(t *testing.T) {
 	tr := transporttest.Transport{
 		SilenceIsMissing: true,
+		WrongIsMissing:   true,
 		Serve: func(t testing.TB, face string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 			f := ndntest.Start(t, face)
 			stop := serve(t, blocks, ndn.Options{Face: f.Face}, ndn.ServerOptions{})

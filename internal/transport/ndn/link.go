@@ -34,8 +34,7 @@ type want struct {
 	size    int    // of the block
 	buf     []byte // the block, and a byte more
 	missing uint   // a bit for each segment that has not come
-	absent  bool   // somebody said that there is no such block
-	odd     int    // length of what came instead of a segment, -1 if nothing did
+	absent  bool   // somebody said that there is no such block, or gave what is none
 	asked   time.Time
 	again   bool          // some Interests were sent twice
 	news    chan struct{} // something has changed; its room is one
@@ -53,14 +52,14 @@ func (l *link) read() {
 }
 
 // get asks for a block until nothing of it has come for idle. It returns nil if
-// it is missing, and what came instead of it if that is anything else.
+// it is missing. What it returns is as long as the block, and not verified.
 func (l *link) get(ctx context.Context, ref eris.Ref, buf []byte, idle time.Duration) ([]byte, error) {
 	size := len(buf) - 1
 	n := segments(size)
 	if err := l.pace.acquire(ctx, l.lost, n); err != nil {
 		return nil, err
 	}
-	w := &want{ref: ref, size: size, buf: buf, missing: 1<<n - 1, odd: -1, asked: time.Now(), news: make(chan struct{}, 1)}
+	w := &want{ref: ref, size: size, buf: buf, missing: 1<<n - 1, asked: time.Now(), news: make(chan struct{}, 1)}
 	l.mu.Lock()
 	l.wants[ref] = append(l.wants[ref], w)
 	l.mu.Unlock()
@@ -129,11 +128,8 @@ func (l *link) ask(w *want, idle time.Duration, again bool) error {
 func (l *link) result(w *want) (b []byte, done bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case w.absent:
+	if w.absent {
 		return nil, true
-	case w.odd >= 0:
-		return w.buf[:w.odd], true
 	}
 	return w.buf[:w.size], w.missing == 0
 }
@@ -186,11 +182,9 @@ func (l *link) answered(p packet, at place, named bool) {
 			continue
 		}
 		switch part := w.size / segments(w.size); {
-		case !p.data || p.contentType == contentNack:
+		case !p.data || p.contentType == contentNack || len(p.content) != part:
 			w.absent = true
-		case len(p.content) != part:
-			w.odd = copy(w.buf, p.content)
-		case w.odd < 0:
+		default:
 			copy(w.buf[int(at.seg)*part:], p.content)
 			w.missing &^= 1 << at.seg
 			after := time.Since(w.asked)
