@@ -264,7 +264,7 @@ func TestFsckTorrent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
 				s.torrent = true
-				info, other := s.add("item", nil, random(1, 700_000)), s.add("other", nil, random(2, 700_000))
+				info, other := s.add("item", nil, random(1, 270_000)), s.add("other", nil, random(2, 50_000))
 				s.bake(Options{}, info.Path, other.Path)
 				tt.spoil(s, info, other)
 				for _, repair := range []bool{false, true} {
