@@ -5,7 +5,16 @@ import (
 	"iter"
 
 	"ersatz/eris"
+	"ersatz/internal/block"
 )
+
+// Kept returns how many bytes a session of a CAR keeps, and how many it may.
+func Kept(session block.Session) (n, most int) {
+	for _, b := range session.(*carSession).kept {
+		n += len(b)
+	}
+	return n, maxReach
+}
 
 // MaxLinks is the number of links in a full manifest node.
 const MaxLinks = maxLinks

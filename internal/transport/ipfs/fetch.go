@@ -42,21 +42,30 @@ func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, err
 		return nil, err
 	}
 	defer drain(resp)
-	n := 0
-	for err == nil && n < len(buf) {
-		var k int
-		k, err = resp.Body.Read(buf[n:])
-		n += k
-	}
-	switch {
+	switch n, err := readBody(resp.Body, buf); {
+	case err != nil:
+		return nil, fmt.Errorf("ipfs: %s: block/get %s: %w", c.api, CID(ref), err)
 	case n == len(buf):
 		resp.Body.Close() // no end is to be waited for
 		return buf, nil   // too long, which got finds out
-	case errors.Is(err, io.EOF):
+	default:
 		return buf[:n], c.streamError("block/get", resp)
 	}
-	// io.ErrUnexpectedEOF too: the connection was cut.
-	return nil, fmt.Errorf("ipfs: %s: block/get %s: %w", c.api, CID(ref), err)
+}
+
+// readBody reads into buf until it is full, or the body has ended as it should. A
+// connection that was cut is an error: io.ErrUnexpectedEOF, which io.ReadFull
+// would return for the end as well.
+func readBody(body io.Reader, buf []byte) (n int, err error) {
+	for err == nil && n < len(buf) {
+		var k int
+		k, err = body.Read(buf[n:])
+		n += k
+	}
+	if n == len(buf) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
 }
 
 // isMissing reports whether the daemon said that it has no such block, or had

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -119,12 +118,11 @@ func (g *Gateway) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, er
 	if err == nil && resp != nil {
 		defer drain(resp)
 		var n int
-		switch n, err = io.ReadFull(resp.Body, buf); {
-		case err == nil:
-			resp.Body.Close() // no end is to be waited for
-			return buf, nil   // too long, which got finds out
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && (int64(n) == resp.ContentLength || resp.ContentLength < 0):
-			return buf[:n], nil
+		if n, err = readBody(resp.Body, buf); err == nil {
+			if n == len(buf) {
+				resp.Body.Close() // no end is to be waited for
+			}
+			return buf[:n], nil // got finds out whether that is too long
 		}
 	}
 	switch {

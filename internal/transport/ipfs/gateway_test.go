@@ -12,10 +12,12 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ersatz/eris"
@@ -152,6 +154,11 @@ func TestGatewayAnswers(t *testing.T) {
 		"cut": {func(w http.ResponseWriter, _ int) {
 			w.Header().Set("Content-Length", "1024")
 			raw(w, b[:500])
+		}, 0, "unexpected EOF"},
+		"cut, of no known length": {func(w http.ResponseWriter, _ int) {
+			raw(w, b[:500])
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
 		}, 0, "unexpected EOF"},
 		"404":             {status(404), 0, ""},
 		"410":             {status(410), 0, ""},
@@ -348,6 +355,111 @@ func TestGatewayCARFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGatewayCARTooLarge has a gateway send more than blocks are long: it is not
+// kept.
+func TestGatewayCARTooLarge(t *testing.T) {
+	it := newItem(t, 6, 100<<10, eris.Size1KiB)
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := make([]byte, 200<<10)
+	car, err := ipfs.CAR(it.seq(), func(emit func(eris.Ref, []byte) error) error {
+		for _, ref := range it.refs {
+			if err := emit(ref, large); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := answers(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("format") != "car" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
+		w.Write(car)
+	})
+	g = newGateway(t, g.String()+"?manifest="+manifest, 20*time.Second)
+	s := g.Open(block.Wanted{ReadCap: it.cap})
+	defer s.Close()
+	if n, err := fetchAll(t.Context(), s, eris.Size1KiB, it.refs[len(it.refs)-2:][:1]); n != 0 || err != nil {
+		t.Errorf("%d blocks, %v", n, err)
+	}
+	if n, most := ipfs.Kept(s); n > most {
+		t.Errorf("%d bytes are kept", n)
+	}
+}
+
+// TestGatewayCARRepeats reads a content of which most blocks are the same by the
+// CAR alone.
+func TestGatewayCARRepeats(t *testing.T) {
+	it := newItem(t, 6, 10<<10, eris.Size1KiB)
+	for range 1000 {
+		it.refs, it.blocks = slices.Insert(it.refs, 5, it.refs[5]), slices.Insert(it.blocks, 5, it.blocks[5])
+	}
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	car, err := ipfs.CAR(it.seq(), it.emit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := answers(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("format") != "car" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
+		w.Write(car)
+	})
+	g = newGateway(t, g.String()+"?manifest="+manifest, 20*time.Second)
+	s := g.Open(block.Wanted{ReadCap: it.cap})
+	defer s.Close()
+	leaves := it.refs[:1010]
+	if n, err := fetchAll(t.Context(), s, eris.Size1KiB, leaves); n != len(leaves) || err != nil {
+		t.Errorf("%d of %d blocks, %v", n, len(leaves), err)
+	}
+}
+
+// roundTrip is an HTTP client that is a function.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestGatewayCARSilent has a gateway send nothing of a CAR: blocks are asked for by
+// themselves while there is time for them.
+func TestGatewayCARSilent(t *testing.T) {
+	it := newItem(t, 6, 100<<10, eris.Size1KiB)
+	manifest, _, err := ipfs.Manifest(it.seq())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g, err := ipfs.NewGateway("http://gateway.example?manifest="+manifest, &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Query().Get("format") == "car" {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/vnd.ipld.raw"}}, Body: io.NopCloser(bytes.NewReader(it.blocks[3]))}, nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := g.Open(block.Wanted{ReadCap: it.cap})
+		defer s.Close()
+		start := time.Now()
+		n, err := fetchAll(t.Context(), s, eris.Size1KiB, it.refs[3:4])
+		if took := time.Since(start); n != 1 || err != nil || took != ipfs.DefaultBlockTimeout/2 {
+			t.Errorf("%d blocks in %v, %v", n, took, err)
+		}
+	})
 }
 
 // TestGatewayCARCancelled: one call that is cancelled takes nothing away from

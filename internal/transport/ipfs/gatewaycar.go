@@ -31,6 +31,7 @@ type carSession struct {
 	g      *Gateway
 	top    cid
 	root   eris.Ref // who has it is known to the network, so it is asked for first
+	size   int      // of a block, in bytes
 	reach  int      // maxReach in blocks
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -56,8 +57,9 @@ type section struct {
 }
 
 func newCARSession(g *Gateway, top cid, c eris.ReadCap) *carSession {
+	size := max(int(c.Size), int(eris.Size1KiB))
 	s := &carSession{
-		g: g, top: top, root: c.Root, reach: maxReach / max(int(c.Size), int(eris.Size1KiB)), turn: make(chan struct{}, 1), blocks: make(chan section, carAhead),
+		g: g, top: top, root: c.Root, size: size, reach: maxReach / size, turn: make(chan struct{}, 1), blocks: make(chan section, carAhead),
 		nodes: map[cid]bool{top: true}, ahead: map[eris.Ref]int{}, kept: map[eris.Ref][]byte{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -121,9 +123,10 @@ func (s *carSession) take(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	}
 }
 
-// step looks at what the CAR gives next, and gives it up if that takes too long.
+// step looks at what the CAR gives next, and gives it up if that takes too long:
+// half of the time for a block, so that some is left to ask for it by itself.
 func (s *carSession) step(ctx context.Context) error {
-	timer := time.NewTimer(s.g.BlockTimeout)
+	timer := time.NewTimer(s.g.BlockTimeout / 2)
 	defer timer.Stop()
 	select {
 	case b, ok := <-s.blocks:
@@ -154,8 +157,15 @@ func (s *carSession) giveUp() {
 func (s *carSession) look(b section) {
 	if b.id[1] == codecRaw {
 		place, ok := s.ahead[b.id.digest()]
+		if len(s.coming) > 0 && s.coming[0] == b.id.digest() {
+			place, ok = s.at, true // perhaps once more
+		}
 		if !ok {
 			s.pass()
+			return
+		}
+		if len(b.data) != s.size {
+			s.giveUp()
 			return
 		}
 		s.odd = 0
@@ -192,6 +202,9 @@ func (s *carSession) look(b section) {
 }
 
 func (s *carSession) keep(ref eris.Ref, b []byte) {
+	if s.kept[ref] != nil {
+		return
+	}
 	s.kept[ref] = b
 	if s.order = append(s.order, ref); len(s.order) > s.reach {
 		delete(s.kept, s.order[0])
