@@ -139,7 +139,7 @@ func (f *Feeder) Run(ctx context.Context) error {
 		return nil
 	}
 	for _, q := range f.queues {
-		if err := q.load(ctx); err != nil {
+		if err := q.load(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("share: %w", err)
 		}
 	}

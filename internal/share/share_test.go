@@ -1,6 +1,7 @@
 package share
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -316,6 +317,15 @@ func TestEnds(t *testing.T) {
 			t.Errorf("log:\n%s", r.log)
 		}
 		n.took = 0
+		f, err := New(lib, []Sink{sink}, Options{State: state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := errors.Join(f.Run(ended), f.Close()); err != nil {
+			t.Errorf("ended at once: %v", err)
+		}
 		run(t, lib, Options{State: state}, sink)
 		n.wantAny(t, time.Minute, "+1@60 +2@60 +3@60")
 	})
