@@ -90,7 +90,7 @@ func (o *openStores) emit(b eris.Block) (alive bool, err error) {
 }
 
 // finish returns when all stores have the content, or why not in which. Networks
-// that need this process to run get it by serve.
+// that have to be told again and again are told by serve.
 func (o *openStores) finish(ctx context.Context, c eris.ReadCap, length int64) error {
 	errs := []error{o.puts.wait()}
 	if o.spool == nil {
@@ -104,7 +104,7 @@ func (o *openStores) finish(ctx context.Context, c eris.ReadCap, length int64) e
 	o.spool.Finish(shared)
 	open := func(ctx context.Context) (block.Content, error) { return o.spool.Open(ctx, c.Root) }
 	for _, k := range o.set.Sinks() {
-		if !k.Keeps {
+		if k.Renew > 0 {
 			continue
 		}
 		if _, err := k.Net.Offer(ctx, shared, open); err != nil {
@@ -136,10 +136,10 @@ func (o *openStores) describe(ctx context.Context, root eris.Ref) (string, error
 // serve gives the content to others if that needs this process: until ctx ends,
 // or the duration is over, if it is above 0.
 func (o *openStores) serve(ctx context.Context, stderr io.Writer, duration time.Duration) error {
-	sinks := slices.DeleteFunc(o.set.Sinks(), func(k share.Sink) bool { return k.Keeps })
-	if len(o.set.Listeners())+len(sinks) == 0 {
+	if len(o.set.Listeners()) == 0 {
 		return nil
 	}
+	sinks := slices.DeleteFunc(o.set.Sinks(), func(k share.Sink) bool { return k.Renew == 0 })
 	feeder, err := share.New(o.spool, sinks, share.Options{Log: o.log})
 	if err != nil {
 		return err
