@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/folder"
@@ -75,16 +72,10 @@ func (c *checker) run(ctx context.Context) (err error) {
 		return err
 	}
 	if folder.Exists(c.Path(narindex.File)) || c.Repair {
-		made := !folder.Exists(c.Path(narindex.File))
 		if c.index, err = narindex.Open(c.Dir); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.index.Close()) }()
-		if made {
-			if err := c.giveIndex(); err != nil {
-				return err
-			}
-		}
 	} else if total > 0 {
 		if err := c.Fault(narindex.File, "there is no index of blocks", nil); err != nil {
 			return err
@@ -107,21 +98,6 @@ func (c *checker) run(ctx context.Context) (err error) {
 	return errors.Join(err, c.Twice(ctx, func() error {
 		return errors.Join(c.leftItems(ctx), c.ExtraRows(ctx, c.index, c.reindexHash), c.strayFiles(ctx))
 	}))
-}
-
-// giveIndex gives an index that was made just now to the owner of the folder,
-// which is whom publish runs as; fsck may be run by root.
-func (c *checker) giveIndex() error {
-	var st unix.Stat_t
-	if err := unix.Stat(c.Dir, &st); err != nil || os.Geteuid() != 0 {
-		return err
-	}
-	for _, name := range []string{narindex.Dir, narindex.TreeDir, narindex.TorrentDir, narindex.File, narindex.File + "-wal", narindex.File + "-shm"} {
-		if err := os.Lchown(c.Path(name), int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // leftItems looks for items of the index without a narinfo. Those that are in

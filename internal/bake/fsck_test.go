@@ -203,7 +203,8 @@ func TestFsckBeside(t *testing.T) {
 	})
 }
 
-// An index that root makes anew is publish's, which runs as another.
+// What root makes anew is publish's, which runs as another: an index, and a
+// folder that an older program did not make.
 func TestFsckGivesIndex(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
@@ -224,8 +225,16 @@ func TestFsckGivesIndex(t *testing.T) {
 				t.Errorf("%s belongs to %d, %v", name, st.Uid, err)
 			}
 		}
+		torrents := filepath.Join(s.cache, narindex.TorrentDir)
+		if err := os.Remove(torrents); err != nil {
+			t.Fatal(err)
+		}
 		if faults := s.fsck(FsckOptions{}); faults != "" {
 			t.Errorf("fsck:\n%s", faults)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(torrents, &st); err != nil || st.Uid != 12345 {
+			t.Errorf("%s belongs to %d, %v", torrents, st.Uid, err)
 		}
 	})
 }

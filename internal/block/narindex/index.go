@@ -15,8 +15,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
@@ -56,8 +58,10 @@ type Index struct {
 }
 
 // Open opens the index of a cache folder, which exists, and makes what is
-// missing.
+// missing. What root makes belongs to the owner of the folder: fsck may be run
+// by root, beside a process that is not.
 func Open(dir string) (*Index, error) {
+	missing := missing(dir)
 	for _, d := range []string{TreeDir, TorrentDir} {
 		if err := durable.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("index of blocks: %w", err)
@@ -79,10 +83,39 @@ func Open(dir string) (*Index, error) {
 		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.hash, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
 			WHERE b.ref = ? LIMIT ` + fmt.Sprint(maxCandidates))
 	}
+	if err == nil {
+		err = give(dir, missing)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), db.Close())
 	}
 	return x, nil
+}
+
+// missing returns what Open makes in a folder.
+func missing(dir string) (names []string) {
+	for _, name := range []string{Dir, TreeDir, TorrentDir, File, File + "-wal", File + "-shm"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// give gives what root has made in a folder to the folder's owner.
+func give(dir string, names []string) error {
+	fi, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner := fi.Sys().(*syscall.Stat_t)
+	for _, name := range names {
+		err := os.Lchown(filepath.Join(dir, name), int(owner.Uid), int(owner.Gid))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the index.
