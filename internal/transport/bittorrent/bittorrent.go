@@ -5,7 +5,8 @@
 //
 // The protocol is github.com/anacrolix/torrent. Of it are used: the messages
 // between peers by TCP, the exchange of peers, trackers and the DHT. Sockets,
-// storage, metadata, web seeds and the order of the pieces are this package's. The library's goroutines end soon after Close, not before it returns.
+// storage, metadata, web seeds and the order of the pieces are this package's. The
+// library's goroutines end soon after Close, not before it returns.
 package bittorrent
 
 import (
@@ -22,7 +23,6 @@ import (
 	"github.com/anacrolix/dht/v2"
 	bt "github.com/anacrolix/torrent"
 	pp "github.com/anacrolix/torrent/peer_protocol"
-
 	"golang.org/x/time/rate"
 
 	"ersatz/internal/block"
@@ -110,12 +110,16 @@ type Client struct {
 	listen *listener  // nil if nobody can connect
 	dht    *announcer // nil without a DHT
 	pieces *pieceCache
-	work   sync.WaitGroup
+
+	spawning sync.Mutex // held while work is added to, or ended
+	work     sync.WaitGroup
 
 	// For the library's callbacks, which must not wait for mu.
 	links  sync.Map // *bt.PeerConn to *link
 	asking sync.Map // hash to *download
-	known  sync.Map // hash to torrent.Info
+	known  sync.Map // hash to *metadata
+
+	offering sync.Mutex // held by who adds, removes and ends seeds
 
 	mu        sync.Mutex
 	downloads map[hash]*download
@@ -222,6 +226,17 @@ func (c *Client) config() *bt.ClientConfig {
 	return cfg
 }
 
+// spawn runs f unless the Client ends, which waits for it.
+func (c *Client) spawn(f func()) bool {
+	c.spawning.Lock()
+	defer c.spawning.Unlock()
+	if c.ctx.Err() != nil {
+		return false
+	}
+	c.work.Go(f)
+	return true
+}
+
 // Addr returns the address where peers connect, nil if they cannot.
 func (c *Client) Addr() net.Addr {
 	if c.listen == nil {
@@ -232,6 +247,8 @@ func (c *Client) Addr() net.Addr {
 
 // Close ends all sessions and takes back what was offered.
 func (c *Client) Close() error {
+	c.offering.Lock()
+	defer c.offering.Unlock()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -241,7 +258,9 @@ func (c *Client) Close() error {
 	downloads := c.downloads
 	c.downloads, c.seeds = nil, nil
 	c.mu.Unlock()
+	c.spawning.Lock()
 	c.cancel()
+	c.spawning.Unlock()
 	for _, d := range downloads {
 		d.end()
 	}

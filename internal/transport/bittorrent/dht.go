@@ -177,7 +177,11 @@ func (a *announcer) look(l *lookup) {
 	}()
 	ctx, cancel := context.WithTimeout(a.c.ctx, lookupTime)
 	defer cancel()
-	ann, err := a.server.Announce(l.hash, a.port, false)
+	var opts []dht.AnnounceOpt
+	if a.port != 0 {
+		opts = append(opts, dht.AnnouncePeer(dht.AnnouncePeerOpts{Port: a.port}))
+	}
+	ann, err := a.server.AnnounceTraversal(l.hash, opts...)
 	if err != nil {
 		a.c.log.DebugContext(ctx, "DHT cannot be asked", slog.Any("error", err))
 		return

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,12 +71,12 @@ type pieceState struct {
 // Open implements block.Network. Metadata comes from peers (BEP 9), or from
 // exact sources of the magnet link and w.Servers.
 func (c *Client) Open(w block.Wanted) block.Session {
-	if w.Magnet == "" {
+	if w.Magnet == "" || w.Where == nil {
 		return nil
 	}
 	m, err := torrent.ParseMagnet(w.Magnet)
 	if err != nil {
-		c.log.Debug("magnet link is of no use", slog.String("urn_root", w.ReadCap.Root.String()), slog.Any("error", err))
+		c.log.Debug("magnet link is of no use", slog.String("root", w.ReadCap.Root.String()), slog.Any("error", err))
 		return nil
 	}
 	c.mu.Lock()
@@ -134,14 +135,28 @@ func (d *download) redial() {
 	if len(names) == 0 || !d.resolving.CompareAndSwap(false, true) {
 		return
 	}
-	d.c.work.Go(func() {
+	d.c.spawn(func() {
 		defer d.resolving.Store(false)
 		for _, peer := range names {
-			if addr, err := net.ResolveTCPAddr("tcp", peer); err == nil {
-				d.addPeer(addr.AddrPort())
+			for _, addr := range resolve(d.ctx, peer) {
+				d.addPeer(addr)
 			}
 		}
 	})
+}
+
+// resolve returns the addresses of HOST:PORT, none if there are none.
+func resolve(ctx context.Context, peer string) (addrs []netip.AddrPort) {
+	host, port, _ := net.SplitHostPort(peer)
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil
+	}
+	ips, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	for _, ip := range ips {
+		addrs = append(addrs, netip.AddrPortFrom(ip, uint16(n)))
+	}
+	return addrs
 }
 
 func (d *download) addPeer(addr netip.AddrPort) {
@@ -176,7 +191,6 @@ func (c *Client) leave(d *download) {
 func (d *download) end() {
 	d.cancel(errEnded)
 	d.c.asking.CompareAndDelete(d.hash, d)
-	d.c.known.Delete(d.hash)
 	if d.c.dht != nil {
 		d.c.dht.remove(d.hash)
 	}

@@ -96,11 +96,11 @@ func (c *Client) callbacks() bt.Callbacks {
 func (c *Client) meet(pc *bt.PeerConn, size int) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	l := &link{pc: pc, in: make(chan []byte, maxRequests), gone: cancel}
-	if _, again := c.links.LoadOrStore(pc, l); again || c.ctx.Err() != nil {
+	if _, again := c.links.LoadOrStore(pc, l); again {
 		cancel()
 		return
 	}
-	c.work.Go(func() {
+	if !c.spawn(func() {
 		defer cancel()
 		h := hash(pc.Torrent().InfoHash())
 		if d, ok := c.asking.Load(h); ok && size > 0 {
@@ -109,7 +109,9 @@ func (c *Client) meet(pc *bt.PeerConn, size int) {
 			}
 		}
 		c.answer(ctx, l)
-	})
+	}) {
+		cancel()
+	}
 }
 
 // hear takes a message of a peer.
@@ -123,6 +125,9 @@ func (c *Client) hear(pc *bt.PeerConn, payload []byte) {
 	default:
 	}
 }
+
+// metadata is that of a torrent that is here, as others are given it.
+type metadata struct{ text []byte }
 
 // message is a message about metadata, without the bytes that follow it.
 type message struct {
@@ -165,8 +170,8 @@ func (c *Client) answer(ctx context.Context, l *link) {
 
 func (c *Client) reply(ctx context.Context, l *link, piece int) error {
 	var info []byte
-	if f, ok := c.known.Load(hash(l.pc.Torrent().InfoHash())); ok {
-		info = f.(torrent.Info).Bytes()
+	if m, ok := c.known.Load(hash(l.pc.Torrent().InfoHash())); ok {
+		info = m.(*metadata).text
 	}
 	if piece < 0 || piece > len(info)/metadataChunk || piece*metadataChunk == len(info) {
 		return l.send(message{Type: metadataReject, Piece: piece}, nil)
@@ -177,6 +182,23 @@ func (c *Client) reply(ctx context.Context, l *link, piece int) error {
 		return err
 	}
 	return l.send(message{Type: metadataData, Piece: piece, Total: len(info)}, data)
+}
+
+// nudgePeers says something to each peer that will be answered. The library of
+// either side may have overlooked that there is something to write (v1.60.0,
+// peerConnMsgWriter.run looks before it listens); the next message has it look
+// again. While the metadata is asked for, an answer would be taken for a part of it.
+func (d *download) nudgePeers() {
+	select {
+	case <-d.t.Load().GotInfo():
+	default:
+		return
+	}
+	for _, pc := range d.t.Load().PeerConns() {
+		if l, ok := d.c.links.Load(pc); ok {
+			l.(*link).send(message{Type: metadataRequest}, nil) // one that cannot be asked is not nudged
+		}
+	}
 }
 
 // mostMetadata returns how long the metadata of a content's torrent can be.
@@ -260,6 +282,8 @@ func (d *download) learn(text []byte) error {
 	if err := d.t.Load().SetInfoBytes(text); err != nil {
 		return err
 	}
-	d.c.known.Store(d.hash, i)
+	m := &metadata{text}
+	d.c.known.Store(d.hash, m)
+	context.AfterFunc(d.ctx, func() { d.c.known.CompareAndDelete(d.hash, m) })
 	return nil
 }

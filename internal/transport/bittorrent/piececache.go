@@ -130,7 +130,7 @@ func (c *pieceCache) read(s *seed, i int) ([]byte, error) {
 func readPiece(ctx context.Context, s *seed, content block.Content, i int) ([]byte, error) {
 	size := int64(s.s.ReadCap.Size)
 	off := int64(i) * torrent.PieceLength
-	data := make([]byte, 0, min(torrent.PieceLength, s.info.Length-off))
+	data := make([]byte, 0, min(torrent.PieceLength, s.length-off))
 	for place := off / size; len(data) < cap(data); place++ {
 		ref, b, err := content.Block(ctx, place)
 		if err != nil {

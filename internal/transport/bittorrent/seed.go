@@ -14,14 +14,14 @@ import (
 	"ersatz/internal/torrent"
 )
 
-// seed is a content that is given to others. Nothing of it is kept here but the
-// hashes of its pieces.
+// seed is a content that is given to others. Nothing of it is kept here but its
+// metadata.
 type seed struct {
 	c      *Client
 	s      block.Shared
 	open   func(context.Context) (block.Content, error)
 	t      *bt.Torrent
-	info   torrent.Info
+	length int64 // of the file
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -66,7 +66,7 @@ func (c *Client) Offer(ctx context.Context, s block.Shared, open func(context.Co
 	if err != nil {
 		return err
 	}
-	if err := c.room(m.Hash); err != nil || c.offered(m.Hash) {
+	if there, err := c.seeded(m.Hash); err != nil || there {
 		return err
 	}
 	info, err := c.describe(ctx, s, open)
@@ -76,25 +76,22 @@ func (c *Client) Offer(ctx context.Context, s block.Shared, open func(context.Co
 	if _, err := info.Shape(s.ReadCap); err != nil || info.Hash() != m.Hash {
 		return fmt.Errorf("%w: %s", ErrOther, s.ReadCap.Root)
 	}
-	return c.seed(m, &seed{c: c, s: s, open: open, info: info, lost: map[int]bool{}})
+	return c.seed(m, info.Bytes(), &seed{c: c, s: s, open: open, length: info.Length, lost: map[int]bool{}})
 }
 
-func (c *Client) room(h hash) error {
+// seeded reports whether a torrent is seeded. The error says that it cannot be.
+func (c *Client) seeded(h hash) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
-		return errEnded
-	case c.seeds[h] == nil && len(c.seeds) >= c.o.MaxSeeds:
-		return fmt.Errorf("%w: limit %d", ErrFull, c.o.MaxSeeds)
+		return false, errEnded
+	case c.seeds[h] != nil:
+		return true, nil
+	case len(c.seeds) >= c.o.MaxSeeds:
+		return false, fmt.Errorf("%w: limit %d", ErrFull, c.o.MaxSeeds)
 	}
-	return nil
-}
-
-func (c *Client) offered(h hash) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.seeds[h] != nil
+	return false, nil
 }
 
 func (c *Client) describe(ctx context.Context, s block.Shared, open func(context.Context) (block.Content, error)) (torrent.Info, error) {
@@ -107,28 +104,27 @@ func (c *Client) describe(ctx context.Context, s block.Shared, open func(context
 }
 
 // seed begins to give a torrent to others. A download of it ends: all is here.
-func (c *Client) seed(m torrent.Magnet, s *seed) error {
-	if err := c.room(m.Hash); err != nil {
+func (c *Client) seed(m torrent.Magnet, info []byte, s *seed) error {
+	c.offering.Lock()
+	defer c.offering.Unlock()
+	if there, err := c.seeded(m.Hash); err != nil || there {
 		return err
 	}
 	c.mu.Lock()
-	if c.closed || c.seeds[m.Hash] != nil {
-		c.mu.Unlock()
-		return nil
-	}
 	d := c.downloads[m.Hash]
 	delete(c.downloads, m.Hash)
-	s.ctx, s.cancel = context.WithCancel(c.ctx)
-	c.seeds[m.Hash] = s
+	c.seeds[m.Hash] = s // so that it is not downloaded again
 	c.mu.Unlock()
 	if d != nil {
 		d.end()
 	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	s.t = c.add(m.Hash, s)
-	if err := s.t.SetInfoBytes(s.info.Bytes()); err != nil {
-		return errors.Join(err, c.Withdraw(s.ctx, s.s))
+	if err := s.t.SetInfoBytes(info); err != nil {
+		c.withdraw(m.Hash)
+		return err
 	}
-	c.known.Store(m.Hash, s.info)
+	c.known.Store(m.Hash, &metadata{info})
 	c.announce(s.t, m)
 	if c.dht != nil {
 		c.dht.add(m.Hash, s.t, false)
@@ -145,21 +141,27 @@ func (c *Client) Withdraw(_ context.Context, s block.Shared) error {
 	if err != nil {
 		return err
 	}
+	c.offering.Lock()
+	defer c.offering.Unlock()
+	c.withdraw(m.Hash)
+	return nil
+}
+
+func (c *Client) withdraw(h hash) {
 	c.mu.Lock()
-	held := c.seeds[m.Hash]
-	delete(c.seeds, m.Hash)
+	s := c.seeds[h]
+	delete(c.seeds, h)
 	c.mu.Unlock()
-	if held == nil {
-		return nil
+	if s == nil {
+		return
 	}
 	if c.dht != nil {
-		c.dht.remove(m.Hash)
+		c.dht.remove(h)
 	}
-	c.known.Delete(m.Hash)
-	held.cancel() // ends reads that Drop would wait for
-	held.t.Drop()
-	c.pieces.forget(held)
-	return nil
+	c.known.Delete(h)
+	s.cancel() // the reads that run end by hanging up
+	s.t.Drop()
+	c.pieces.forget(s)
 }
 
 // accept implements bytesOf: the metadata is the seed's own.

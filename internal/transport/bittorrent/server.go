@@ -169,7 +169,7 @@ func (d *download) runWebSeed(url string) {
 		}
 		failures++
 		select {
-		case <-time.After(retryAfter << failures / 2):
+		case <-time.After(retryAfter << (failures - 1)):
 		case <-d.ctx.Done():
 			return
 		}

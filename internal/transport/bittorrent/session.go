@@ -189,22 +189,27 @@ func (s *session) locate(refs []eris.Ref) (blocks map[int][]located, order []int
 type watch struct {
 	d     *download
 	tick  *time.Ticker
-	last  time.Time // when something came
-	bytes int64     // that had come by then
-	wrong int64     // pieces that were wrong when one came that was right
+	last  time.Time     // when something came
+	bytes int64         // that had come by then
+	wrong int64         // pieces that were wrong when one came that was right
+	nudge time.Duration // how long nothing may come before peers are nudged
 }
+
+// nudgeAfter is how long nothing may come at first before peers are nudged.
+const nudgeAfter = 500 * time.Millisecond
 
 // maxWrong is how many wrong pieces in a row peers may give. Those who are found
 // are banned after the first that is theirs alone; those who are named are not.
 const maxWrong = 8
 
 func newWatch(d *download) *watch {
-	return &watch{d: d, tick: time.NewTicker(min(d.c.o.Idle/4, 250*time.Millisecond)), last: time.Now(), bytes: d.bytes(), wrong: d.spoiledPieces()}
+	return &watch{d: d, tick: time.NewTicker(min(d.c.o.Idle/4, 250*time.Millisecond)), last: time.Now(), bytes: d.bytes(),
+		wrong: d.spoiledPieces(), nudge: nudgeAfter}
 }
 
 func (w *watch) stop() { w.tick.Stop() }
 
-func (w *watch) progress() { w.last = time.Now() }
+func (w *watch) progress() { w.last, w.nudge = time.Now(), nudgeAfter }
 
 // idle reports whether nothing has come for too long.
 func (w *watch) idle() bool {
@@ -215,7 +220,12 @@ func (w *watch) idle() bool {
 	if len(w.d.t.Load().PeerConns()) == 0 {
 		w.d.redial()
 	}
-	return time.Since(w.last) >= w.d.c.o.Idle
+	quiet := time.Since(w.last)
+	if quiet >= w.nudge {
+		w.nudge *= 2
+		w.d.nudgePeers()
+	}
+	return quiet >= w.d.c.o.Idle
 }
 
 // grace is how long after the first peer told what it has others may do so, before
