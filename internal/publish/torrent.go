@@ -38,8 +38,9 @@ const (
 	torrentType   = "application/x-bittorrent"
 	torrentSuffix = ".torrent"
 
-	// maxFiles bounds the files of torrents that are sent at once, each of which
-	// holds a block and two open files.
+	// maxFiles bounds the files of torrents, and their metainfo, that are sent at
+	// once. A file holds a block and two open files, metainfo 80 bytes per MiB of
+	// blocks.
 	maxFiles = 256
 )
 
@@ -62,6 +63,16 @@ func (s *Server) torrent(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	defer c.Close() // it is only read
+	if meta || r.Method != http.MethodHead {
+		select {
+		case s.files <- struct{}{}:
+			defer func() { <-s.files }()
+		default:
+			w.Header().Set("Retry-After", "10")
+			web.Plain(w, r, http.StatusServiceUnavailable, "Too many torrents are being sent")
+			return
+		}
+	}
 	if meta {
 		s.metainfo(w, r, c)
 	} else {
@@ -76,7 +87,7 @@ func (s *Server) isBaked(hash string) bool {
 }
 
 // metainfo sends the .torrent of a content: with the trackers that the narinfo
-// names, and this server as web seed.
+// names, and this server as web seed, if the request says by what name.
 func (s *Server) metainfo(w http.ResponseWriter, r *http.Request, c *narindex.Content) {
 	i, err := c.KeptTorrent()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,7 +102,11 @@ func (s *Server) metainfo(w http.ResponseWriter, r *http.Request, c *narindex.Co
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	text := i.Metainfo(s.trackers(c.Base()), []string{scheme + "://" + r.Host + TorrentDir + i.Name})
+	var seeds []string
+	if r.Host != "" { // as in HTTP/1.0
+		seeds = []string{scheme + "://" + r.Host + TorrentDir + i.Name}
+	}
+	text := i.Metainfo(s.trackers(c.Base()), seeds)
 	sum := sha256.Sum256(text)
 	h := w.Header()
 	h.Set("Content-Type", torrentType)
@@ -130,16 +145,6 @@ func (s *Server) blockFile(w http.ResponseWriter, r *http.Request, name string, 
 		h.Set("Accept-Ranges", "bytes")
 		web.Plain(w, r, http.StatusRequestedRangeNotSatisfiable, "One range at a time")
 		return
-	}
-	if r.Method != http.MethodHead {
-		select {
-		case s.files <- struct{}{}:
-			defer func() { <-s.files }()
-		default:
-			h.Set("Retry-After", "10")
-			web.Plain(w, r, http.StatusServiceUnavailable, "Too many torrents are being sent")
-			return
-		}
 	}
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", strconv.Quote(name)) // the name is a hash of it all

@@ -5,12 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,6 +151,10 @@ func TestMetainfo(t *testing.T) {
 		if again := do(t, "GET", url+b.path()+".torrent", "If-None-Match", got.Header.Get("ETag")); again.StatusCode != 304 {
 			t.Errorf("again: %s", again.Status)
 		}
+		// HTTP/1.0 need not say by what name it asks.
+		if got := nameless(t, url, b.path()+".torrent"); !bytes.HasSuffix(got, info.Metainfo(trackers, nil)) {
+			t.Errorf("without Host:\n%.300q", got)
+		}
 		// Of one that has just gone, or has no link, the rest can be said.
 		name := filepath.Join(b.cache.Dir(), b.info.Path.Hash+".narinfo")
 		text, err := os.ReadFile(name)
@@ -163,6 +172,66 @@ func TestMetainfo(t *testing.T) {
 			t.Fatal(err)
 		}
 		trackers = nil
+	}
+}
+
+// nameless asks by HTTP/1.0 without Host.
+func nameless(t *testing.T, url, path string) []byte {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", path); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// stuck is a client that does not read yet.
+type stuck struct {
+	*httptest.ResponseRecorder
+	writes, read chan struct{}
+}
+
+func (s stuck) Write(b []byte) (int, error) {
+	s.writes <- struct{}{}
+	<-s.read
+	return len(b), nil
+}
+
+// TestManyMetainfos: metainfo that nobody takes is as bounded as files.
+func TestManyMetainfos(t *testing.T) {
+	b := newBakery(t, 50_000, bake.Options{Torrents: true})
+	server, err := publish.New(b.store.db, signer(t), b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	ask := func(w http.ResponseWriter) {
+		server.ServeHTTP(w, httptest.NewRequest("GET", b.path()+".torrent", nil))
+	}
+	client := stuck{writes: make(chan struct{}), read: make(chan struct{})}
+	var all sync.WaitGroup
+	for range 256 {
+		client.ResponseRecorder = httptest.NewRecorder()
+		all.Go(func() { ask(client) })
+		<-client.writes
+	}
+	w := httptest.NewRecorder()
+	if ask(w); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one more: %d, %v", w.Code, w.Header())
+	}
+	close(client.read)
+	all.Wait()
+	w = httptest.NewRecorder()
+	if ask(w); w.Code != 200 {
+		t.Errorf("later: %d", w.Code)
 	}
 }
 
