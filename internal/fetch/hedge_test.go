@@ -51,6 +51,19 @@ func TestManyAreSilent(t *testing.T) {
 	})
 }
 
+// A source that gives up when nothing came in time, as HTTP does, is not asked again.
+func TestTimeoutIsNotForgiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := newFake(9900*ms, 0)
+		late.fault = func(int, int) error { return errBroken }
+		start := time.Now()
+		err := take(t, 0, 1).fetch(t.Context(), mix(fetch.Options{}, late))
+		if d := time.Since(start); err == nil || d > 10*time.Second || late.calls != 1 {
+			t.Errorf("%d calls in %v: %v", late.calls, d, err)
+		}
+	})
+}
+
 // A source that has just become free takes over what one owes that is late, when it
 // is late, and not when somebody looks next.
 func TestFreeSourceTakesOver(t *testing.T) {

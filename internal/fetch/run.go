@@ -104,7 +104,8 @@ func (m *Mix) ended(ctx context.Context, c *call, err error) {
 		s.lost(c, now)
 	case ctx.Err() != nil:
 		c.j.fail(ctx.Err())
-	case errors.Is(err, eris.ErrCorrupt) || !s.forgives(c, now):
+	case errors.Is(err, eris.ErrCorrupt) || s.quiet(now) >= m.stall*9/10 || !s.forgives(c, now):
+		// That it waited for as long itself is no reason to ask again.
 		m.drop(ctx, s, c.refs[min(c.given, len(c.refs)-1)], err, now)
 	default:
 		m.log.DebugContext(ctx, "source of blocks failed, is asked once more",

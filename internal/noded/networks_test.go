@@ -123,6 +123,22 @@ func network(t *testing.T, c *nodeapi.Client) nodeapi.Network {
 	return s.Networks[0]
 }
 
+// keeps waits until a node keeps so many items: one that was given is kept a moment
+// later.
+func keeps(t *testing.T, c *nodeapi.Client, n int) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, err := c.Status(t.Context())
+		check(t, err)
+		if s.Kept.Items >= n {
+			return
+		}
+		<-tick.C
+	}
+}
+
 // ways are the stores and networks by which an item goes from one node to another:
 // the URL at which one serves, and the one that the other gets it from, in which
 // LISTEN stands for where the one listens.
@@ -185,11 +201,14 @@ func TestFromNodeToNode(t *testing.T) {
 				}
 			}
 			shop.Close()
+			keeps(t, first, 2)
 			net := network(t, first)
 			if !answers[name] {
-				for tick := time.NewTicker(20 * time.Millisecond); net.Offered == 0; net = network(t, first) {
+				tick := time.NewTicker(20 * time.Millisecond)
+				for ; net.Offered == 0; net = network(t, first) {
 					<-tick.C
 				}
+				tick.Stop()
 			}
 			if !net.Serve || net.From || net.Offered > 1 || net.ServeError != "" {
 				t.Errorf("the first node: %+v", net)
@@ -234,6 +253,47 @@ func TestFromNodeToNode(t *testing.T) {
 			}
 			stop()
 		})
+	}
+}
+
+// A server that answers nothing any more costs one small item a second, and the next
+// ones nothing, where a store has them.
+func TestHungServer(t *testing.T) {
+	key := newKey(t)
+	first, second := newGoods(t, 1, 100_000, key), newGoods(t, 2, 100_000, key)
+	shop := newShop(t, first, second)
+	origin, err := upstream.ParseServer(shop.URL)
+	check(t, err)
+	one := open(t, t.TempDir(), Options{
+		Servers: []*upstream.Server{origin}, Stores: plan(t, "", "coap+tcp://127.0.0.1:0"),
+		Node: node.Options{ShareKeys: node.Keys{Guix: guixsig.ACL{}.Add(key.Public())}},
+	})
+	at, socket, _ := serve(t, one)
+	c := nodeapi.New(socket, 0)
+	defer c.Close()
+	stuck := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // or the server does not see that the client goes away
+		<-r.Context().Done()
+	}))
+	defer stuck.Close()
+	two := open(t, t.TempDir(), Options{Stores: plan(t, "coap+tcp://"+network(t, c).Listen[0]+"?get", "")})
+	_, socket, _ = serve(t, two)
+	other := nodeapi.New(socket, 0)
+	defer other.Close()
+	for k, g := range []*goods{first, second} {
+		get(t, at+"/"+g.path.Hash+".narinfo")
+		get(t, at+"/nar/"+g.path.Base())
+		keeps(t, c, k+1)
+		start := time.Now()
+		n, err := other.Nar(t.Context(), nodeapi.NarRequest{Path: g.path.String(), Narinfos: []nodeapi.Narinfo{{Server: stuck.URL, Text: string(g.text)}}})
+		check(t, err)
+		got, err := io.ReadAll(n)
+		check(t, errors.Join(err, n.Close()))
+		took := time.Since(start)
+		if !bytes.Equal(got, g.nar) || k == 0 && took < time.Second || took > 5*time.Second || k > 0 && took > time.Second {
+			t.Errorf("item %d: %d bytes in %v", k, len(got), took)
+		}
+		t.Logf("item %d took %v", k, took)
 	}
 }
 

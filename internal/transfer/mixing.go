@@ -12,6 +12,7 @@ import (
 	"ersatz/internal/block"
 	"ersatz/internal/fetch"
 	"ersatz/internal/peers"
+	"ersatz/internal/upstream"
 )
 
 // mixing is a mix of sources, being asked for a content. Peers and networks join
@@ -143,6 +144,9 @@ func (m *mixing) close(ctx context.Context) {
 				slog.Int64("bytes", s.Bytes), slog.Any("error", s.Err))
 		}
 		f.t.o.Count.Got(m.all[k].kind, s.Bytes)
+		if s.Err != nil && (errors.Is(s.Err, fetch.ErrStalled) || upstream.Waited(s.Err)) {
+			f.inVain(s.Name)
+		}
 		var local *localError
 		if !errors.Is(s.Err, eris.ErrCorrupt) && (ctx.Err() != nil || m.filler.Err() != nil) || errors.As(s.Err, &local) {
 			s.Err = nil
@@ -153,6 +157,16 @@ func (m *mixing) close(ctx context.Context) {
 		}
 		m.all[k].session.note(f.t, s)
 		f.closeNetwork(m.all[k])
+	}
+}
+
+// inVain notes that a server, if the source is one, was waited for in vain: what it
+// has of the nar comes last.
+func (f *blockFetch) inVain(name string) {
+	for _, sv := range f.content.servers {
+		if sv.String() == name {
+			f.waited[sv] = true
+		}
 	}
 }
 
