@@ -25,6 +25,7 @@ import (
 	pp "github.com/anacrolix/torrent/peer_protocol"
 	"golang.org/x/time/rate"
 
+	"ersatz/eris"
 	"ersatz/internal/block"
 	"ersatz/internal/transport/httpclient"
 )
@@ -88,8 +89,8 @@ var (
 	ErrFull = errors.New("bittorrent: no more torrents are seeded")
 
 	// ErrOther says that a magnet link is of a torrent that has other blocks than
-	// the content.
-	ErrOther = errors.New("bittorrent: the torrent is not of this content")
+	// the content. It matches eris.ErrCorrupt: only this content is to blame.
+	ErrOther = fmt.Errorf("bittorrent: the torrent is not of this content: %w", eris.ErrCorrupt)
 )
 
 // Bounds of what a Client holds for others.

@@ -36,7 +36,8 @@ type described interface {
 }
 
 // Describe returns the torrent of a content, which it reads whole unless that has
-// a method Torrent which knows it; that says fs.ErrNotExist if it does not.
+// a method Torrent which knows it; that says fs.ErrNotExist if it does not. The
+// error matches torrent.ErrTooLong if it is too long for one.
 func Describe(ctx context.Context, root eris.Ref, content block.Content) (torrent.Info, error) {
 	if d, ok := content.(described); ok {
 		if i, err := d.Torrent(ctx); !errors.Is(err, fs.ErrNotExist) {
@@ -50,13 +51,17 @@ func Describe(ctx context.Context, root eris.Ref, content block.Content) (torren
 			return torrent.Info{}, err
 		}
 		b.Write(data) // its error is nil
+		if b.Length() > torrent.MaxLength {
+			return torrent.Info{}, fmt.Errorf("%w: more than %d bytes", torrent.ErrTooLong, torrent.MaxLength)
+		}
 	}
 	return b.Finish(root), nil
 }
 
 // Offer implements block.Sink: the content is seeded. One without a magnet link
 // has no torrent, and is left out. The error matches ErrFull when as many as
-// Options.MaxSeeds are, and ErrOther if the magnet link is not of the content.
+// Options.MaxSeeds are, and ErrOther if the magnet link is none, or not of the
+// content.
 // Offering again tells nobody anew: trackers and the DHT are told every while.
 func (c *Client) Offer(ctx context.Context, s block.Shared, open func(context.Context) (block.Content, error)) error {
 	if s.Magnet == "" {
@@ -64,7 +69,7 @@ func (c *Client) Offer(ctx context.Context, s block.Shared, open func(context.Co
 	}
 	m, err := torrent.ParseMagnet(s.Magnet)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrOther, err)
 	}
 	if there, err := c.seeded(m.Hash); err != nil || there {
 		return err
