@@ -283,6 +283,25 @@ func TestCloseEnds(t *testing.T) {
 	})
 }
 
+// TestNotRead has a forwarder read nothing of what it is sent.
+func TestNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			t.Cleanup(func() { theirs.Close() })
+			return ours, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		n, took, err := fetch(t.Context(), c, eris.Size1KiB, eris.Ref{1})
+		if n != 0 || took != 5*time.Second || !errors.Is(err, errLost) {
+			t.Errorf("%d blocks in %v, %v", n, took, err)
+		}
+	})
+}
+
 // TestDialOnce: those who wait for a connection that cannot be made learn it
 // together.
 func TestDialOnce(t *testing.T) {

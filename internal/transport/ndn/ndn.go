@@ -71,8 +71,9 @@ type ServerOptions struct {
 	Log *slog.Logger
 }
 
-// stall is how long a forwarder may take to read a packet.
-const stall = 30 * time.Second
+// stall is how long a forwarder may take to read a packet. With Options.Idle after
+// it, that is less than a source has to give something (block.Session).
+const stall = 5 * time.Second
 
 // endpoint is where a forwarder is.
 type endpoint struct {

@@ -20,8 +20,10 @@ const (
 	maxQueue  = 256
 	maxAbsent = 4096
 
-	// maxRecent is how many blocks are remembered.
-	maxRecent = 64
+	// maxRecent is how many blocks are remembered, and recentTime how long: what
+	// is not shared any more is not to be given.
+	maxRecent  = 64
+	recentTime = 10 * time.Second
 
 	// A connection is tried after pauses between these.
 	leastPause = time.Second
@@ -112,14 +114,14 @@ func (c *Client) serve(ctx context.Context, blocks block.Getter, o ServerOptions
 	}
 	l.producer.Store(s)
 	defer l.producer.Store(nil)
-	defer func() {
-		if registered {
-			l.face.close()
-		}
-	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
+	defer func() {
+		if registered {
+			l.face.close() // so that nobody waits for what a forwarder does not read
+		}
+	}()
 	defer cancel(nil)
 	work.Go(func() {
 		select {
@@ -259,16 +261,26 @@ type recent struct {
 	order  []eris.Ref // of those that have been read, as they were
 }
 
+// forget forgets what is too old, or too much. It is called under mu.
+func (m *recent) forget() {
+	for len(m.order) > maxRecent || len(m.order) > 0 && time.Since(m.blocks[m.order[0]].at) >= recentTime {
+		delete(m.blocks, m.order[0])
+		m.order = m.order[1:]
+	}
+}
+
 // reading is a block that is read, or was.
 type reading struct {
 	done  chan struct{} // closed when the rest is set
 	block []byte
 	err   error
+	at    time.Time // when it had been read
 }
 
 // get returns a block of blocks. What failed is not remembered.
 func (m *recent) get(ctx context.Context, ref eris.Ref, blocks block.Getter) ([]byte, error) {
 	m.mu.Lock()
+	m.forget()
 	r, ok := m.blocks[ref]
 	if !ok {
 		r = &reading{done: make(chan struct{})}
@@ -284,6 +296,7 @@ func (m *recent) get(ctx context.Context, ref eris.Ref, blocks block.Getter) ([]
 		}
 	}
 	r.block, r.err = blocks.Get(ctx, ref)
+	r.at = time.Now()
 	close(r.done)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -291,9 +304,7 @@ func (m *recent) get(ctx context.Context, ref eris.Ref, blocks block.Getter) ([]
 		delete(m.blocks, ref)
 		return nil, r.err
 	}
-	if m.order = append(m.order, ref); len(m.order) > maxRecent {
-		delete(m.blocks, m.order[0])
-		m.order = m.order[1:]
-	}
+	m.order = append(m.order, ref)
+	m.forget()
 	return r.block, nil
 }

@@ -141,6 +141,71 @@ func TestServe(t *testing.T) {
 	})
 }
 
+// TestForgets takes a block out of what is served: it is not given for much longer.
+func TestForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref, b := blocktest.Make(eris.Size32KiB, 1)
+		blocks := blocktest.Blocks{ref: b}
+		produced(t, blocks, ServerOptions{}, accepts, func(c *consumer) {
+			for _, after := range []time.Duration{0, recentTime} {
+				time.Sleep(after)
+				c.ask(place{ref, 0}, time.Second)
+				if p, ok := c.hear(); !ok || (p.contentType == contentNack) != (after > 0) {
+					t.Errorf("after %v: %d bytes, %v", after, len(p.content), ok)
+				}
+				delete(blocks, ref)
+			}
+		})
+	})
+}
+
+// TestStuck has a forwarder take the prefix and then read nothing: nobody waits
+// for long.
+func TestStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref, b := blocktest.Make(eris.Size32KiB, 1)
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		c, err := New(Options{Dial: func(context.Context, string, string) (net.Conn, error) { return ours, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		registered := make(chan struct{})
+		var work sync.WaitGroup
+		work.Go(func() {
+			o := ServerOptions{Registered: func() { close(registered) }}
+			if err := c.Serve(ctx, blocktest.Blocks{ref: b}, o); err != nil {
+				t.Error(err)
+			}
+		})
+		buf := make([]byte, maxPacket)
+		n, err := theirs.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := parsePacket(buf[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := &face{conn: theirs}
+		packets := appendData(nil, p.name, nil, nil, accepts(0))
+		packets = appendInterest(packets, c.ns.appendName(nil, place{ref, 0}), 1, time.Minute)
+		if err := far.send(packets); err != nil {
+			t.Fatal(err)
+		}
+		<-registered
+		synctest.Wait() // it sends
+		start := time.Now()
+		cancel()
+		work.Wait()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("served for %v more", took)
+		}
+	})
+}
+
 // TestNotAsked passes over what is no Interest in a block.
 func TestNotAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
