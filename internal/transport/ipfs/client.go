@@ -38,6 +38,7 @@ type Client struct {
 	BlockTimeout time.Duration
 
 	api   string // "http://127.0.0.1:5001"
+	user  *url.Userinfo
 	hc    *http.Client
 	slots block.Slots
 }
@@ -48,10 +49,10 @@ type Client struct {
 func New(api string, hc *http.Client) (*Client, error) {
 	u, err := url.Parse(api)
 	if err != nil {
-		return nil, fmt.Errorf("ipfs: address of the daemon: %w", err)
+		return nil, errors.New("ipfs: address of the daemon is not well-formed") // the error repeats it
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("ipfs: address of the daemon: %q is not like http://127.0.0.1:5001", api)
+		return nil, fmt.Errorf("ipfs: address of the daemon: %q is not like http://127.0.0.1:5001", u.Redacted())
 	}
 	if hc == nil {
 		hc = &http.Client{Transport: &http.Transport{
@@ -61,8 +62,10 @@ func New(api string, hc *http.Client) (*Client, error) {
 			DisableCompression:  true,
 		}}
 	}
+	user := u.User // is not told
+	u.User = nil
 	base := strings.TrimSuffix(strings.TrimSuffix(u.String(), "/"), "/api/v0")
-	c := &Client{BlockTimeout: DefaultBlockTimeout, api: base, hc: hc, slots: block.NewSlots(inFlight)}
+	c := &Client{BlockTimeout: DefaultBlockTimeout, api: base, user: user, hc: hc, slots: block.NewSlots(inFlight)}
 	return c, nil
 }
 
@@ -109,6 +112,7 @@ func (c *Client) post(ctx context.Context, command string, args url.Values, cont
 	if err != nil {
 		return nil, fmt.Errorf("ipfs: %w", err)
 	}
+	req.URL.User = c.user
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}

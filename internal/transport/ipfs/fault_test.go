@@ -315,6 +315,44 @@ func TestDeadDaemon(t *testing.T) {
 	}
 }
 
+// TestUser wants user and password to be sent, and never to be told.
+func TestUser(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := r.BasicAuth(); !ok || user != "me" || password != "s3cret" {
+			t.Errorf("user %q", user)
+		}
+		asked++
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	at := strings.Replace(s.URL, "://", "://me:s3cret@", 1)
+	c, err := ipfs.New(at, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := ipfs.NewGateway(at, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch := func(f eris.Fetcher) error { return f.Fetch(t.Context(), eris.Size1KiB, []eris.Ref{{1}}, nil) }
+	said := []any{c, g, fetch(c), fetch(g)}
+	s.Close()
+	said = append(said, fetch(c), fetch(g))
+	for _, bad := range []string{at + "/\x7f", at + "#f"} {
+		_, err := ipfs.New(bad, nil)
+		_, gerr := ipfs.NewGateway(bad, nil)
+		said = append(said, err, gerr)
+	}
+	for i, v := range said {
+		if text := fmt.Sprint(v); v == nil || strings.Contains(text, "s3cret") || i < 6 && strings.Contains(text, "me@") {
+			t.Errorf("%d: tells a secret: %s", i, text)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
 func TestNewRefusesAddresses(t *testing.T) {
 	for _, s := range []string{"", "127.0.0.1:5001", "/ip4/127.0.0.1/tcp/5001", "ftp://x", "http://", "http://h?x=1", "http://h#f", ":"} {
 		if _, err := ipfs.New(s, nil); err == nil {

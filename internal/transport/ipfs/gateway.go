@@ -40,7 +40,8 @@ type Gateway struct {
 	BlockTimeout time.Duration
 
 	base     string // "https://trustless-gateway.example/ipfs/"
-	manifest *cid   // of the content that it is asked for, if that is known
+	user     *url.Userinfo
+	manifest *cid // of the content that it is asked for, if that is known
 	hc       *http.Client
 	slots    block.Slots
 }
@@ -57,16 +58,16 @@ var (
 func NewGateway(gateway string, hc *http.Client) (*Gateway, error) {
 	u, err := url.Parse(gateway)
 	if err != nil {
-		return nil, fmt.Errorf("ipfs: gateway: %w", err)
+		return nil, errors.New("ipfs: gateway: URL is not well-formed") // the error repeats it
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Fragment != "" {
-		return nil, fmt.Errorf("ipfs: gateway %q is not a plain http or https URL", gateway)
+		return nil, fmt.Errorf("ipfs: gateway %q is not a plain http or https URL", u.Redacted())
 	}
 	g := &Gateway{BlockTimeout: DefaultBlockTimeout, hc: hc, slots: block.NewSlots(inFlight)}
 	for name, values := range query {
 		if name != "manifest" || len(values) != 1 {
-			return nil, fmt.Errorf("ipfs: gateway %q: only one manifest=CID may be asked", gateway)
+			return nil, fmt.Errorf("ipfs: gateway %q: only one manifest=CID may be asked", u.Redacted())
 		}
 		c, err := parseCID(values[0])
 		if err != nil {
@@ -77,7 +78,8 @@ func NewGateway(gateway string, hc *http.Client) (*Gateway, error) {
 	if g.hc == nil {
 		g.hc = httpclient.New(httpclient.Options{PerHost: inFlight})
 	}
-	u.RawQuery = ""
+	g.user = u.User // is not told
+	u.RawQuery, u.User = "", nil
 	g.base = strings.TrimSuffix(u.String(), "/") + "/ipfs/"
 	return g, nil
 }
@@ -146,6 +148,7 @@ func (g *Gateway) ask(ctx context.Context, c cid, format, accept string) (*http.
 		if err != nil {
 			return nil, err
 		}
+		req.URL.User = g.user
 		// Both: the text recommends it for the sake of caches.
 		req.Header.Set("Accept", accept)
 		resp, err := g.hc.Do(req)
