@@ -106,7 +106,7 @@ func TestTransport(t *testing.T) {
 		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
 			tree := s.get(address)
 			link := magnet(tree.info(t), peer(address))
-			return open(t, start(t, bittorrent.Options{Idle: min(idle, 6*time.Second)}), tree, link)
+			return open(t, start(t, bittorrent.Options{Idle: min(idle, 4*time.Second)}), tree, link)
 		},
 		Deaf: func(t testing.TB) string {
 			addr := deaf(t)

@@ -216,8 +216,8 @@ func TestWithdrawWhileReading(t *testing.T) {
 	tr := makeTree(t, eris.Size32KiB, 4_000_000)
 	link := magnet(tr.info(t))
 	c, addr := seed(t, tr, link, bittorrent.Options{Limit: slow{}})
-	for range 5 {
-		s := open(t, start(t, bittorrent.Options{Idle: time.Second, Peers: []string{addr}}), tr, link)
+	for range 4 {
+		s := open(t, start(t, bittorrent.Options{Idle: 500 * time.Millisecond, Peers: []string{addr}}), tr, link)
 		done := make(chan error, 1)
 		go func() { done <- gives(t.Context(), s, tr, tr.every()...) }()
 		<-time.After(50 * time.Millisecond)
