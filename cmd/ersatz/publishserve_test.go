@@ -349,6 +349,9 @@ func TestPublishServesNetworks(t *testing.T) {
 	if err := decode(magnet+"&x.pe="+p.serves("bittorrent"), public); err != nil {
 		t.Errorf("by BitTorrent, %s: %v", magnet, err)
 	}
+	if text := p.narinfo(private); strings.Contains(text, "ERISMagnet") {
+		t.Errorf("who gets it by this would give it to everybody:\n%s", text)
+	}
 	secret := p.readCap(private).Root.String()
 	p.end()
 	if strings.Contains(p.said(), "root="+secret) {

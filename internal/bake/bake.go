@@ -54,9 +54,10 @@ type Options struct {
 	TTL time.Duration
 	// IPFS is the daemon that blocks are put into. Default none.
 	IPFS *ipfs.Client
-	// Torrents says that narinfos get the magnet link of a torrent of the blocks,
-	// those of what was baked before too. It takes a key of Guix, since nothing
-	// else covers the link. Default: they do not.
+	// Torrents says that the narinfos of what BakeAhead is told to bake get the
+	// magnet link of a torrent of the blocks, those of what was baked before too,
+	// and no others: who follows a link gives the blocks to everybody. It takes a
+	// key of Guix, since nothing else covers the link. Default: they do not.
 	Torrents bool
 	// Trackers are the URLs of trackers that magnet links name. Default none.
 	Trackers []string
@@ -143,7 +144,7 @@ func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, erro
 		Layout: l, dir: dir, store: store, signer: signer, o: o, log: o.Log,
 		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
 		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
-		ahead: ahead{known: make(chan struct{})},
+		ahead: ahead{known: make(chan struct{}), moved: make(chan struct{})},
 	}
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, errors.Join(err, c.Close()))

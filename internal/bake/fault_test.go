@@ -64,7 +64,7 @@ func TestFaults(t *testing.T) {
 			s.bake(Options{Methods: two}, info.Path)
 			s.torrent = true
 			restore()
-			s.try(two, func(c *Cache) { _, _ = c.rewriteOne(s.t.Context(), info.Path.Hash, c.withMagnet) })
+			s.try(two, func(c *Cache) { _, _ = c.rewriteOne(s.t.Context(), info.Path.Hash, change{"", c.magnetDue, c.withMagnet}) })
 		}},
 		{"expire", func(s *site, info storedb.Info) {
 			restore := durable.SetFaultForTest(func(string, string) error { return nil })
@@ -153,6 +153,9 @@ func (s *site) try(methods []compress.Method, fn func(c *Cache)) {
 			s.t.Error(err)
 		}
 		return
+	}
+	if s.torrent {
+		c.setAhead(s.paths)
 	}
 	fn(c)
 	s.close(c)

@@ -40,7 +40,8 @@ type site struct {
 	db      *storedb.DB
 	key     *guixsig.PrivateKey
 	nix     *nixsig.SecretKey
-	torrent bool // caches make torrents
+	torrent bool             // caches make torrents
+	paths   []storepath.Path // of all items
 	log     *logBuffer
 	now     time.Time // what the caches take for the time
 	closed  map[*Cache]bool
@@ -111,7 +112,8 @@ func (s *site) signer() Signer { return Signer{Guix: s.key, Host: "test", Nix: s
 
 func (s *site) acl() guixsig.ACL { return guixsig.ACL{}.Add(s.key.Public()) }
 
-// open opens the cache. Missing options become fast ones.
+// open opens the cache. Missing options become fast ones. If torrents are made,
+// all items are what roots refer to.
 func (s *site) open(o Options) *Cache {
 	s.t.Helper()
 	if o.Methods == nil {
@@ -125,6 +127,9 @@ func (s *site) open(o Options) *Cache {
 	c, err := Open(s.cache, s.db, s.signer(), o)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if o.Torrents {
+		c.setAhead(s.paths)
 	}
 	s.t.Cleanup(func() {
 		if !s.closed[c] { // a test that failed
@@ -181,6 +186,7 @@ func (s *site) register(p storepath.Path, refs []storepath.Path) storedb.Info {
 	if err := s.scratch.Register(s.t.Context(), info); err != nil {
 		s.t.Fatal(err)
 	}
+	s.paths = append(s.paths, p)
 	return info
 }
 

@@ -121,7 +121,7 @@ func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *blocks, r
 		return err
 	}
 	encoded := Encoded{Format: content.method.Format(), URN: rc.URN()}
-	if blocks.torrent != nil {
+	if c.linked(info.Path.Hash) { // since it began, or since a moment ago
 		var err error
 		if encoded.Magnet, err = c.makeMagnet(ctx, info.Path.Hash, blocks.torrent); err != nil {
 			return err

@@ -30,7 +30,8 @@ func (c *Cache) RootsLibrary() block.Library { return library{c: c, ahead: true}
 // ahead is what the names that BakeAhead was given refer to.
 type ahead struct {
 	hashes map[string]struct{} // hash parts
-	known  chan struct{}       // closed when hashes was set
+	known  chan struct{}       // closed when hashes was set for the first time
+	moved  chan struct{}       // closed when it is set again
 }
 
 // setAhead notes what the names refer to now.
@@ -48,8 +49,27 @@ func (c *Cache) setAhead(paths []storepath.Path) {
 	c.ahead.hashes = hashes
 	if first {
 		close(c.ahead.known)
+	} else {
+		close(c.ahead.moved)
+		c.ahead.moved = make(chan struct{})
 	}
 	c.notifyLocked()
+}
+
+// isAhead reports whether the names refer to an item; no if that is not known yet.
+func (c *Cache) isAhead(hash string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.ahead.hashes[hash]
+	return ok
+}
+
+// aheadMoved returns a channel that is closed when the names refer to something
+// else.
+func (c *Cache) aheadMoved() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ahead.moved
 }
 
 // notify tells libraries that an item has come or gone.
@@ -78,13 +98,7 @@ func (l library) Changed() <-chan struct{} {
 
 // allow reports whether the blocks of an item may be read.
 func (l library) allow(hash string) bool {
-	if !l.ahead {
-		return true
-	}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	_, ok := l.c.ahead.hashes[hash]
-	return ok
+	return !l.ahead || l.c.isAhead(hash)
 }
 
 // Get implements block.Getter.

@@ -18,30 +18,44 @@ import (
 	"ersatz/narinfo"
 )
 
-// change returns the text that a narinfo is to have, nil if it stays. signed is
-// what a Signature by the key of Guix covers of it. The caller has claimed the
-// item.
-type change func(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error)
+// change is what is to be done to narinfos. The caller has claimed the item.
+type change struct {
+	done string // what the log says then
+
+	// due reports whether a narinfo is to be changed, of which nothing is
+	// verified yet.
+	due func(n *narinfo.Narinfo, hash string) bool
+
+	// text returns what it is to be, nil if it stays. signed is what a Signature
+	// by the key of Guix covers of it.
+	text func(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error)
+}
 
 // resign brings the narinfos of what was baked before up to what the cache is
 // told now: the Sig line, if there was no key of Nix or another one, and the
-// magnet link, if there was none or with other trackers. What is signed is what
+// magnet link, each time that it is told of other roots. What is signed is what
 // a Signature by the key of Guix covers, so without that key nothing is.
 func (c *Cache) resign(ctx context.Context) {
 	if c.signer.Guix == nil {
 		return
 	}
 	if c.signer.Nix != nil {
-		c.rewrite(ctx, "baked items signed for Nix", c.withSig)
+		c.rewrite(ctx, change{"baked items signed for Nix", c.sigDue, c.withSig})
 	}
-	if c.o.Torrents { // after that: it reads each item that has no torrent
-		c.rewrite(ctx, "magnet links of baked items signed", c.withMagnet)
+	moved := (<-chan struct{})(c.ahead.known)
+	for c.o.Torrents { // after that: it reads each item that has no torrent
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+		moved = c.aheadMoved()
+		c.rewrite(ctx, change{"magnet links of baked items signed or taken out", c.magnetDue, c.withMagnet})
 	}
 }
 
-// rewrite changes the narinfos of all baked items. done is what the log says
-// then.
-func (c *Cache) rewrite(ctx context.Context, done string, change change) {
+// rewrite changes the narinfos of all baked items.
+func (c *Cache) rewrite(ctx context.Context, change change) {
 	count := 0
 	err := narinfos(c.dir, func(hash string) error {
 		for wait := c.claim(hash); wait != nil; wait = c.claim(hash) {
@@ -63,11 +77,11 @@ func (c *Cache) rewrite(ctx context.Context, done string, change change) {
 		return err
 	})
 	if count > 0 {
-		c.log.InfoContext(ctx, done, slog.Int("items", count))
+		c.log.InfoContext(ctx, change.done, slog.Int("items", count))
 	}
 	c.kick() // the putter has passed over what was claimed
 	if err != nil && ctx.Err() == nil {
-		c.log.ErrorContext(ctx, "not all "+done, slog.Any("error", err))
+		c.log.ErrorContext(ctx, "not all "+change.done, slog.Any("error", err))
 	}
 }
 
@@ -84,14 +98,14 @@ func (c *Cache) rewriteOne(ctx context.Context, hash string, change change) (boo
 		return false, err
 	}
 	n, err := narinfo.Parse(text)
-	if err != nil {
+	if err != nil || !change.due(n, hash) {
 		return false, nil
 	}
 	signed, err := n.VerifyGuix(c.signer.Keys().Guix)
 	if err != nil || signed.StorePath.Hash != hash || !signed.HasNarSize {
 		return false, nil
 	}
-	now, err := change(ctx, n, signed)
+	now, err := change.text(ctx, n, signed)
 	if err != nil || now == nil {
 		return false, err
 	}
@@ -115,11 +129,13 @@ func belowSignature(n *narinfo.Narinfo) []byte {
 	return rest[bytes.IndexByte(rest, '\n')+1:]
 }
 
+func (c *Cache) sigDue(n *narinfo.Narinfo, _ string) bool {
+	_, err := n.VerifyNix(c.signer.Keys().Nix)
+	return err != nil
+}
+
 // withSig adds the Sig line.
 func (c *Cache) withSig(_ context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error) {
-	if _, err := n.VerifyNix(c.signer.Keys().Nix); err == nil {
-		return nil, nil
-	}
 	sig := narinfo.Fields{
 		StorePath: signed.StorePath, NarHash: signed.NarHash, NarSize: signed.NarSize, References: signed.References,
 	}.SignNix(*c.signer.Nix)
@@ -128,22 +144,34 @@ func (c *Cache) withSig(_ context.Context, n *narinfo.Narinfo, signed narinfo.Si
 	return slices.Concat(above, sig, below), nil
 }
 
-// withMagnet sets the magnet link and signs anew. An item that is broken is for
-// fsck.
-func (c *Cache) withMagnet(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error) {
-	rc, err := eris.ParseURN(signed.ERIS)
+func (c *Cache) magnetDue(n *narinfo.Narinfo, hash string) bool {
+	if !c.linked(hash) {
+		return n.ERISMagnet != ""
+	}
+	rc, err := eris.ParseURN(n.ERIS)
 	if err != nil {
+		return false
+	}
+	m, err := torrent.ParseMagnet(n.ERISMagnet)
+	return err != nil || m.Name != torrent.Name(rc.Root) || !slices.Equal(m.Trackers, c.o.Trackers)
+}
+
+// withMagnet sets the magnet link, or takes it out, and signs anew. An item that
+// is broken is for fsck, and so is a link that is not signed.
+func (c *Cache) withMagnet(ctx context.Context, n *narinfo.Narinfo, signed narinfo.Signed) ([]byte, error) {
+	if signed.ERISMagnet != n.ERISMagnet {
 		return nil, nil
 	}
-	if m, err := torrent.ParseMagnet(signed.ERISMagnet); err == nil && m.Name == torrent.Name(rc.Root) && slices.Equal(m.Trackers, c.o.Trackers) {
-		return nil, nil
-	}
-	link, err := c.makeMagnet(ctx, signed.StorePath.Hash, nil)
-	switch {
-	case errors.Is(err, eris.ErrCorrupt), errors.Is(err, fs.ErrNotExist), errors.Is(err, narindex.ErrNoItem):
-		return nil, nil
-	case err != nil || link == "":
-		return nil, err
+	link := ""
+	if hash := signed.StorePath.Hash; c.linked(hash) {
+		var err error
+		link, err = c.makeMagnet(ctx, hash, nil)
+		switch {
+		case errors.Is(err, eris.ErrCorrupt), errors.Is(err, fs.ErrNotExist), errors.Is(err, narindex.ErrNoItem):
+			return nil, nil
+		case err != nil || link == "":
+			return nil, err
+		}
 	}
 	var body bytes.Buffer
 	for line := range bytes.Lines(n.SignedPart()) {
@@ -151,7 +179,9 @@ func (c *Cache) withMagnet(ctx context.Context, n *narinfo.Narinfo, signed narin
 			body.Write(line)
 		}
 	}
-	fmt.Fprintf(&body, "ERISMagnet: %s\n", link)
+	if link != "" {
+		fmt.Fprintf(&body, "ERISMagnet: %s\n", link)
+	}
 	text, err := narinfo.SignGuix(body.Bytes(), c.signer.Guix, c.signer.Host)
 	return append(text, belowSignature(n)...), err
 }

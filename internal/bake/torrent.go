@@ -27,7 +27,7 @@ func (c *Cache) newBlocks(p storepath.Path) (*blocks, error) {
 		return nil, err
 	}
 	b := &blocks{Writer: w}
-	if c.torrents() {
+	if c.linked(p.Hash) {
 		b.torrent = torrent.NewBuilder()
 	}
 	return b, nil
@@ -43,6 +43,9 @@ func (b *blocks) add(x eris.Block) error {
 // torrents reports whether narinfos have magnet links. Without a signature that
 // covers them nobody believes them.
 func (c *Cache) torrents() bool { return c.o.Torrents && c.signer.Guix != nil }
+
+// linked reports whether the narinfo of an item is to have a magnet link.
+func (c *Cache) linked(hash string) bool { return c.torrents() && c.isAhead(hash) }
 
 // makeMagnet keeps the torrent of an indexed item and returns its magnet link,
 // "" if the item is too long for one. leaves has those that were hashed just now,

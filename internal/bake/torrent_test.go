@@ -17,6 +17,7 @@ import (
 	"ersatz/internal/storedb"
 	"ersatz/internal/torrent"
 	"ersatz/narinfo"
+	"ersatz/storepath"
 )
 
 // checkTorrent fails the test unless the magnet link of a baked item and the
@@ -188,8 +189,61 @@ func TestMagnetLater(t *testing.T) {
 		if n := s.read(info.Path.Hash); n.ERISMagnet == "" {
 			t.Errorf("%s", n.Text())
 		}
-		if got := s.log.String(); strings.Count(got, "magnet links of baked items signed") != 2 {
+		if got := s.log.String(); strings.Count(got, "magnet links of baked items signed or taken out") != 2 {
 			t.Errorf("log:\n%s", got)
+		}
+	})
+}
+
+// TestMagnetOfRoots: what only a client has asked for gets no link, and what no
+// root refers to any more loses it; nothing else of the narinfo changes.
+func TestMagnetOfRoots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.nix = newNixKey(t, "n-1", 1)
+		first, second, private := s.add("first", nil, random(1, 300_000)), s.add("second", nil, random(2, 300_000)), s.add("private", nil, random(3, 300_000))
+		s.bake(Options{}, first.Path) // by an earlier process
+		before := string(s.read(first.Path.Hash).Text())
+		o := Options{Torrents: true, Methods: fast, Now: func() time.Time { return s.now }}
+		c, err := Open(s.cache, s.db, s.signer(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close(c)
+		wantLinks := func(when string, of ...storedb.Info) {
+			t.Helper()
+			synctest.Wait()
+			for _, i := range []storedb.Info{first, second, private} {
+				link := s.read(i.Path.Hash).ERISMagnet
+				if want := slices.ContainsFunc(of, func(w storedb.Info) bool { return w.Path == i.Path }); (link != "") != want {
+					t.Errorf("%s: %s has the link %q", when, i.Path.Name, link)
+				}
+			}
+		}
+		s.run(c, func() {
+			for _, i := range []storedb.Info{second, private} {
+				if err := c.Bake(i.Path); err != nil {
+					t.Error(err)
+				}
+			}
+			wantLinks("before the roots are known")
+			c.setAhead([]storepath.Path{first.Path, second.Path})
+			wantLinks("at first", first, second)
+			s.checkTorrent(c, first)
+			changed := c.RootsLibrary().Changed()
+			c.setAhead([]storepath.Path{second.Path})
+			wantLinks("later", second)
+			select {
+			case <-changed:
+			default:
+				t.Error("nobody was told")
+			}
+			if got := string(s.read(first.Path.Hash).Text()); got != before {
+				t.Errorf("now\n%s\nbefore\n%s", got, before)
+			}
+		})
+		if faults := s.fsck(FsckOptions{}); faults != "" {
+			t.Errorf("faults:\n%s", faults)
 		}
 	})
 }

@@ -37,7 +37,7 @@ type bakery struct {
 	blocks []byte // in the order of the tree
 }
 
-// newBakery bakes an item of about size bytes.
+// newBakery bakes an item of about size bytes, which the roots refer to.
 func newBakery(t testing.TB, size int, o bake.Options) *bakery {
 	t.Helper()
 	b := &bakery{store: newScratch(t)}
@@ -53,21 +53,22 @@ func newBakery(t testing.TB, size int, o bake.Options) *bakery {
 		}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	baked := b.cache.Library().Changed()
-	go func() { done <- b.cache.Run(ctx) }()
-	if err := b.cache.Bake(b.info.Path); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-baked:
-	case <-time.After(30 * time.Second):
-		t.Fatal("not baked")
+	var work sync.WaitGroup
+	work.Go(func() { b.cache.Run(ctx) }) // the error is nil
+	work.Go(func() { b.cache.BakeAhead(ctx, []string{b.info.Path.String()}) })
+	for tooLong := time.After(30 * time.Second); ; {
+		changed := b.cache.Library().Changed()
+		if b.cache.Status().Baked > 0 {
+			break
+		}
+		select {
+		case <-changed:
+		case <-tooLong:
+			t.Fatal("not baked")
+		}
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	work.Wait()
 	c, err := b.cache.Blocks().Open(t.Context(), b.info.Path.Hash)
 	if err != nil {
 		t.Fatal(err)
