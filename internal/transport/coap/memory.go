@@ -3,15 +3,22 @@ package coap
 import (
 	"bytes"
 	"sync"
+	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
 	"ersatz/eris"
 )
 
-// maxRecent is how many blocks are kept whose parts are being asked for, in
-// memory: 2 MiB.
-const maxRecent = 64
+const (
+	// maxRecent is how many blocks are kept whose parts are being asked for, in
+	// memory: 2 MiB.
+	maxRecent = 64
+
+	// recentTime is how long one is: what is not shared any more is not to be
+	// given. It is enough for 32 round trips by a slow line.
+	recentTime = 30 * time.Second
+)
 
 // recent keeps the blocks that were sent in parts last. Without it, each of the
 // 32 parts of a block would have it made anew.
@@ -21,6 +28,7 @@ type recent struct {
 		path string // of the store: another one may not give it
 		ref  eris.Ref
 		b    []byte
+		at   time.Time // when it came
 	}
 	next int
 }
@@ -29,7 +37,7 @@ func (r *recent) get(path string, ref eris.Ref) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.blocks {
-		if e := &r.blocks[i]; e.ref == ref && e.path == path && e.b != nil {
+		if e := &r.blocks[i]; e.ref == ref && e.path == path && e.b != nil && time.Since(e.at) < recentTime {
 			return e.b
 		}
 	}
@@ -43,7 +51,7 @@ func (r *recent) put(path string, ref eris.Ref, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.blocks[r.next]
-	e.path, e.ref, e.b = path, ref, b
+	e.path, e.ref, e.b, e.at = path, ref, b, time.Now()
 	r.next = (r.next + 1) % maxRecent
 }
 

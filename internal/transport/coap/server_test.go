@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -256,6 +257,27 @@ func TestBrokenStore(t *testing.T) {
 	if a := s.answer(ctx, 1, &req, maxMessage); a.Code != codes.ServiceUnavailable {
 		t.Errorf("at the end: %v", a.Code)
 	}
+}
+
+// TestForgets takes a block out of a store: the parts of it are not given for much
+// longer.
+func TestForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref, b := blocktest.Make(eris.Size32KiB, 1)
+		held := blocktest.Blocks{ref: b}
+		s := newServer(t, ServerOptions{}, Resource{Path: WellKnown, Blocks: held})
+		req := want(ref, part{num: 1, szx: szx1024}.option(message.Block2))
+		for _, c := range []struct {
+			after time.Duration
+			code  codes.Code
+		}{{0, codes.Content}, {10 * time.Second, codes.Content}, {20 * time.Second, codes.NotFound}} {
+			time.Sleep(c.after)
+			if a := s.answer(t.Context(), "somebody", &req, maxPart); a.Code != c.code {
+				t.Errorf("%v later: %v", c.after, a.Code)
+			}
+			delete(held, ref)
+		}
+	})
 }
 
 // TestUploads sends blocks in parts: in order, twice, out of order, too many.
