@@ -36,6 +36,7 @@ type queue struct {
 // network, so that it is small.
 type item struct {
 	c       *block.Shared // never changed; the queues share it
+	given   *block.Shared // what the network was last given that has a magnet link, or nil
 	offered int64         // when the network was last given it, in Unix seconds; 0: never
 	due     int64         // before which nothing is done, in Unix milliseconds
 	place   int32         // in the heap that it is in
@@ -215,7 +216,11 @@ func (q *queue) take(now time.Time) (t task, wait time.Duration, wake <-chan str
 		i := q.ready.all[0]
 		i.leave()
 		i.busy = true
-		return task{i, i.c, i.left}, 0, nil
+		t := task{i, i.c, i.left}
+		if t.back && i.given != nil {
+			t.c = i.given // the library may have lost the link before the item
+		}
+		return t, 0, nil
 	case q.later.Len() > 0:
 		wait = time.UnixMilli(q.later.all[0].due).Sub(now)
 	}
@@ -232,10 +237,13 @@ func (q *queue) succeed(t task) {
 	i := t.i
 	i.busy, i.tries, i.due = false, 0, 0
 	if t.back {
-		i.offered = 0
+		i.offered, i.given = 0, nil
 	} else {
 		i.offered = time.Now().Unix()
 		i.changed = *i.c != *t.c
+		if t.c.Magnet != "" {
+			i.given = t.c
+		}
 	}
 	q.failed, q.delay = nil, firstDelay
 	q.plan(i)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -251,6 +252,43 @@ func TestContentChanges(t *testing.T) {
 		n.want(t, time.Minute, "+2@250 +2@260")
 		if got := r.f.Status()[0]; got != (Status{Name: "net", Offered: 2}) {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// linked is a net that writes down by which links contents are taken back.
+type linked struct {
+	*net
+	links []string // under mu
+}
+
+func (l *linked) Withdraw(ctx context.Context, s block.Shared, note string) error {
+	l.set(func() { l.links = append(l.links, s.Magnet) })
+	return l.net.Withdraw(ctx, s, note)
+}
+
+// A content is taken back by the magnet link that it was given by, though the
+// library had none any more before the content left: BitTorrent knows it by that.
+func TestWithdrawByLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lib, n := &shelf{}, &linked{net: newNet()}
+		lib.set(1)
+		lib.all[0].Magnet = "magnet:?xt=1"
+		run(t, lib, Options{}, Sink{Name: "net", Net: n})
+		n.want(t, time.Minute, "+1@0")
+		lib.set(1)
+		n.want(t, time.Minute, "+1@60")
+		lib.set()
+		n.want(t, time.Minute, "-1@120")
+		if !slices.Equal(n.links, []string{"magnet:?xt=1"}) {
+			t.Errorf("taken back by %q", n.links)
+		}
+		lib.set(1) // never had one
+		n.want(t, time.Minute, "+1@180")
+		lib.set()
+		n.want(t, time.Minute, "-1@240")
+		if n.links[1] != "" {
+			t.Errorf("taken back by %q", n.links)
 		}
 	})
 }
