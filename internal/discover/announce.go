@@ -162,7 +162,7 @@ func (a *announcer) step(ctx context.Context, now time.Time) (wake time.Time) {
 
 // answer sends all records on a link; with a goodbye, that they are gone.
 func (a *announcer) answer(ctx context.Context, j *joined, goodbye bool) {
-	a.due[j.link.index] = &answers{last: time.Now()}
+	a.due[j.link.Index] = &answers{last: time.Now()}
 	m := message{response: true, answers: a.records(j.link)}
 	if m.answers == nil {
 		return
@@ -193,7 +193,7 @@ func (a *announcer) records(l link) []record {
 	}
 	fixed := len(out)
 	counts := map[uint16]int{}
-	for _, p := range l.prefixes {
+	for _, p := range l.Prefixes {
 		rec := record{name: a.host, kind: typeA, flush: true, ttl: ttlHost, addr: p.Addr()}
 		if rec.addr.Is6() {
 			rec.kind = typeAAAA
@@ -244,10 +244,10 @@ func (a *announcer) handle(ctx context.Context, h heard) {
 	if !a.asked(h) {
 		return
 	}
-	d := a.due[h.link.index]
+	d := a.due[h.link.Index]
 	if d == nil {
 		d = &answers{}
-		a.due[h.link.index] = d
+		a.due[h.link.Index] = d
 	}
 	// Who probes for the name is told in time (RFC 6762, "Multicast DNS
 	// Message Transmission"); all others may have to wait.

@@ -338,7 +338,7 @@ func TestSystemNetwork(t *testing.T) {
 		t.Fatal(own, err)
 	}
 	for _, l := range links {
-		if l.index == 0 || l.name == "lo" || len(l.prefixes) == 0 {
+		if l.Index == 0 || l.Name == "lo" || len(l.Prefixes) == 0 {
 			t.Errorf("%+v", l)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"ersatz/internal/transport/multicast"
 )
 
 const (
@@ -20,25 +22,7 @@ const (
 )
 
 // link is a network interface.
-type link struct {
-	index    int
-	name     string
-	prefixes []netip.Prefix // its addresses, with the networks that they are in
-}
-
-// near reports whether an address is one of the link's network.
-func (l link) near(a netip.Addr) bool {
-	if a.IsLinkLocalUnicast() {
-		return true
-	}
-	a = a.WithZone("")
-	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// has reports whether the link has an address of the family.
-func (l link) has(ip6 bool) bool {
-	return slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == ip6 })
-}
+type link = multicast.Interface
 
 // conn sends to and reads from the mDNS group of one family on one link.
 // Close ends a read.
@@ -99,18 +83,18 @@ func (h *hub) refresh(ctx context.Context) []link {
 	h.own = own
 	links = links[:min(len(links), maxLinks)]
 	for index, j := range h.open {
-		i := slices.IndexFunc(links, func(l link) bool { return l.index == index })
+		i := slices.IndexFunc(links, func(l link) bool { return l.Index == index })
 		broken := len(j.ended) > 0
-		if i < 0 || broken || links[i].name != j.link.name || !slices.Equal(links[i].prefixes, j.link.prefixes) {
+		if i < 0 || broken || !links[i].Equal(j.link) {
 			h.leave(j)
 		}
 	}
 	maps.DeleteFunc(h.deaf, func(index int, _ bool) bool {
-		return !slices.ContainsFunc(links, func(l link) bool { return l.index == index })
+		return !slices.ContainsFunc(links, func(l link) bool { return l.Index == index })
 	})
 	var opened []link
 	for _, l := range links {
-		if h.open[l.index] == nil && h.join(ctx, l) {
+		if h.open[l.Index] == nil && h.join(ctx, l) {
 			opened = append(opened, l)
 		}
 	}
@@ -122,7 +106,7 @@ func (h *hub) join(ctx context.Context, l link) bool {
 	j := &joined{link: l, ended: make(chan struct{}, 2)}
 	var errs []error
 	for _, ip6 := range []bool{false, true} {
-		if !l.has(ip6) {
+		if !l.Has(ip6) {
 			continue
 		}
 		c, err := h.net.open(l, ip6)
@@ -134,15 +118,15 @@ func (h *hub) join(ctx context.Context, l link) bool {
 		h.wg.Go(func() { h.listen(j, c) })
 	}
 	if len(j.conns) == 0 {
-		if !h.deaf[l.index] { // it is tried again and again
-			h.log.WarnContext(ctx, "no DNS-SD on an interface", slog.String("interface", l.name), slog.Any("error", errors.Join(errs...)))
+		if !h.deaf[l.Index] { // it is tried again and again
+			h.log.WarnContext(ctx, "no DNS-SD on an interface", slog.String("interface", l.Name), slog.Any("error", errors.Join(errs...)))
 		}
-		h.deaf[l.index] = true
+		h.deaf[l.Index] = true
 		return false
 	}
-	delete(h.deaf, l.index)
-	h.open[l.index] = j
-	h.log.DebugContext(ctx, "listening for mDNS", slog.String("interface", l.name), slog.Int("sockets", len(j.conns)))
+	delete(h.deaf, l.Index)
+	h.open[l.Index] = j
+	h.log.DebugContext(ctx, "listening for mDNS", slog.String("interface", l.Name), slog.Int("sockets", len(j.conns)))
 	return true
 }
 
@@ -150,7 +134,7 @@ func (h *hub) leave(j *joined) {
 	for _, c := range j.conns {
 		c.Close() // only ends the reading
 	}
-	delete(h.open, j.link.index)
+	delete(h.open, j.link.Index)
 }
 
 // listen reads until the socket is closed or breaks. What does not come from
@@ -166,7 +150,7 @@ func (h *hub) listen(j *joined, c conn) {
 			return
 		}
 		addr := from.Addr().Unmap().WithZone("")
-		if from.Port() != mdnsPort || !j.link.near(addr) {
+		if from.Port() != mdnsPort || !j.link.Near(addr) {
 			continue
 		}
 		m, err := parse(buf[:n])
@@ -186,7 +170,7 @@ func (h *hub) send(ctx context.Context, j *joined, m message) {
 	b := m.append(make([]byte, 0, maxSend))
 	for _, c := range j.conns {
 		if err := c.Write(b); err != nil {
-			h.log.DebugContext(ctx, "sending mDNS", slog.String("interface", j.link.name), slog.Any("error", err))
+			h.log.DebugContext(ctx, "sending mDNS", slog.String("interface", j.link.Name), slog.Any("error", err))
 		}
 	}
 }

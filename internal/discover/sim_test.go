@@ -63,7 +63,7 @@ func (h *host) links(names []string) ([]link, []netip.Addr, error) {
 	if !h.addr.IsValid() || len(names) > 0 && !slices.Contains(names, "lan0") {
 		return nil, nil, nil
 	}
-	return []link{{1, "lan0", []netip.Prefix{h.addr}}}, []netip.Addr{h.addr.Addr()}, nil
+	return []link{{Index: 1, Name: "lan0", Prefixes: []netip.Prefix{h.addr}}}, []netip.Addr{h.addr.Addr()}, nil
 }
 
 func (h *host) open(l link, ip6 bool) (conn, error) {
@@ -73,7 +73,7 @@ func (h *host) open(l link, ip6 bool) (conn, error) {
 	if busy {
 		return nil, syscall.EADDRINUSE
 	}
-	c := &lanConn{h, netip.AddrPortFrom(l.prefixes[0].Addr(), mdnsPort), make(chan packet, 100), make(chan struct{})}
+	c := &lanConn{h, netip.AddrPortFrom(l.Prefixes[0].Addr(), mdnsPort), make(chan packet, 100), make(chan struct{})}
 	h.lan.mu.Lock()
 	defer h.lan.mu.Unlock()
 	h.conns[c] = true

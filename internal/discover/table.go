@@ -183,17 +183,17 @@ func (e *entry) place(now time.Time, h heard) {
 		}
 		e.addrs = slices.DeleteFunc(e.addrs, func(p place) bool {
 			same := func(rec record) bool { return of(rec) && rec.addr == p.addr.WithZone("") }
-			return p.link == h.link.index && (same(rec) ||
+			return p.link == h.link.Index && (same(rec) ||
 				rec.flush && rec.life() > 0 && now.Sub(p.heard) > flushWait && p.addr.Is4() == rec.addr.Is4() && !slices.ContainsFunc(h.answers, same))
 		})
-		if rec.life() == 0 || len(e.addrs) >= maxAddrs || !h.link.leads(rec.addr) {
+		if rec.life() == 0 || len(e.addrs) >= maxAddrs || !leads(h.link, rec.addr) {
 			continue
 		}
 		addr := rec.addr
 		if addr.Is6() && addr.IsLinkLocalUnicast() {
-			addr = addr.WithZone(h.link.name)
+			addr = addr.WithZone(h.link.Name)
 		}
-		e.addrs = append(e.addrs, place{addr, h.link.index, now, now.Add(rec.life())})
+		e.addrs = append(e.addrs, place{addr, h.link.Index, now, now.Add(rec.life())})
 		if e.life == 0 || rec.life() <= e.life {
 			e.refreshed(now, rec.life())
 		}
@@ -203,11 +203,11 @@ func (e *entry) place(now time.Time, h heard) {
 // leads reports whether an address that was heard on the link may be asked:
 // private, link-local, or in a network that the link is part of. What is said
 // on a local network must not lead to any other host, or to this one.
-func (l link) leads(a netip.Addr) bool {
+func leads(l link, a netip.Addr) bool {
 	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6() {
 		return false
 	}
-	return a.IsPrivate() || l.near(a)
+	return a.IsPrivate() || l.Near(a)
 }
 
 // peer returns what users see of the entry, and whether it is a peer.

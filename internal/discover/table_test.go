@@ -11,7 +11,7 @@ import (
 
 var (
 	start   = time.Unix(1_700_000_000, 0)
-	testLAN = link{index: 7, name: "lan0", prefixes: []netip.Prefix{
+	testLAN = link{Index: 7, Name: "lan0", Prefixes: []netip.Prefix{
 		netip.MustParsePrefix("192.168.1.1/24"), netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("fe80::1/64"),
 	}}
 	testFrom = netip.MustParseAddr("192.168.1.5")
@@ -211,7 +211,7 @@ func TestGoodbye(t *testing.T) {
 func TestMoved(t *testing.T) {
 	table := newTestTable()
 	hear(table, start, says(Publish, "p", 80, nil, "192.168.1.5", "fe80::5"))
-	other := heard{link{index: 8, name: "lan1"}, netip.MustParseAddr("10.1.1.5"), message{answers: says(Publish, "p", 80, nil, "10.1.1.5", "fe80::5")}}
+	other := heard{link{Index: 8, Name: "lan1"}, netip.MustParseAddr("10.1.1.5"), message{answers: says(Publish, "p", 80, nil, "10.1.1.5", "fe80::5")}}
 	table.add(start, other)
 	hear(table, start, says(Publish, "p", 80, nil, "192.168.1.55")) // from another interface of the same host
 	if got := len(table.peers(start, nil)[0].Addrs); got != 5 {
