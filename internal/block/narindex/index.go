@@ -81,7 +81,7 @@ func Open(dir string) (*Index, error) {
 	x := &Index{dir: dir, db: db}
 	if _, err = db.Exec(schema); err == nil {
 		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.hash, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
-			WHERE b.ref = ? LIMIT ` + fmt.Sprint(maxCandidates))
+			WHERE b.ref = ? AND (b.item, b.node) > (?, ?) ORDER BY b.item, b.node LIMIT ` + fmt.Sprint(maxCandidates))
 	}
 	if err == nil {
 		err = give(dir, missing)

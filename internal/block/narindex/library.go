@@ -14,19 +14,15 @@ import (
 func (x *Index) OpenRoot(ctx context.Context, root eris.Ref, allow func(hash string) bool) (*Content, error) {
 	r := x.Reader(allow)
 	defer r.Close()
-	rows, err := r.candidates(ctx, root)
+	err := r.try(ctx, root, func(candidate) bool {
+		return r.cur.cap.Root == root && r.cur.nar != nil // else it is for fsck to say
+	})
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range rows {
-		if !r.open(c) || r.cur.cap.Root != root || r.cur.nar == nil {
-			continue // what is wrong with it is for fsck to say
-		}
-		found := &Content{c: r.cur}
-		r.cur = nil // the caller's
-		return found, nil
-	}
-	return nil, &eris.MissingError{Ref: root}
+	found := &Content{c: r.cur}
+	r.cur = nil // the caller's
+	return found, nil
 }
 
 // Shape returns the read capability and the length of an item's content, in

@@ -75,6 +75,36 @@ func TestOpenRootOfTwins(t *testing.T) {
 	}
 }
 
+// Many items with one content, as empty folders are, hide none that may be read.
+func TestManyTwins(t *testing.T) {
+	x := open(t)
+	const many = 2*maxCandidates + 1
+	var last *testItem
+	for n := range many {
+		last = add(t, x, n, []byte("all the same"), eris.Size1KiB)
+	}
+	asked := 0
+	allow := func(hash string) bool {
+		asked++
+		return hash == last.path.Hash
+	}
+	c, err := x.OpenRoot(t.Context(), last.cap.Root, allow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Verify(t.Context()), c.Close()); err != nil {
+		t.Error(err)
+	}
+	r := x.Reader(allow)
+	defer r.Close()
+	if b, err := r.Get(t.Context(), last.cap.Root); err != nil || eris.BlockRef(b) != last.cap.Root {
+		t.Error(err)
+	}
+	if asked != 2*many {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
 func TestShape(t *testing.T) {
 	x := open(t)
 	it := add(t, x, 0, randomBytes(1, 5000), eris.Size1KiB)

@@ -12,9 +12,13 @@ import (
 	"ersatz/eris"
 )
 
-// maxCandidates bounds the rows that are tried for one reference. Blocks that
-// items share have a row for each.
-const maxCandidates = 64
+// Blocks that items share have a row for each. maxCandidates are looked up at
+// once, and maxLookups times at most, so that many which may not be read hide
+// none that may.
+const (
+	maxCandidates = 64
+	maxLookups    = 64
+)
 
 // key is what a row holds of a reference.
 func key(ref []byte) int64 { return int64(binary.BigEndian.Uint64(ref)) }
@@ -75,20 +79,14 @@ func (r *Reader) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 			}
 		}
 	}
-	rows, err := r.candidates(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
+	var found []byte
 	// What is wrong with a candidate is for fsck to say: the next may be good.
-	for _, c := range rows {
-		if !r.open(c) {
-			continue
-		}
-		if b, err := r.block(c.node, ref); err == nil {
-			return b, nil
-		}
-	}
-	return nil, &eris.MissingError{Ref: ref}
+	err := r.try(ctx, ref, func(c candidate) bool {
+		b, err := r.block(c.node, ref)
+		found = b
+		return err == nil
+	})
+	return found, err
 }
 
 // Batch is Index.Batch of what the Reader may read.
@@ -111,8 +109,32 @@ type candidate struct {
 	hash, base, nar string
 }
 
-func (r *Reader) candidates(ctx context.Context, ref eris.Ref) ([]candidate, error) {
-	rows, err := r.x.lookup.QueryContext(ctx, key(ref[:]))
+// try makes the item of each candidate for a reference the current one, if it may
+// be read and can be, and calls good, until that says true. Else the error matches
+// eris.ErrNotFound.
+func (r *Reader) try(ctx context.Context, ref eris.Ref, good func(candidate) bool) error {
+	var last candidate
+	for range maxLookups {
+		rows, err := r.candidates(ctx, ref, last)
+		if err != nil {
+			return err
+		}
+		for _, c := range rows {
+			if r.open(c) && good(c) {
+				return nil
+			}
+		}
+		if len(rows) < maxCandidates {
+			break
+		}
+		last = rows[len(rows)-1]
+	}
+	return &eris.MissingError{Ref: ref}
+}
+
+// candidates returns those that come after one, in the order of items.
+func (r *Reader) candidates(ctx context.Context, ref eris.Ref, after candidate) ([]candidate, error) {
+	rows, err := r.x.lookup.QueryContext(ctx, key(ref[:]), after.id, after.node)
 	if err != nil {
 		return nil, fmt.Errorf("index of blocks: %w", err)
 	}
