@@ -92,7 +92,7 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 	}
 	h.server = newServer(context.WithoutCancel(ctx), h.wire, lib)
 	h.host.Network().Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
-	h.wire.receive(h.receive)
+	h.wire.receive(h.asks, h.receive)
 	if h.dht != nil {
 		h.begin(h.joinDHT)
 	}
@@ -269,6 +269,13 @@ func (h *Host) disconnected(n network.Network, c network.Conn) {
 	if l != nil {
 		l.broken(left)
 	}
+}
+
+// asks reports whether a peer is asked for blocks.
+func (h *Host) asks(id peer.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.links[id] != nil
 }
 
 // receive gives answers to those who wait for them, and wants to the server.

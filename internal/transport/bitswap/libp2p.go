@@ -21,13 +21,15 @@ import (
 
 const (
 	// Connections beyond fewConns are closed once there are manyConns.
-	fewConns, manyConns = 96, 192
+	fewConns, manyConns = 96, 160
 
-	// maxConns is how many there may be at all, and maxMemory and maxFiles what
-	// libp2p may take for them and their streams.
-	maxConns  = 256
-	maxMemory = 256 << 20
-	maxFiles  = 512
+	// maxConns is how many there may be at all, maxStrangers how many of these
+	// others may make: some are left for those that the Host connects to. maxMemory and maxFiles are
+	// what libp2p may take for them and their streams.
+	maxConns     = 256
+	maxStrangers = 192
+	maxMemory    = 256 << 20
+	maxFiles     = 512
 
 	// peerStreams is how many streams a peer may open. Kubo opens one for each
 	// message.
@@ -47,7 +49,9 @@ func limits() rcmgr.ConcreteLimitConfig {
 		base.StreamsInbound += 2 * peerStreams
 		base.Streams += 2 * peerStreams
 	}
-	l.SystemBaseLimit.ConnsInbound, l.SystemBaseLimit.ConnsOutbound, l.SystemBaseLimit.Conns = maxConns, maxConns, maxConns
+	l.SystemBaseLimit.ConnsInbound, l.SystemBaseLimit.ConnsOutbound, l.SystemBaseLimit.Conns = maxStrangers, maxConns, maxConns
+	more := &l.SystemLimitIncrease // for the memory that there is
+	more.ConnsInbound, more.ConnsOutbound, more.Conns = 0, 0, 0
 	all := l.ProtocolBaseLimit
 	all.StreamsInbound, all.Streams = 4*peerStreams, 8*peerStreams
 	l.AddProtocolLimit(bitswap12, all, rcmgr.BaseLimitIncrease{})
@@ -85,7 +89,7 @@ func newHost(key crypto.PrivKey, a addresses, o Options) (host.Host, error) {
 			opts = append(opts, libp2p.EnableHolePunching())
 		}
 	} else {
-		opts = append(opts, libp2p.NoListenAddrs, libp2p.EnableRelay())
+		opts = append(opts, libp2p.NoListenAddrs, libp2p.EnableRelay()) // which it would leave out
 	}
 	if len(a.relays) > 0 {
 		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(a.relays), libp2p.ForceReachabilityPrivate())

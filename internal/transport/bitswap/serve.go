@@ -23,10 +23,14 @@ const (
 	nominalSize   = int(eris.Size32KiB)
 	targetMessage = nominalSize
 
-	// senders is how many messages are on their way at once, and perPeer bounds
-	// those of one peer, by nominal size, so that slow ones do not hold up all.
-	senders = 64
-	perPeer = 8 * nominalSize
+	// perPeer bounds what is on its way to one peer, by nominal size: a message
+	// while the next one is made. There is a sender for all that can be on its way,
+	// so that peers who read slowly, or not at all, hold up nobody else.
+	perPeer = 4 * nominalSize
+	senders = maxConns * perPeer / nominalSize
+
+	// readers is how many blocks are looked for at once.
+	readers = 64
 
 	// wantsPerPeer bounds what one peer may be waiting for.
 	wantsPerPeer = 1024
@@ -44,8 +48,8 @@ func newServer(ctx context.Context, net exchange.BitSwapNetwork, lib block.Gette
 		server.MaxQueuedWantlistEntriesPerPeer(wantsPerPeer),
 		server.MaxCidSize(maxCID),
 		server.TaskWorkerCount(senders),
-		server.EngineTaskWorkerCount(senders),
-		server.EngineBlockstoreWorkerCount(senders),
+		server.EngineTaskWorkerCount(readers),
+		server.EngineBlockstoreWorkerCount(readers),
 	)
 }
 

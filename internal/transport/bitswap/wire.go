@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-msgio"
 	"github.com/multiformats/go-multistream"
 )
 
@@ -21,16 +20,8 @@ const (
 	// bitswap12 is the version in which a peer says what it lacks.
 	bitswap12 protocol.ID = "/ipfs/bitswap/1.2.0"
 
-	// maxMessage bounds a message from a peer, in bytes; Kubo's wantlists and
-	// blocks stay below.
-	maxMessage = 2<<20 + 1<<16
-
 	// sendTime is how long a message with a block may take to be sent.
 	sendTime = 30 * time.Second
-
-	// readTime is how long a message may take to come, once it has begun, and a
-	// stream to end.
-	readTime = 2 * time.Minute
 )
 
 // wire sends messages, one after the other, over one stream to each peer: what
@@ -142,39 +133,23 @@ func (w *wire) forget(id peer.ID) {
 	delete(w.lanes, id)
 }
 
-// receive has handle called for each message that comes, until the host ends.
-func (w *wire) receive(handle func(from peer.ID, m message.BitSwapMessage)) {
+// receive has handle called for each message that comes, until the host ends. asked
+// says whether a peer is asked for blocks: others take not all memory that there is.
+func (w *wire) receive(asked func(peer.ID) bool, handle func(from peer.ID, m message.BitSwapMessage)) {
 	w.host.SetStreamHandler(bitswap12, func(s network.Stream) {
 		defer s.Close()
-		for r := msgio.NewVarintReaderSize(s, maxMessage); ; {
-			m, err := read(s, r)
+		for from := s.Conn().RemotePeer(); ; {
+			priority := network.ReservationPriorityHigh
+			if asked(from) {
+				priority = network.ReservationPriorityAlways
+			}
+			m, err := read(s, priority)
 			if err != nil {
 				// The peer ended it, or is to be rid of.
 				_ = s.Reset()
 				return
 			}
-			handle(s.Conn().RemotePeer(), m)
+			handle(from, m)
 		}
 	})
-}
-
-// read reads a message. Its memory is a part of what libp2p has for the peer.
-func read(s network.Stream, r msgio.Reader) (message.BitSwapMessage, error) {
-	if err := s.SetReadDeadline(time.Time{}); err != nil {
-		return nil, err
-	}
-	n, err := r.NextMsgLen()
-	if err != nil {
-		return nil, err
-	}
-	if err := s.SetReadDeadline(time.Now().Add(readTime)); err != nil {
-		return nil, err
-	}
-	// Once as it comes, once as it is understood.
-	if err := s.Scope().ReserveMemory(2*n, network.ReservationPriorityAlways); err != nil {
-		return nil, err
-	}
-	defer s.Scope().ReleaseMemory(2 * n)
-	m, _, err := message.FromMsgReader(r)
-	return m, err
 }
