@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/block/narindex"
@@ -43,21 +44,29 @@ func (c *Cache) resign(ctx context.Context) {
 		c.rewrite(ctx, change{"baked items signed for Nix", c.sigDue, c.withSig})
 	}
 	moved := (<-chan struct{})(c.ahead.known)
+	var again <-chan time.Time
 	for c.o.Torrents { // after that: it reads each item that has no torrent
 		select {
 		case <-moved:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}
-		moved = c.aheadMoved()
-		c.rewrite(ctx, change{"magnet links of baked items signed or taken out", c.magnetDue, c.withMagnet})
+		moved, again = c.aheadMoved(), nil
+		if !c.rewrite(ctx, change{"magnet links of baked items signed or taken out", c.magnetDue, c.withMagnet}) {
+			again = time.After(brokenFor)
+		}
 	}
 }
 
-// rewrite changes the narinfos of all baked items.
-func (c *Cache) rewrite(ctx context.Context, change change) {
-	count := 0
+// rewrite changes the narinfos of all baked items, as far as the disk is not full,
+// and reports whether nothing failed.
+func (c *Cache) rewrite(ctx context.Context, change change) bool {
+	count, full := 0, false
 	err := narinfos(c.dir, func(hash string) error {
+		if full { // for the others as well, however long it takes to read them
+			return nil
+		}
 		for wait := c.claim(hash); wait != nil; wait = c.claim(hash) {
 			select {
 			case <-wait:
@@ -74,6 +83,7 @@ func (c *Cache) rewrite(ctx context.Context, change change) {
 			count++
 			c.notify() // it may be hours until all are
 		}
+		full = isFull(err)
 		return err
 	})
 	if count > 0 {
@@ -83,6 +93,7 @@ func (c *Cache) rewrite(ctx context.Context, change change) {
 	if err != nil && ctx.Err() == nil {
 		c.log.ErrorContext(ctx, "not all "+change.done, slog.Any("error", err))
 	}
+	return err == nil
 }
 
 // rewriteOne changes one narinfo, and reports whether it did. It leaves alone

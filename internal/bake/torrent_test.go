@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
+	"ersatz/internal/durable"
 	"ersatz/internal/folder"
 	"ersatz/internal/storedb"
 	"ersatz/internal/torrent"
@@ -244,6 +247,46 @@ func TestMagnetOfRoots(t *testing.T) {
 		})
 		if faults := s.fsck(FsckOptions{}); faults != "" {
 			t.Errorf("faults:\n%s", faults)
+		}
+	})
+}
+
+// TestMagnetsOnFullDisk: the first item that a full disk keeps from its link is the
+// last one that is read for it, until later.
+func TestMagnetsOnFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		a, b := s.add("a", nil, random(1, 30_000)), s.add("b", nil, random(2, 30_000))
+		s.bake(Options{}, a.Path, b.Path)
+		c := s.open(Options{Torrents: true})
+		defer s.close(c)
+		var mu sync.Mutex
+		tries, full := 0, true
+		restore := durable.SetFaultForTest(func(op, name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if full && strings.Contains(name, narindex.TorrentDir+"/") {
+				tries++
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		defer restore()
+		s.run(c, func() {
+			synctest.Wait()
+			mu.Lock()
+			if tries != 1 {
+				t.Errorf("%d tries", tries)
+			}
+			full = false
+			mu.Unlock()
+			time.Sleep(brokenFor + time.Second)
+			synctest.Wait()
+			s.checkTorrent(c, a)
+			s.checkTorrent(c, b)
+		})
+		if log := s.log.String(); !strings.Contains(log, "not all magnet links") {
+			t.Errorf("log:\n%s", log)
 		}
 	})
 }
