@@ -64,7 +64,9 @@ func TestFaults(t *testing.T) {
 			s.bake(Options{Methods: two}, info.Path)
 			s.torrent = true
 			restore()
-			s.try(two, func(c *Cache) { _, _ = c.rewriteOne(s.t.Context(), info.Path.Hash, change{"", c.magnetDue, c.withMagnet}) })
+			s.try(two, func(c *Cache) {
+				_, _ = c.rewriteOne(s.t.Context(), info.Path.Hash, change{"", c.magnetDue, c.withMagnet})
+			})
 		}},
 		{"expire", func(s *site, info storedb.Info) {
 			restore := durable.SetFaultForTest(func(string, string) error { return nil })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"strings"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -122,7 +123,25 @@ func (l library) Open(ctx context.Context, root eris.Ref) (block.Content, error)
 	if err != nil {
 		return nil, err // no *narindex.Content that is nil
 	}
-	return c, nil
+	hash, _, _ := strings.Cut(c.Base(), "-")
+	return &content{c, l, hash}, nil
+}
+
+// content is a content that is read only as long as it may be: to put it into a
+// network takes its time.
+type content struct {
+	*narindex.Content
+	l    library
+	hash string
+}
+
+// Block implements block.Content.
+func (c *content) Block(ctx context.Context, place int64) (eris.Ref, []byte, error) {
+	ref, b, err := c.Content.Block(ctx, place)
+	if err == nil && !c.l.allow(c.hash) {
+		return ref, nil, &eris.MissingError{Ref: ref}
+	}
+	return ref, b, err
 }
 
 // Each implements block.Library. An item that is broken is left out: that is for

@@ -139,6 +139,14 @@ func TestLibraryOfRoots(t *testing.T) {
 			if s.has(roots, s.shared(private)) || !s.has(all, s.shared(private)) || !s.has(roots, s.shared(first)) {
 				t.Error("what a client asked for is public, or not to be had, or the root is not public")
 			}
+			open, err := roots.Open(t.Context(), s.shared(first).ReadCap.Root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer open.Close()
+			if _, _, err := open.Block(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
 			before = roots.Changed()
 			lead(second.Path)
 			work.Wait()
@@ -153,6 +161,9 @@ func TestLibraryOfRoots(t *testing.T) {
 			}
 			if s.has(roots, s.shared(first)) || !s.has(all, s.shared(first)) {
 				t.Error("what no root refers to is public still, or lost")
+			}
+			if _, b, err := open.Block(t.Context(), 1); !errors.Is(err, eris.ErrNotFound) || b != nil {
+				t.Errorf("what was being read when the root changed is public still: %v", err)
 			}
 		})
 	})
