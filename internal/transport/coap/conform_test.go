@@ -14,6 +14,7 @@ import (
 func TestTransport(t *testing.T) {
 	for _, scheme := range schemes {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			tr := transporttest.Transport{
 				Serve: func(t testing.TB, address string, blocks block.Getter, _ []eris.Ref) (string, func()) {
 					if address == "" {

@@ -184,6 +184,7 @@ func TestHostile(t *testing.T) {
 // TestMissesWaitApart has a service lack most blocks: those that it has do not
 // wait for the time that is given to the others.
 func TestMissesWaitApart(t *testing.T) {
+	t.Parallel()
 	all := makeContent(eris.Size1KiB, 40)
 	s := memstore.New()
 	for i := 0; i < 40; i += 10 {

@@ -38,12 +38,9 @@ func TestTransport(t *testing.T) {
 			return serve(t, address, &service{blocks: blocks}, refs)
 		},
 	}
-	t.Run("script", func(t *testing.T) {
-		transporttest.Run(t, tr)
-		t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
-	})
-	tr.Foreign = true
-	tr.Serve = func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
+	peer := tr
+	peer.Foreign = true
+	peer.Serve = func(t testing.TB, _ string, blocks block.Getter, refs []eris.Ref) (string, func()) {
 		p := gnunettest.Start(t)
 		c := open(t, gnunet.Options{Socket: p.Socket, Rate: 1 << 30})
 		for _, ref := range refs {
@@ -57,8 +54,11 @@ func TestTransport(t *testing.T) {
 		}
 		return p.Socket, p.Stop
 	}
-	t.Run("gnunet", func(t *testing.T) {
-		transporttest.Run(t, tr)
-		t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
-	})
+	for name, tr := range map[string]transporttest.Transport{"script": tr, "gnunet": peer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			transporttest.Run(t, tr)
+			t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
+		})
+	}
 }

@@ -86,6 +86,7 @@ func (c content) offer(t testing.TB, s block.Sink) {
 // TestPeer puts and gets by one peer, and has a program of GNUnet's find what was
 // put: by the reference, as text.
 func TestPeer(t *testing.T) {
+	t.Parallel()
 	p := gnunettest.Start(t)
 	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second})
 	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
@@ -109,6 +110,7 @@ func TestPeer(t *testing.T) {
 // TestGarbage has others put something else under the key of a block: it is
 // missing until somebody puts it, and nobody is blamed.
 func TestGarbage(t *testing.T) {
+	t.Parallel()
 	p := gnunettest.Start(t)
 	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second})
 	ref, b := blocktest.Make(eris.Size1KiB, 1)
@@ -126,6 +128,7 @@ func TestGarbage(t *testing.T) {
 
 // TestPeers has a block come from another peer. How many do, nobody promises.
 func TestPeers(t *testing.T) {
+	t.Parallel()
 	a, b := gnunettest.Start(t), gnunettest.Start(t)
 	const before = 100
 	all := makeContent(eris.Size32KiB, 2*before)
@@ -148,6 +151,7 @@ func TestPeers(t *testing.T) {
 
 // TestOffer offers a content, twice: the second time is what counts.
 func TestOffer(t *testing.T) {
+	t.Parallel()
 	p := gnunettest.Start(t)
 	soon := open(t, gnunet.Options{Socket: p.Socket, Expiry: time.Second, Idle: 2 * time.Second, Rate: 1 << 30})
 	late := open(t, gnunet.Options{Socket: p.Socket, Expiry: time.Hour, Rate: 1 << 30})
@@ -181,6 +185,7 @@ func TestOffer(t *testing.T) {
 // TestRestart ends the DHT service in between: what it had is lost, and the same
 // clients go on.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	p := gnunettest.Start(t)
 	c := open(t, gnunet.Options{Socket: p.Socket, Idle: 2 * time.Second, Rate: 1 << 30})
 	all := makeContent(eris.Size32KiB, 100)
