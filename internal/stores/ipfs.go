@@ -4,6 +4,7 @@ package stores
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 
@@ -26,6 +27,9 @@ func openIPFS(ctx context.Context, s *Set, u URL, uses use) error {
 		lib = s.o.Library
 	}
 	host, err := bitswap.New(ctx, lib, o)
+	if errors.Is(err, bitswap.ErrOptions) {
+		return invalid("%v", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -69,3 +69,12 @@ func TestIPFSTaken(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestIPFSWrong wants what only libp2p finds wrong in a URL to be a fault of it.
+func TestIPFSWrong(t *testing.T) {
+	for _, url := range []string{"ipfs:?peer=/bogus", "ipfs:?listen=/ip4/1.2.3.256/tcp/1", "ipfs:?bootstrap=/ip4/127.0.0.1/tcp/1", "ipfs:?relay=/ip4/127.0.0.1/tcp/1/p2p/12D3KooWACBzyepfiwV6iAp7QNYGJucEN9jTHjjVtSVPmEgi263h&relay-service=on"} {
+		if _, err := Open(t.Context(), Plan{From: mustParse(t, url)}, Options{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}

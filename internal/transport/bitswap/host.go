@@ -62,11 +62,12 @@ var (
 )
 
 // New starts a Host that gives what lib has; nil: nothing. What lib's Get returns
-// must be verified. ctx is for the start alone.
+// must be verified. ctx is for the start alone. An error matches ErrOptions if o is
+// at fault.
 func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 	a, err := o.parse()
 	if err != nil {
-		return nil, fmt.Errorf("bitswap: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
 	}
 	key, known, err := openState(o.State)
 	if err != nil {
@@ -78,7 +79,7 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 		searches: make(chan struct{}, searches), links: map[peer.ID]*link{},
 	}
 	h.begin, h.stop = workers()
-	if h.host, err = newHost(key, a, o); err != nil {
+	if h.host, err = newHost(key, a, newGater(a, known), o); err != nil {
 		return nil, fmt.Errorf("bitswap: %w", err)
 	}
 	if o.DHT != DHTOff {

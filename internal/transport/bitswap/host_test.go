@@ -191,6 +191,9 @@ func TestOptions(t *testing.T) {
 	_, err := bitswap.New(t.Context(), nil, bitswap.Options{
 		Listen: []string{"0.0.0.0:4001"}, Peers: []string{"/ip4/127.0.0.1/tcp/1"}, DHT: "on", Bootstrap: []string{"x"}, Relays: []string{""},
 	})
+	if !errors.Is(err, bitswap.ErrOptions) {
+		t.Errorf("error %v", err)
+	}
 	for _, part := range []string{"listen", `"/ip4/127.0.0.1/tcp/1"`, `"on"`, `"x"`, `""`} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("error %v does not name %s", err, part)

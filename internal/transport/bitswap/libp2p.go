@@ -62,7 +62,7 @@ func limits() rcmgr.ConcreteLimitConfig {
 }
 
 // newHost starts libp2p with TCP and QUIC, Noise and TLS, yamux, and bounds.
-func newHost(key crypto.PrivKey, a addresses, o Options) (host.Host, error) {
+func newHost(key crypto.PrivKey, a addresses, g gater, o Options) (host.Host, error) {
 	resources, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits()), rcmgr.WithMetricsDisabled())
 	if err != nil {
 		return nil, err
@@ -77,6 +77,7 @@ func newHost(key crypto.PrivKey, a addresses, o Options) (host.Host, error) {
 		libp2p.DisableMetrics(),
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(conns),
+		libp2p.ConnectionGater(g),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(noise.ID, noise.New),

@@ -85,6 +85,9 @@ type Options struct {
 // defaultIdle is less than what a fetch.Mix bears with.
 const defaultIdle = 8 * time.Second
 
+// ErrOptions means that Options say what cannot be.
+var ErrOptions = errors.New("bitswap: wrong options")
+
 // addresses are those that Options name.
 type addresses struct {
 	listen                   []multiaddr.Multiaddr
@@ -127,6 +130,9 @@ func (o *Options) parse() (a addresses, err error) {
 		if err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if o.RelayService && len(o.Relays) > 0 {
+		errs = append(errs, errors.New("a relay for others is one that others can connect to, and needs no relays"))
 	}
 	return a, errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"ersatz/internal/durable"
 )
@@ -127,11 +128,16 @@ func (h *Host) save() error {
 		return nil
 	}
 	var infos []peer.AddrInfo
-	for _, id := range append(h.dht.WAN.RoutingTable().ListPeers(), h.dht.LAN.RoutingTable().ListPeers()...) {
-		if info := h.host.Peerstore().PeerInfo(id); len(info.Addrs) > 0 {
-			infos = append(infos, info)
+	remember := func(ids []peer.ID, good func(multiaddr.Multiaddr) bool) {
+		for _, id := range ids {
+			info := h.host.Peerstore().PeerInfo(id)
+			if info.Addrs = multiaddr.FilterAddrs(info.Addrs, good); len(info.Addrs) > 0 {
+				infos = append(infos, info)
+			}
 		}
 	}
+	remember(h.dht.WAN.RoutingTable().ListPeers(), manet.IsPublicAddr) // see gater
+	remember(h.dht.LAN.RoutingTable().ListPeers(), func(multiaddr.Multiaddr) bool { return true })
 	if len(infos) == 0 {
 		return nil
 	}
