@@ -99,9 +99,10 @@ func (s *Server) metainfo(w http.ResponseWriter, r *http.Request, c *narindex.Co
 		return
 	}
 	scheme := "http"
-	if r.TLS != nil {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" { // by a proxy
 		scheme = "https"
 	}
+	w.Header().Set("Vary", "X-Forwarded-Proto")
 	var seeds []string
 	if r.Host != "" { // as in HTTP/1.0
 		seeds = []string{scheme + "://" + r.Host + TorrentDir + i.Name}

@@ -152,6 +152,12 @@ func TestMetainfo(t *testing.T) {
 		if again := do(t, "GET", url+b.path()+".torrent", "If-None-Match", got.Header.Get("ETag")); again.StatusCode != 304 {
 			t.Errorf("again: %s", again.Status)
 		}
+		// Behind a proxy with TLS.
+		got = do(t, "GET", url+b.path()+".torrent", "X-Forwarded-Proto", "https")
+		want = info.Metainfo(trackers, []string{strings.Replace(url, "http:", "https:", 1) + b.path()})
+		if !bytes.Equal(got.body, want) || got.Header.Get("Vary") != "X-Forwarded-Proto" {
+			t.Errorf("%v:\n%.300q", got.Header, got.body)
+		}
 		// HTTP/1.0 need not say by what name it asks.
 		if got := nameless(t, url, b.path()+".torrent"); !bytes.HasSuffix(got, info.Metainfo(trackers, nil)) {
 			t.Errorf("without Host:\n%.300q", got)
