@@ -103,7 +103,7 @@ func TestLayers(t *testing.T) {
 func transport(pkg string) string {
 	name, ok := strings.CutPrefix(pkg, "internal/transport/")
 	name, _, _ = strings.Cut(name, "/")
-	if !ok || name == "httpclient" {
+	if !ok || name == "httpclient" || name == "multicast" {
 		return ""
 	}
 	return name

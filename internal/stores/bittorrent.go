@@ -18,12 +18,12 @@ import (
 
 func torrentSchemes() []scheme {
 	return []scheme{{
-		name: schemeTorrent, form: "bittorrent:[?xt=urn:btih:HASH&tr=URL&x.pe=HOST:PORT&listen=HOST:PORT&dht=on]",
+		name: schemeTorrent, form: "bittorrent:[?xt=urn:btih:HASH&tr=URL&x.pe=HOST:PORT&listen=HOST:PORT&dht=on&lsd=on]",
 		params: map[string]paramRule{
 			"xt": {check: checkExact}, "dn": {},
 			"tr": {many: true, check: magnetParam("tr")}, "ws": {many: true, check: magnetParam("ws")},
 			"xs": {many: true, check: magnetParam("xs")}, "x.pe": {many: true, check: magnetParam("x.pe")},
-			"listen": {check: hostPort}, "bootstrap": {many: true, check: hostPort}, "dht": {check: oneOf("on", "off")},
+			"listen": {check: hostPort}, "bootstrap": {many: true, check: hostPort}, "dht": {check: oneOf("on", "off")}, "lsd": {check: oneOf("on", "off")},
 		},
 		check: checkTorrent,
 		whole: true, public: true, one: true,
@@ -130,23 +130,25 @@ func openTorrent(_ context.Context, s *Set, u URL, uses use) error {
 	return nil
 }
 
-// torrentOptions returns what u says, with defaults. Who names trackers or peers,
-// and nothing of the DHT, does not want to be known there.
+// torrentOptions returns what u says, with defaults. Who names trackers or peers, or
+// local discovery, and nothing of the DHT, does not want to be known there. With
+// local discovery it listens in any case: who hears of it, connects.
 func torrentOptions(u URL, uses use) bittorrent.Options {
 	o := bittorrent.Options{
 		Listen: u.param("listen"), Trackers: u.Params("tr"), Peers: u.Params("x.pe"), Bootstrap: u.Params("bootstrap"),
+		LSD: u.param("lsd") == "on",
 	}
 	switch u.param("dht") {
 	case "on":
 		o.DHT = true
 	case "":
-		o.DHT = len(o.Bootstrap) > 0 || len(o.Trackers)+len(o.Peers)+len(u.Params("ws")) == 0
+		o.DHT = len(o.Bootstrap) > 0 || len(o.Trackers)+len(o.Peers)+len(u.Params("ws")) == 0 && !o.LSD
 	}
 	switch {
 	case o.Listen != "":
 	case uses.has(useServe):
 		o.Listen = ":6881"
-	case uses.has(useTo):
+	case uses.has(useTo) || o.LSD:
 		o.Listen = ":0"
 	}
 	return o

@@ -58,6 +58,10 @@ type Options struct {
 	DHT       bool
 	Bootstrap []string
 
+	// LSD is whether peers are looked for in the networks that this machine is in,
+	// and those told of what is here, if they can connect (BEP 14).
+	LSD bool
+
 	// Dir is the folder for the pieces of what is being fetched. The files have
 	// no name, so that they are gone with the process. Default: os.TempDir().
 	Dir string
@@ -110,6 +114,7 @@ type Client struct {
 	bt     *bt.Client
 	listen *listener  // nil if nobody can connect
 	dht    *announcer // nil without a DHT
+	locals *locals    // nil without local discovery
 	pieces *pieceCache
 
 	spawning sync.Mutex // held while work is added to, or ended
@@ -188,6 +193,10 @@ func (c *Client) start() error {
 			return fmt.Errorf("bittorrent: DHT: %w", err)
 		}
 		c.work.Go(c.dht.run)
+	}
+	if c.o.LSD {
+		c.locals = newLocals(c, system{})
+		c.work.Go(func() { c.locals.run(c.ctx) })
 	}
 	return nil
 }

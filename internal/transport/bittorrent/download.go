@@ -109,6 +109,9 @@ func (c *Client) join(w block.Wanted, m torrent.Magnet) *download {
 	if c.dht != nil {
 		c.dht.add(m.Hash, t, true)
 	}
+	if c.locals != nil {
+		c.locals.add(m.Hash, t, true)
+	}
 	sources, seeds := serverURLs(w, m)
 	if len(sources) > 0 {
 		d.work.Go(func() { d.askServers(sources) })
@@ -193,6 +196,9 @@ func (d *download) end() {
 	d.c.asking.CompareAndDelete(d.hash, d)
 	if d.c.dht != nil {
 		d.c.dht.remove(d.hash)
+	}
+	if d.c.locals != nil {
+		d.c.locals.remove(d.hash)
 	}
 	d.work.Wait()
 	d.t.Load().Drop()

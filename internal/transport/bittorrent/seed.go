@@ -134,6 +134,9 @@ func (c *Client) seed(m torrent.Magnet, info []byte, s *seed) error {
 	if c.dht != nil {
 		c.dht.add(m.Hash, s.t, false)
 	}
+	if c.locals != nil {
+		c.locals.add(m.Hash, s.t, false)
+	}
 	return nil
 }
 
@@ -162,6 +165,9 @@ func (c *Client) withdraw(h hash) {
 	}
 	if c.dht != nil {
 		c.dht.remove(h)
+	}
+	if c.locals != nil {
+		c.locals.remove(h)
 	}
 	c.known.Delete(h)
 	s.cancel() // the reads that run end by hanging up

@@ -1,0 +1,223 @@
+package bittorrent
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	bt "github.com/anacrolix/torrent"
+	"golang.org/x/time/rate"
+)
+
+// Times of local discovery (BEP 14).
+const (
+	localEvery  = 5 * time.Minute // between two announcements of a torrent
+	localPause  = time.Minute     // between two announcements, in the long run
+	localSaved  = 5               // that may be sent at once after a while without any
+	localKept   = 2               // of those, for torrents that begin to be fetched
+	localForget = 2 * localEvery  // after which a peer that is not heard again gives way to others
+
+	// localAgain is how soon a peer that is heard again is tried again. aria2 1.36
+	// leaves once it has the metadata, and announces itself anew.
+	localAgain = 500 * time.Millisecond
+)
+
+// Bounds of the peers that a torrent learns.
+const (
+	maxLocalPeers = 64
+	maxLocalPorts = 4  // of one address
+	maxLocalTries = 20 // in a second, of all torrents: a part of maxDials
+)
+
+// peerSourceLocal is how the library is told where a peer comes from.
+const peerSourceLocal bt.PeerSource = "L"
+
+// locals is local discovery (BEP 14): it tells the networks that this machine is in
+// of all torrents, and gives these the peers that it hears of there.
+type locals struct {
+	lan    *lan
+	log    *slog.Logger
+	port   uint16     // that is told; 0 for none
+	at     netip.Addr // where peers connect
+	cookie string
+
+	mu       sync.Mutex
+	limit    *rate.Limiter // of announcements
+	tries    *rate.Limiter
+	torrents map[hash]*localTorrent
+}
+
+// localTorrent is a torrent that is fetched or seeded.
+type localTorrent struct {
+	hash    hash
+	give    func(netip.AddrPort) // gives it a peer
+	fetched bool
+	led     time.Time // when it was the first of an announcement
+	said    time.Time // when it was in one
+	peers   map[netip.AddrPort]time.Time
+}
+
+func newLocals(c *Client, n network) *locals {
+	l := &locals{log: c.log, cookie: rand.Text()[:16], torrents: map[hash]*localTorrent{}}
+	l.limit, l.tries = rate.NewLimiter(rate.Every(localPause), localSaved), rate.NewLimiter(maxLocalTries, maxLocalPeers)
+	if c.listen != nil {
+		at := c.listen.Addr().(*net.TCPAddr).AddrPort()
+		l.at, l.port = at.Addr().Unmap(), at.Port()
+	}
+	l.lan = &lan{net: n, log: c.log, hear: l.hear, open: map[place]*joined{}, deaf: map[place]bool{}}
+	return l
+}
+
+// add announces a torrent soon, and every while.
+func (l *locals) add(h hash, t *bt.Torrent, fetched bool) {
+	l.addTorrent(h, fetched, func(at netip.AddrPort) {
+		t.AddPeers([]bt.PeerInfo{{Addr: net.TCPAddrFromAddrPort(at), Source: peerSourceLocal}})
+	})
+}
+
+func (l *locals) addTorrent(h hash, fetched bool, give func(netip.AddrPort)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.torrents[h] = &localTorrent{hash: h, give: give, fetched: fetched, peers: map[netip.AddrPort]time.Time{}}
+}
+
+func (l *locals) remove(h hash) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.torrents, h)
+}
+
+// run announces and listens until ctx ends.
+func (l *locals) run(ctx context.Context) {
+	defer l.lan.close()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var look time.Time
+	for {
+		now := time.Now()
+		if !now.Before(look) {
+			if l.lan.refresh(ctx) {
+				l.sayAll()
+			}
+			look = now.Add(rescan)
+		}
+		if hashes := l.due(now); len(hashes) > 0 {
+			l.lan.send(ctx, l.at, localMessage{l.port, hashes, l.cookie})
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sayAll has all torrents announced again: there is a network that has not heard
+// of them.
+func (l *locals) sayAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.torrents {
+		t.led, t.said = time.Time{}, time.Time{}
+	}
+}
+
+// due returns the torrents of an announcement that is to be sent now, if any. Each
+// torrent is in one every five minutes, and, of more than five, is the first of one
+// in turn, since some programs heed only that.
+func (l *locals) due(now time.Time) []hash {
+	if l.port == 0 || !l.lan.reached(l.at) {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var due []*localTorrent
+	for _, t := range l.torrents {
+		if now.Sub(t.led) >= localEvery {
+			due = append(due, t)
+		}
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	slices.SortFunc(due, func(x, y *localTorrent) int {
+		return cmp.Or(cmp.Compare(x.rank(), y.rank()), x.led.Compare(y.led), x.said.Compare(y.said))
+	})
+	first := due[0]
+	tokens := 1.0
+	if first.rank() > 0 {
+		tokens += localKept
+	}
+	if l.limit.TokensAt(now) < tokens || !l.limit.AllowN(now, 1) {
+		return nil
+	}
+	first.led, first.said = now, now
+	hashes := []hash{first.hash}
+	for _, t := range due[1:] {
+		if len(hashes) < maxLocalHashes && now.Sub(t.said) >= localEvery {
+			t.said = now
+			hashes = append(hashes, t.hash)
+		}
+	}
+	return hashes
+}
+
+// rank is 0 for what begins to be fetched, which cannot wait.
+func (t *localTorrent) rank() int {
+	if t.fetched && t.said.IsZero() {
+		return 0
+	}
+	return 1
+}
+
+// hear takes what somebody of a network says. Nothing is kept of what is not ours.
+func (l *locals) hear(from netip.Addr, b []byte) {
+	m, err := parseLocal(b)
+	if err != nil || m.cookie == l.cookie {
+		return
+	}
+	for _, h := range m.hashes {
+		if give := l.met(h, netip.AddrPortFrom(from, m.port), time.Now()); give != nil {
+			give(netip.AddrPortFrom(from, m.port))
+		}
+	}
+}
+
+// met returns how to give a torrent a peer, nil if it is not to have it.
+func (l *locals) met(h hash, at netip.AddrPort, now time.Time) func(netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.torrents[h]
+	if t == nil {
+		return nil
+	}
+	before, known := t.peers[at]
+	if known && now.Sub(before) < localAgain {
+		return nil
+	}
+	if !known {
+		ports := 0
+		maps.DeleteFunc(t.peers, func(_ netip.AddrPort, heard time.Time) bool { return now.Sub(heard) >= localForget })
+		for p := range t.peers {
+			if p.Addr() == at.Addr() {
+				ports++
+			}
+		}
+		if len(t.peers) >= maxLocalPeers || ports >= maxLocalPorts {
+			return nil
+		}
+	}
+	if !l.tries.AllowN(now, 1) {
+		return nil
+	}
+	t.peers[at] = now
+	l.log.Debug("peer of the local network", slog.String("address", at.String()))
+	return t.give
+}
