@@ -2,7 +2,6 @@ package stores
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"ersatz/internal/block"
@@ -34,10 +33,7 @@ func openNDN(_ context.Context, s *Set, u URL, uses use) error {
 	if uses.has(useTo | useServe) {
 		s.listeners = append(s.listeners, Listener{Name: u.name(), URL: u})
 		s.onRun(u, func(ctx context.Context) error {
-			return c.Serve(ctx, s.o.Library, ndn.ServerOptions{
-				Limit: s.o.Limiter, Log: s.o.Log,
-				Registered: func() { s.o.Log.Info("registered at the forwarder", slog.String("store", u.String())) },
-			})
+			return c.Serve(ctx, s.o.Library, ndn.ServerOptions{Limit: s.o.Limiter, Log: s.o.Log})
 		})
 	}
 	return nil
