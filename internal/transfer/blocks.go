@@ -40,7 +40,7 @@ func (i *item) contentWay(c content) (ways, last []way) {
 	ways = []way{w}
 	if len(s.later) > 0 && !i.opensAll(s) {
 		l := &blockFetch{item: i, content: c, record: record, last: true}
-		w.open, w.have = l.open, l.have
+		w.open, w.have, w.done = l.open, l.have, func() bool { return f.searched }
 		last = []way{w}
 	}
 	return ways, last
@@ -54,6 +54,8 @@ type blockFetch struct {
 	sources sources // as they were when the way was begun
 	record  keep.Item
 	nodes   atomic.Int64 // that were there or have come
+
+	searched bool // all networks were asked
 }
 
 func (f *blockFetch) have() int64 { return f.nodes.Load() * int64(f.content.readCap.Size) }

@@ -205,8 +205,8 @@ func (i *item) rounds(ctx context.Context) error {
 		for len(ways) > 0 {
 			w := ways[0]
 			ways = ways[1:]
-			if i.bad[w.id] {
-				continue // its source has lied in another way
+			if i.bad[w.id] || w.done != nil && w.done() {
+				continue // its source has lied in another way, or was asked in one
 			}
 			err := i.try(ctx, w)
 			if err == nil || ctx.Err() != nil {

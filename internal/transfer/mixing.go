@@ -138,6 +138,7 @@ func (m *mixing) last(ctx context.Context, err error) (again bool) {
 // not at fault.
 func (m *mixing) close(ctx context.Context) {
 	f := m.f
+	f.searched = len(m.later) == 0
 	for k, s := range m.mix.Stats() {
 		if s.Blocks > 0 || s.Err != nil {
 			f.log.InfoContext(ctx, "source of blocks", slog.String("source", s.Name), slog.Int64("blocks", s.Blocks),
@@ -153,6 +154,7 @@ func (m *mixing) close(ctx context.Context) {
 		}
 		if m.all[k].session == nil {
 			f.t.book.Note(s)
+			f.slow(s)
 			continue
 		}
 		m.all[k].session.note(f.t, s)
@@ -166,6 +168,16 @@ func (f *blockFetch) inVain(name string) {
 	for _, sv := range f.content.servers {
 		if sv.String() == name {
 			f.waited[sv] = true
+		}
+	}
+}
+
+// slow has a server whose nar did not begin in time, and that gave blocks, be given
+// more time for its next nar: it is not dead.
+func (f *blockFetch) slow(s fetch.Stat) {
+	for _, sv := range f.content.servers {
+		if sv.String() == s.Name && f.waited[sv] && s.Blocks > 0 && s.Err == nil {
+			f.t.book.Note(fetch.Stat{Name: narName(sv), Blocks: 1, Learnt: fetch.Learnt{Latency: s.Learnt.Latency}})
 		}
 	}
 }

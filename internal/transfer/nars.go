@@ -48,6 +48,7 @@ type narFetch struct {
 	offer  upstream.Offer
 	record keep.Item
 	body   *upstream.Body // from where the part ends
+	since  time.Time      // when it was asked for
 	about  keep.About
 	size   int64 // bytes that the part had last
 	pieced bool  // what the part has is of several connections
@@ -144,6 +145,7 @@ func (e *lateError) Timeout() bool { return true }
 
 // inTime opens what has to be opened before the patience ends.
 func (n *narFetch) inTime(ctx context.Context, open func(context.Context) (*upstream.Body, error)) (*upstream.Body, error) {
+	n.since = time.Now()
 	if n.patience == 0 {
 		return open(ctx)
 	}
@@ -234,12 +236,12 @@ func (n *narFetch) read(ctx context.Context, part *keep.Part) (l fetch.Learnt, e
 	body := n.body // who goes on has another
 	defer body.Close()
 	defer context.AfterFunc(ctx, func() { body.Close() })()
-	start, from := time.Now(), part.Size()
+	from := part.Size()
 	buf := make([]byte, 64<<10)
 	for {
 		k, err := body.Read(buf)
 		if k > 0 && l.Latency == 0 {
-			l.Latency = max(time.Since(start), 1)
+			l.Latency = max(time.Since(n.since), 1)
 		}
 		if _, werr := part.Append(buf[:k]); errors.Is(werr, eris.ErrTooLong) {
 			return l, &wrongError{werr}
@@ -251,7 +253,7 @@ func (n *narFetch) read(ctx context.Context, part *keep.Part) (l fetch.Learnt, e
 			continue
 		}
 		if got := part.Size() - from; got >= paceFrom {
-			l.Pace = max((time.Since(start)-l.Latency)*time.Duration(perBlock)/time.Duration(got), 1)
+			l.Pace = max((time.Since(n.since)-l.Latency)*time.Duration(perBlock)/time.Duration(got), 1)
 		}
 		if ctx.Err() != nil {
 			return l, context.Cause(ctx)

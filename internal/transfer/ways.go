@@ -22,6 +22,7 @@ type way struct {
 	server *upstream.Server // of a nar
 	blame  func(error)      // told when the content was wrong; may be nil
 	pieced func() bool      // whether the content is of several connections, unverified; may be nil
+	done   func() bool      // whether another way has asked all whom this one would; may be nil
 
 	// hurried is whether it is put off if it does not begin soon.
 	hurried bool
