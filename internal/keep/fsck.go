@@ -44,7 +44,7 @@ func IsState(dir string) bool {
 // Fsck reads all that a state folder keeps and reports each fault: records;
 // nars against their size, NarHash and NarSize; the blocks that they are made
 // into against the read capability; tree files and index rows in both
-// directions; files that belong to nothing. What is in parts is verified when
+// directions; torrents against the blocks; files that belong to nothing. What is in parts is verified when
 // it is used. Without Repair it works beside a node, and takes no work in
 // progress for a fault. An error means that it could not go on; with Repair,
 // it matches ErrLocked if another process has the folder.
@@ -120,8 +120,8 @@ type flaw struct {
 	file string
 	err  error
 	// index means that record and nar are good, so that the rest can be made
-	// from them.
-	index bool
+	// from them, and torrent that all is but its torrent.
+	index, torrent bool
 }
 
 // item checks one item. One with a fault is checked twice, since it may have
@@ -139,6 +139,9 @@ func (c *checker) item(ctx context.Context, hash string) error {
 		return nil // replaced
 	}
 	return c.Fault(f.file, f.err.Error(), func() error {
+		if f.torrent { // it is made anew when somebody wants it
+			return durable.Remove(c.Path(f.file))
+		}
 		if f.index && c.reindex(ctx, i) == nil {
 			return nil
 		}
@@ -166,20 +169,37 @@ func (c *checker) check(ctx context.Context, hash string) (i Item, f *flaw, text
 		err = sameNarinfo(i)
 	}
 	if err != nil {
-		return i, &flaw{name, err, false}, text, nil
+		return i, &flaw{file: name, err: err}, text, nil
 	}
 	nar := narName(i.Method, i.Path.Base())
 	if err := checkNar(ctx, c.Path(nar), i); err != nil || ctx.Err() != nil {
-		return i, &flaw{nar, err, false}, text, ctx.Err()
+		return i, &flaw{file: nar, err: err}, text, ctx.Err()
 	}
 	found := error(narindex.ErrNoItem)
 	if c.index != nil {
 		want := narindex.Item{Hash: hash, Base: i.Path.Base(), Nar: nar}
-		if found, err = c.index.Check(ctx, want, i.ReadCap); err != nil || found == nil {
+		if found, err = c.index.Check(ctx, want, i.ReadCap); err != nil {
 			return i, nil, text, err
 		}
+		if found == nil {
+			return i, c.torrentFlaw(ctx, i), text, ctx.Err()
+		}
 	}
-	return i, &flaw{narindex.File, fmt.Errorf("%s: %w", i.Path.Base(), found), true}, text, nil
+	return i, &flaw{file: narindex.File, err: fmt.Errorf("%s: %w", i.Path.Base(), found), index: true}, text, nil
+}
+
+// torrentFlaw returns what is wrong with the torrent of an item whose blocks are
+// good, if one is kept.
+func (c *checker) torrentFlaw(ctx context.Context, i Item) *flaw {
+	content, err := c.index.Open(ctx, i.Path.Hash)
+	if err != nil {
+		return nil // it has been removed meanwhile
+	}
+	defer content.Close() // it was only read
+	if err := content.CheckTorrent(ctx); err != nil && ctx.Err() == nil {
+		return &flaw{file: path.Join(narindex.TorrentDir, i.Path.Base()), err: err, torrent: true}
+	}
+	return nil
 }
 
 // sameNarinfo compares the narinfo of an item with its record. Nobody here knows

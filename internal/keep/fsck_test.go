@@ -43,6 +43,8 @@ func TestFsck(t *testing.T) {
 		{"stray nar", func(dir string) error { return write(dir, narName("xz", base)) }, "nar of no item", true, true},
 		{"stray tree", func(dir string) error { return write(dir, narindex.TreeDir+"/"+makeThing(t, 9, 1).Path.Base()) }, "not indexed", true, true},
 		{"stray torrent", func(dir string) error { return write(dir, narindex.TorrentDir+"/"+makeThing(t, 9, 1).Path.Base()) }, "torrent of an item", true, true},
+		{"torrent", func(dir string) error { return spoilTorrent(t, dir, x) }, "not the torrent of the blocks", true, false},
+		{"no torrent", func(dir string) error { return write(dir, narindex.TorrentDir+"/"+base) }, "malformed", true, false},
 		{"temporary", func(dir string) error { return write(dir, infoDir+"/.tmp-1") }, "temporary file", true, true},
 		{"part", func(dir string) error { return write(dir, partsDir+"/"+string(BlocksID(x.ReadCap))+"/about") }, "malformed record", true, true},
 		{"half a part", func(dir string) error { return write(dir, partsDir+"/"+string(BlocksID(x.ReadCap))+"/content") }, "about:", true, true},
@@ -88,6 +90,30 @@ func TestFsck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// spoilTorrent keeps a torrent of an item that has a wrong hash in it.
+func spoilTorrent(t *testing.T, dir string, x *thing) error {
+	t.Helper()
+	index, err := narindex.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer index.Close()
+	content, err := index.Open(t.Context(), x.Path.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	i, err := content.Torrent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := content.CheckTorrent(t.Context()); err != nil {
+		t.Errorf("one that is good: %v", err)
+	}
+	i.Pieces[0] ^= 1
+	return content.KeepTorrent(i)
 }
 
 // Reading everything counts as no request.

@@ -53,6 +53,23 @@ func (c *Content) KeptTorrent() (torrent.Info, error) {
 	return i, nil
 }
 
+// CheckTorrent returns what is wrong with the torrent that is kept of the item, if
+// any is: it makes all blocks, which are good.
+func (c *Content) CheckTorrent(ctx context.Context) error {
+	kept, err := c.KeptTorrent()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	made, err := c.HashTorrent(ctx, torrent.NewBuilder())
+	if err == nil && kept.Hash() != made.Hash() {
+		err = fmt.Errorf("%s: %w: not the torrent of the blocks", c.c.torrent, eris.ErrCorrupt)
+	}
+	return err
+}
+
 // HashTorrent writes the blocks to b that it lacks of all in the order of Refs,
 // and returns the torrent. An error matches torrent.ErrTooLong or those of Block.
 func (c *Content) HashTorrent(ctx context.Context, b *torrent.Builder) (torrent.Info, error) {
