@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ersatz/eris"
+	"ersatz/internal/block"
 )
 
 // grace is how much longer than BlockTimeout the daemon has for its answer.
@@ -17,15 +18,37 @@ const grace = 4 * time.Second
 
 // Fetch asks the daemon for each block with block/get, 32 at a time over kept
 // connections; the daemon asks its network for what it lacks. A block that
-// the daemon does not find within BlockTimeout counts as missing. Fetch
-// implements eris.Fetcher.
+// the daemon does not find within BlockTimeout counts as missing, which the daemon
+// says itself; so do all when nothing comes for a second more. Fetch implements
+// eris.Fetcher.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
-	return c.slots.Fetch(ctx, size, refs, c.get, func(i int, block []byte) error {
+	return fetch(ctx, c.slots, c.BlockTimeout+time.Second, size, refs, c.get, func(i int, block []byte) error {
 		if err := got(i, block); err != nil {
 			return fmt.Errorf("ipfs: %s: %w", c.api, err)
 		}
 		return nil
 	})
+}
+
+// errLate says that a block was not found in time.
+var errLate = errors.New("nothing is found in time")
+
+// fetch is Slots.Fetch, but when nothing has come for limit all others count as
+// missing: they may have to wait for their turn behind blocks that nobody has.
+func fetch(ctx context.Context, slots block.Slots, limit time.Duration, size eris.BlockSize, refs []eris.Ref,
+	get func(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error), got func(i int, block []byte) error) error {
+	all, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(limit, func() { cancel(errLate) })
+	defer late.Stop()
+	err := slots.Fetch(all, size, refs, get, func(i int, block []byte) error {
+		late.Reset(limit)
+		return got(i, block)
+	})
+	if ctx.Err() == nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(all), errLate) {
+		return nil
+	}
+	return err
 }
 
 // get reads a block into buf, which has room for one byte more than a block

@@ -99,7 +99,7 @@ func (g *Gateway) Open(w block.Wanted) block.Session {
 // does not find within BlockTimeout counts as missing. It implements
 // eris.Fetcher.
 func (g *Gateway) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
-	return g.slots.Fetch(ctx, size, refs, g.get, func(i int, block []byte) error {
+	return fetch(ctx, g.slots, g.BlockTimeout, size, refs, g.get, func(i int, block []byte) error {
 		if err := got(i, block); err != nil {
 			return fmt.Errorf("ipfs: %s: %w", g, err)
 		}
@@ -113,7 +113,6 @@ var errBusy = errors.New("gateway has too much to do")
 // get reads a block into buf, which has room for one byte more than a block
 // has. It returns nil for a block that the gateway does not find.
 func (g *Gateway) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error) {
-	errLate := errors.New("gateway does not find it in time")
 	timed, cancel := context.WithTimeoutCause(ctx, g.BlockTimeout, errLate)
 	defer cancel()
 	resp, err := g.ask(timed, rawCID(ref), "raw", typeRaw)
