@@ -209,8 +209,8 @@ func (x *Index) SetManifest(ctx context.Context, hash, cid string) error {
 	})
 }
 
-// Remove removes an item: its rows in one transaction, then its torrent and its
-// tree file. One that is not there is no error.
+// Remove removes an item: its rows in one transaction, then its tree file and its
+// torrent. One that is not there is no error.
 func (x *Index) Remove(ctx context.Context, hash string) error {
 	i, err := x.Item(ctx, hash)
 	if errors.Is(err, ErrNoItem) {
@@ -227,7 +227,7 @@ func (x *Index) Remove(ctx context.Context, hash string) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{TorrentDir, TreeDir} {
+	for _, dir := range []string{TreeDir, TorrentDir} {
 		err := durable.Remove(filepath.Join(x.dir, dir, i.Base))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

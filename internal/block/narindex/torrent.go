@@ -27,7 +27,17 @@ func (c *Content) Torrent(ctx context.Context) (torrent.Info, error) {
 	if i, err = c.HashTorrent(ctx, torrent.NewBuilder()); err != nil {
 		return i, err
 	}
-	return i, c.KeepTorrent(i)
+	if err := c.KeepTorrent(i); err != nil {
+		return i, err
+	}
+	// The item may have been removed meanwhile, its tree file before its torrent.
+	_, err = os.Lstat(c.c.f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = durable.Remove(c.c.torrent); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return i, err
 }
 
 // KeptTorrent returns the torrent that is kept of the item. The error matches

@@ -110,3 +110,24 @@ func TestKeptTorrent(t *testing.T) {
 		t.Errorf("kept of one that was given up: %v", err)
 	}
 }
+
+// TestTorrentOfRemoved: an item that is removed while its torrent is made leaves
+// none behind.
+func TestTorrentOfRemoved(t *testing.T) {
+	x := open(t)
+	it := add(t, x, 0, randomBytes(1, 300_000), eris.Size1KiB)
+	c, err := x.Open(t.Context(), it.path.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := x.Remove(t.Context(), it.path.Hash); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := c.Torrent(t.Context()); err != nil || i.Hash() != it.want().Hash() {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(x.dir, TorrentDir)); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
