@@ -118,19 +118,36 @@ func TestLargerThanQuota(t *testing.T) {
 		m.quota = 1 << 20
 		m.start()
 		o := newOrigin(t, x)
-		slow, err := m.trans.Get(t.Context(), x.want(t, o.url))
-		must(t, err)
-		m.gets(x, o.url)
+		begin := make(chan struct{})
+		o.set(func(http.ResponseWriter, *http.Request) bool { <-begin; return false })
+		slow := make(chan node.Nar, 1)
+		var work sync.WaitGroup
+		work.Go(func() {
+			n, err := m.trans.Get(t.Context(), x.want(t, o.url))
+			if err != nil {
+				t.Error(err)
+			}
+			slow <- n
+		})
+		work.Go(func() {
+			if b, err := m.get(x.want(t, o.url)); err != nil || !bytes.Equal(b, x.nar) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+		})
+		m.joined(2) // who comes after the end has it fetched again
+		close(begin)
+		work.Wait()
 		m.settled()
 		if _, err := m.store.Get(x.fields.StorePath.Hash); !errors.Is(err, keep.ErrNone) {
 			t.Errorf("kept: %v", err)
 		}
 		a, _ := o.gave("nar")
 		b, _ := o.gave("eris")
-		if b, err := io.ReadAll(slow); err != nil || !bytes.Equal(b, x.nar) {
+		n := <-slow
+		if b, err := io.ReadAll(n); err != nil || !bytes.Equal(b, x.nar) {
 			t.Errorf("%d bytes, %v", len(b), err)
 		}
-		must(t, slow.Close())
+		closing(t, n)
 		if c, _ := o.gave("nar"); a+b > len(x.files["zstd"])*21/20 || c != a {
 			t.Errorf("%d bytes for a file of %d", a+b+c, len(x.files["zstd"]))
 		}

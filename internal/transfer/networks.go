@@ -126,11 +126,14 @@ func (f *blockFetch) search(n fetch.Network, w block.Wanted) (source, bool) {
 	return source{Source: s, kind: metrics.SourceOf(n.Kind), session: ses}, true
 }
 
-// closeNetwork ends the search in a network.
+// closeNetwork ends the search in a network. An item that has come does not wait
+// for that; Transfers.Close does.
 func (f *blockFetch) closeNetwork(s source) {
-	if err := s.session.Close(); err != nil {
-		f.log.Warn("closing a network", slog.String("source", s.Name), slog.Any("error", err))
-	}
+	f.t.work.Go(func() {
+		if err := s.session.Close(); err != nil {
+			f.log.Warn("closing a network", slog.String("source", s.Name), slog.Any("error", err))
+		}
+	})
 }
 
 // session is a content in a network that is asked for it.
@@ -154,10 +157,14 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 }
 
 // note has a Book learn of what the session has done. A network is not to blame
-// for who lied there: it has failed.
+// for who lied there: it has failed. How long it takes to find nobody says nothing
+// of how fast it is.
 func (s *session) note(t *Transfers, did fetch.Stat) {
 	if errors.Is(did.Err, eris.ErrCorrupt) {
 		did.Err = errors.New(did.Err.Error())
+	}
+	if did.Blocks == 0 {
+		did.Learnt = fetch.Learnt{}
 	}
 	t.book.Note(did)
 	if first := time.Duration(s.start.Load()); first > 0 {

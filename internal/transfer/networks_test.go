@@ -27,7 +27,8 @@ type weave struct {
 	hang  bool          // it says nothing at all
 	fails error         // what it says instead
 	lies  bool
-	not   bool // it cannot have the content
+	not   bool          // it cannot have the content
+	ends  time.Duration // how long Close takes
 
 	mu     sync.Mutex
 	free   time.Time // when the line is
@@ -62,6 +63,7 @@ type thread struct {
 }
 
 func (s *thread) Close() error {
+	after(s.ends)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed++

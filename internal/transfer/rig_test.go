@@ -384,6 +384,24 @@ func (m *machine) settled() {
 	}
 }
 
+// joined waits until so many want what is on the way.
+func (m *machine) joined(n int) {
+	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
+		m.trans.mu.Lock()
+		users := 0
+		for _, i := range m.trans.items {
+			i.mu.Lock()
+			users += i.users
+			i.mu.Unlock()
+		}
+		m.trans.mu.Unlock()
+		if users == n {
+			tick.Stop()
+			return
+		}
+	}
+}
+
 // keeps wants the item to be kept.
 func (m *machine) keeps(x *thing) keep.Item {
 	m.t.Helper()

@@ -51,3 +51,42 @@ func TestSlowOriginIsKnown(t *testing.T) {
 		})
 	}
 }
+
+// A network that takes long to end its search keeps nothing back but the end of the
+// node.
+func TestSlowToClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newThing(t, 1, 100_000, "none")
+		n := &weave{has: x.blocks, ends: time.Hour}
+		s := newStage(t, Options{Policy: P2POnly, Networks: []fetch.Network{network("ipfs", n)}}, nil)
+		took := s.get(t, x)
+		synctest.Wait()
+		s.trans.mu.Lock()
+		going := len(s.trans.items)
+		s.trans.mu.Unlock()
+		if _, err := s.trans.store.Get(x.fields.StorePath.Hash); err != nil || took > time.Second || going != 0 {
+			t.Errorf("after %v: %v, %d on their way", took, err, going)
+		}
+		closing(t, s.trans)
+		s.over(t, n)
+	})
+}
+
+// That a network has nothing teaches nothing of its speed.
+func TestMissesTeachNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := newThing(t, 1, 2<<20, "none"), newThing(t, 2, 2<<20, "none")
+		n := &weave{start: 100 * time.Millisecond, pace: time.Millisecond, has: x.blocks}
+		s := newStage(t, Options{Policy: P2POnly, Networks: []fetch.Network{network("ipfs", n)}}, nil)
+		s.get(t, x)
+		s.over(t, n)
+		learnt := s.book.Prior("ipfs")
+		n.start = 9 * time.Second
+		if _, err := get(t, s.trans, y); err == nil {
+			t.Error("what nobody has came")
+		}
+		if now := s.book.Prior("ipfs"); now != learnt || now.Latency == 0 {
+			t.Errorf("learnt %+v, before %+v", now, learnt)
+		}
+	})
+}
