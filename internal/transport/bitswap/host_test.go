@@ -223,7 +223,7 @@ func TestSameID(t *testing.T) {
 // raw is a peer that sends what it likes.
 func raw(t *testing.T, to *bitswap.Host) (host.Host, func() network.Stream) {
 	t.Helper()
-	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics())
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}))
 	if err != nil {
 		t.Fatal(err)
 	}

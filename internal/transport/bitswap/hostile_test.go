@@ -2,6 +2,7 @@ package bitswap_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/ipfs/boxo/bitswap/message"
 	pb "github.com/ipfs/boxo/bitswap/message/pb"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"ersatz/internal/transport/bitswap"
 	"ersatz/internal/transport/transporttest"
@@ -65,6 +67,37 @@ func TestStrangersWhoPromise(t *testing.T) {
 			}
 		}
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	<-ctx.Done()
+	s := open(t, start(t, nil, bitswap.Options{Peers: h.Addrs(), Idle: 5 * time.Second}), refs[0])
+	if n, err := count(t, s, refs); n != len(refs) || err != nil {
+		t.Errorf("%d blocks, %v", n, err)
+	}
+}
+
+// TestStrangersWhoOpenStreams: peers that open all the streams that they may leave
+// others theirs.
+func TestStrangersWhoOpenStreams(t *testing.T) {
+	lib, refs := transporttest.Blocks(t, 20)
+	h := start(t, lib, bitswap.Options{Listen: []string{anyPort}})
+	to, err := peer.AddrInfoFromString(h.Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	for range 6 {
+		bad, _ := raw(t, h)
+		work.Go(func() {
+			for range 800 {
+				s, err := bad.NewStream(t.Context(), to.ID, "/ipfs/bitswap/1.2.0")
+				if err == nil {
+					_, _ = s.Write([]byte("\x80")) // it may have enough of this one
+				}
+			}
+		})
+	}
+	work.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	<-ctx.Done()

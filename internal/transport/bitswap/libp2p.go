@@ -32,8 +32,9 @@ const (
 	maxFiles     = 512
 
 	// peerStreams is how many streams a peer may open. Kubo opens one for each
-	// message.
+	// message. allStreams is how many all may: strangers, and four others.
 	peerStreams = 512
+	allStreams  = maxStrangers*strangerStreams + 4*peerStreams
 
 	// What a relay carries per connection, in bytes each way. libp2p's own
 	// 128 KiB are four blocks.
@@ -45,15 +46,15 @@ const (
 func limits() rcmgr.ConcreteLimitConfig {
 	l := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&l)
-	for _, base := range []*rcmgr.BaseLimit{&l.SystemBaseLimit, &l.PeerBaseLimit} {
-		base.StreamsInbound += 2 * peerStreams
-		base.Streams += 2 * peerStreams
-	}
+	l.SystemBaseLimit.StreamsInbound += allStreams
+	l.SystemBaseLimit.Streams += 2 * allStreams
+	l.PeerBaseLimit.StreamsInbound += 2 * peerStreams
+	l.PeerBaseLimit.Streams += 2 * peerStreams
 	l.SystemBaseLimit.ConnsInbound, l.SystemBaseLimit.ConnsOutbound, l.SystemBaseLimit.Conns = maxStrangers, maxConns, maxConns
 	more := &l.SystemLimitIncrease // for the memory that there is
 	more.ConnsInbound, more.ConnsOutbound, more.Conns = 0, 0, 0
 	all := l.ProtocolBaseLimit
-	all.StreamsInbound, all.Streams = 4*peerStreams, 8*peerStreams
+	all.StreamsInbound, all.Streams = allStreams, 2*allStreams
 	l.AddProtocolLimit(bitswap12, all, rcmgr.BaseLimitIncrease{})
 	each := l.ProtocolPeerBaseLimit
 	each.StreamsInbound, each.Streams = peerStreams, 2*peerStreams

@@ -20,6 +20,10 @@ const (
 	// bitswap12 is the version in which a peer says what it lacks.
 	bitswap12 protocol.ID = "/ipfs/bitswap/1.2.0"
 
+	// strangerStreams is how many streams a peer has that is not asked for blocks:
+	// to ask, one is enough.
+	strangerStreams = 32
+
 	// sendTime is how long a message with a block may take to be sent.
 	sendTime = 30 * time.Second
 )
@@ -33,8 +37,9 @@ type wire struct {
 	host  host.Host
 	limit Limiter // nil: none
 
-	mu    sync.Mutex
-	lanes map[peer.ID]*lane // to those who are connected
+	mu      sync.Mutex
+	lanes   map[peer.ID]*lane // to those who are connected
+	streams map[peer.ID]int   // that come from there
 }
 
 // lane is the stream to a peer.
@@ -44,7 +49,7 @@ type lane struct {
 }
 
 func newWire(h host.Host, limit Limiter) *wire {
-	return &wire{BitSwapNetwork: bsnet.NewFromIpfsHost(h), host: h, limit: limit, lanes: map[peer.ID]*lane{}}
+	return &wire{BitSwapNetwork: bsnet.NewFromIpfsHost(h), host: h, limit: limit, lanes: map[peer.ID]*lane{}, streams: map[peer.ID]int{}}
 }
 
 // viaRelay lets what is done with ctx go by a relay.
@@ -134,11 +139,18 @@ func (w *wire) forget(id peer.ID) {
 }
 
 // receive has handle called for each message that comes, until the host ends. asked
-// says whether a peer is asked for blocks: others take not all memory that there is.
+// says whether a peer is asked for blocks: others take neither all streams nor all
+// memory that there is.
 func (w *wire) receive(asked func(peer.ID) bool, handle func(from peer.ID, m message.BitSwapMessage)) {
 	w.host.SetStreamHandler(bitswap12, func(s network.Stream) {
+		from := s.Conn().RemotePeer()
+		defer w.left(from)
+		if w.came(from) > strangerStreams && !asked(from) {
+			_ = s.Reset()
+			return
+		}
 		defer s.Close()
-		for from := s.Conn().RemotePeer(); ; {
+		for {
 			priority := network.ReservationPriorityHigh
 			if asked(from) {
 				priority = network.ReservationPriorityAlways
@@ -152,4 +164,21 @@ func (w *wire) receive(asked func(peer.ID) bool, handle func(from peer.ID, m mes
 			handle(from, m)
 		}
 	})
+}
+
+// came counts a stream, and returns how many of the peer there are.
+func (w *wire) came(from peer.ID) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.streams[from]++
+	return w.streams[from]
+}
+
+// left is told that a stream that was counted has ended.
+func (w *wire) left(from peer.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.streams[from]--; w.streams[from] == 0 {
+		delete(w.streams, from)
+	}
 }
