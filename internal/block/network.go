@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 
 	"ersatz/eris"
 )
@@ -91,12 +92,16 @@ type Library interface {
 	Changed() <-chan struct{}
 }
 
+// ErrFull says that a Sink has as many contents as it takes.
+var ErrFull = errors.New("network takes no more contents")
+
 // Sink is a network that is given whole contents. It is safe for concurrent use.
 type Sink interface {
 	// Offer gives a content to the network, or tells it that it is here. It
 	// returns when that is done, which may be long; from then on open may be
 	// called at any time until Withdraw or the end of the Sink. To offer again
-	// what is offered renews it.
+	// what is offered renews it. An error is of the content if it matches
+	// eris.ErrNotFound, eris.ErrCorrupt or ErrFull, else of the network.
 	Offer(ctx context.Context, s Shared, open func(context.Context) (Content, error)) error
 
 	// Withdraw takes a content back, as far as the network can forget. One that

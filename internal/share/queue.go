@@ -28,6 +28,7 @@ type queue struct {
 	wake    chan struct{}      // closed when there is more to do; nil if nobody waits
 	pause   time.Time          // until then nothing is done: the network failed
 	delay   time.Duration      // the next pause
+	full    bool               // it took no more contents when it was last asked to
 	failed  error              // of the last attempt
 }
 
@@ -246,12 +247,13 @@ func (q *queue) succeed(t task) {
 		}
 	}
 	q.failed, q.delay = nil, firstDelay
+	q.full = q.full && t.back
 	q.plan(i)
 }
 
 // fail ends a task that can be tried again, and returns when. If it is the
-// network that failed, all others wait too; news is false if another worker has
-// seen that already.
+// network that failed, all others wait too; news is false if it has been seen
+// already that the network fails, or that it is full.
 func (q *queue) fail(t task, err error, network bool) (after time.Duration, news bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -264,6 +266,10 @@ func (q *queue) fail(t task, err error, network bool) (after time.Duration, news
 		q.failed = err
 	}
 	news = !network || !now.Before(q.pause)
+	if errors.Is(err, block.ErrFull) {
+		after = lastDelay
+		news, q.full = !q.full, true
+	}
 	if network && news {
 		after = max(after, q.delay)
 		q.pause = now.Add(q.delay)

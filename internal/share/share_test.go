@@ -468,3 +468,24 @@ func TestStatusMeanwhile(t *testing.T) {
 }
 
 var _ Network = Plain(block.Sink(nil))
+
+// A network that is full is asked again in ten minutes, takes contents back
+// meanwhile, and says once that it is full.
+func TestNetworkFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lib, n := &shelf{}, newNet()
+		full := fmt.Errorf("limit 2: %w", block.ErrFull)
+		n.bad[3], n.bad[4] = full, full
+		lib.set(1, 2, 3, 4)
+		r := run(t, lib, Options{}, Sink{Name: "net", Net: n})
+		n.want(t, time.Minute, "+1@0 +2@0 !3@0 !4@0")
+		lib.set(1, 3, 4)
+		n.want(t, time.Minute, "-2@60")
+		n.set(func() { clear(n.bad) })
+		n.want(t, 10*time.Minute, "+3@600 +4@600")
+		r.end()
+		if log := r.log.String(); strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, "network is full") {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}

@@ -35,14 +35,17 @@ func (q *queue) work(ctx context.Context) {
 
 // report notes and logs why a task failed.
 func (q *queue) report(ctx context.Context, t task, err error) {
-	content := errors.Is(err, eris.ErrNotFound) || errors.Is(err, eris.ErrCorrupt)
+	full := errors.Is(err, block.ErrFull)
+	content := full || errors.Is(err, eris.ErrNotFound) || errors.Is(err, eris.ErrCorrupt)
 	after, news := q.fail(t, err, !content)
 	attrs := []any{slog.String("root", t.c.ReadCap.Root.String()), slog.Any("error", err), slog.Duration("again_in", after)}
 	switch {
 	case errors.Is(err, eris.ErrNotFound):
 		q.log.DebugContext(ctx, "content has gone", attrs...) // the next listing says so
 	case !news:
-		q.log.DebugContext(ctx, "network failed for another one too", attrs...)
+		q.log.DebugContext(ctx, "network failed, or is full, for another one too", attrs...)
+	case full:
+		q.log.WarnContext(ctx, "network is full", attrs...)
 	case content:
 		q.log.ErrorContext(ctx, "content not offered: run fsck", attrs...)
 	case t.back:
