@@ -33,8 +33,15 @@ func TestTorrentOptions(t *testing.T) {
 		{"bittorrent:?tr=http://h/a&dht=on", useFrom, "", true},
 		{"bittorrent:?tr=http://h/a&bootstrap=h:1", useFrom, "", true},
 		{"bittorrent:?bootstrap=h:1&dht=off", useFrom, "", false},
+		{"bittorrent:?lsd=on", useFrom, ":0", false},
+		{"bittorrent:?lsd=on&dht=on", useFrom | useServe, ":6881", true},
+		{"bittorrent:?lsd=on&listen=[::1]:2", useTo, "[::1]:2", false},
+		{"bittorrent:?lsd=off", useFrom, "", true},
 	} {
 		o := torrentOptions(one(t, c.url), c.uses)
+		if o.LSD != strings.Contains(c.url, "lsd=on") {
+			t.Errorf("%s: local discovery %v", c.url, o.LSD)
+		}
 		if o.Listen != c.listen || o.DHT != c.dht {
 			t.Errorf("%s, use %d: listens at %q, DHT %v", c.url, c.uses, o.Listen, o.DHT)
 		}

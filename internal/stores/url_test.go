@@ -101,6 +101,7 @@ func TestParseWrong(t *testing.T) {
 		{"bittorrent:?x.pe=h", "x.pe: \"h\" cannot be asked"},
 		{"bittorrent:?listen=6881", "listen: \"6881\" is not HOST:PORT"},
 		{"bittorrent:/x", "has a path"},
+		{"bittorrent:?lsd=1", "lsd"},
 		{"gnunet:?expiry=soon", "expiry: \"soon\" is no time"},
 		{"gnunet:?expiry=1s", "of a minute at least"},
 		{"gnunet:?replication=02", "replication: \"02\" is no number"},

@@ -138,6 +138,10 @@ func (l *locals) due(now time.Time) []hash {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	tokens := l.limit.TokensAt(now)
+	if tokens < 1 {
+		return nil
+	}
 	var due []*localTorrent
 	for _, t := range l.torrents {
 		if now.Sub(t.led) >= localEvery {
@@ -147,20 +151,16 @@ func (l *locals) due(now time.Time) []hash {
 	if len(due) == 0 {
 		return nil
 	}
-	slices.SortFunc(due, func(x, y *localTorrent) int {
+	first := slices.MinFunc(due, func(x, y *localTorrent) int {
 		return cmp.Or(cmp.Compare(x.rank(), y.rank()), x.led.Compare(y.led), x.said.Compare(y.said))
 	})
-	first := due[0]
-	tokens := 1.0
-	if first.rank() > 0 {
-		tokens += localKept
-	}
-	if l.limit.TokensAt(now) < tokens || !l.limit.AllowN(now, 1) {
+	if first.rank() > 0 && tokens < 1+localKept || !l.limit.AllowN(now, 1) {
 		return nil
 	}
 	first.led, first.said = now, now
 	hashes := []hash{first.hash}
-	for _, t := range due[1:] {
+	slices.SortFunc(due, func(x, y *localTorrent) int { return x.said.Compare(y.said) })
+	for _, t := range due {
 		if len(hashes) < maxLocalHashes && now.Sub(t.said) >= localEvery {
 			t.said = now
 			hashes = append(hashes, t.hash)
