@@ -90,7 +90,7 @@ type Options struct {
 // Errors of a Client.
 var (
 	// ErrFull says that Options.MaxSeeds contents are offered.
-	ErrFull = errors.New("bittorrent: no more torrents are seeded")
+	ErrFull = fmt.Errorf("bittorrent: %w", block.ErrFull)
 
 	// ErrOther says that a magnet link is of a torrent that has other blocks than
 	// the content. It matches eris.ErrCorrupt: only this content is to blame.
@@ -116,6 +116,8 @@ type Client struct {
 	dht    *announcer // nil without a DHT
 	locals *locals    // nil without local discovery
 	pieces *pieceCache
+
+	trackers chan struct{} // has a token for each that is asked
 
 	spawning sync.Mutex // held while work is added to, or ended
 	work     sync.WaitGroup
@@ -168,7 +170,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{o: o, log: o.Log, downloads: map[hash]*download{}, seeds: map[hash]*seed{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.pieces = newPieceCache()
+	c.pieces, c.trackers = newPieceCache(), make(chan struct{}, trackersAtOnce)
 	if err := c.start(); err != nil {
 		c.Close()
 		return nil, err
@@ -228,10 +230,8 @@ func (c *Client) config() *bt.ClientConfig {
 	// For all torrents. Many are in vain: peers tell of addresses from which
 	// others had connected who cannot be reached.
 	cfg.DialRateLimiter = rate.NewLimiter(maxDials, maxDials)
-	cfg.HTTPUserAgent, cfg.ExtendedHandshakeClientVersion = c.o.UserAgent, c.o.UserAgent
+	cfg.ExtendedHandshakeClientVersion = c.o.UserAgent
 	cfg.Bep20 = "-ER0001-"
-	cfg.HTTPProxy = http.ProxyFromEnvironment
-	cfg.TrackerDialContext = dialTracker
 	cfg.Slogger = slog.New(quiet{c.log.Handler()})
 	return cfg
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -194,10 +193,7 @@ func (a *announcer) look(l *lookup) {
 				return
 			}
 			for _, p := range values.Peers {
-				if addr, ok := netip.AddrFromSlice(p.IP); ok && p.Port > 0 && p.Port < 1<<16 {
-					at := net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Unmap(), uint16(p.Port)))
-					l.t.AddPeers([]bt.PeerInfo{{Addr: at, Source: bt.PeerSourceDhtGetPeers}})
-				}
+				found(l.t, p.IP, p.Port, bt.PeerSourceDhtGetPeers)
 			}
 		case <-l.t.Closed():
 			return

@@ -35,6 +35,7 @@ type download struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 	users  int // sessions; guarded by Client.mu
+	ending sync.Once
 
 	resolving atomic.Bool // the names of peers
 
@@ -79,12 +80,21 @@ func (c *Client) Open(w block.Wanted) block.Session {
 		c.log.Debug("magnet link is of no use", slog.String("root", w.ReadCap.Root.String()), slog.Any("error", err))
 		return nil
 	}
+	if m.Hash == (hash{}) { // at which the library panics
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	d := c.downloads[m.Hash]
+	for d != nil && d.users == 0 { // it ends just now
+		c.mu.Unlock()
+		d.end()
+		c.mu.Lock()
+		d = c.downloads[m.Hash]
+	}
 	if c.closed || c.seeds[m.Hash] != nil {
 		return nil
 	}
-	d := c.downloads[m.Hash]
 	if d == nil {
 		d = c.join(w, m)
 		c.downloads[m.Hash] = d
@@ -104,7 +114,7 @@ func (c *Client) join(w block.Wanted, m torrent.Magnet) *download {
 	c.asking.Store(m.Hash, d)
 	t := c.add(m.Hash, d)
 	d.t.Store(t)
-	c.announce(t, m)
+	c.announce(d.ctx, t, m, true)
 	d.redial()
 	if c.dht != nil {
 		c.dht.add(m.Hash, t, true)
@@ -181,17 +191,16 @@ func (c *Client) leave(d *download) {
 	c.mu.Lock()
 	d.users--
 	last := d.users == 0 && c.downloads[d.hash] == d
-	if last {
-		delete(c.downloads, d.hash)
-	}
 	c.mu.Unlock()
 	if last {
 		d.end()
 	}
 }
 
-// end gives the torrent and its pieces up. It is called once.
-func (d *download) end() {
+// end gives the torrent and its pieces up. It returns when that is done.
+func (d *download) end() { d.ending.Do(d.finish) }
+
+func (d *download) finish() {
 	d.cancel(errEnded)
 	d.c.asking.CompareAndDelete(d.hash, d)
 	if d.c.dht != nil {
@@ -203,9 +212,14 @@ func (d *download) end() {
 	d.work.Wait()
 	d.t.Load().Drop()
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.file != nil {
 		d.file.Close() // it has no name
+	}
+	d.mu.Unlock()
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	if d.c.downloads[d.hash] == d {
+		delete(d.c.downloads, d.hash)
 	}
 }
 

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	bt "github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/bencode"
 	pp "github.com/anacrolix/torrent/peer_protocol"
-	utholepunch "github.com/anacrolix/torrent/peer_protocol/ut-holepunch"
+	"golang.org/x/time/rate"
 
 	"ersatz/eris"
 	"ersatz/internal/torrent"
@@ -54,22 +57,40 @@ func protocols() *bt.LocalLtepProtocolMap {
 // link is a connection to a peer, as far as it is about metadata.
 type link struct {
 	pc   *bt.PeerConn
-	in   chan []byte        // messages
-	gone context.CancelFunc // ends what waits for them
+	met  atomic.Bool     // it has told its extensions
+	in   chan []byte     // messages
+	ctx  context.Context // ends with the connection
+	gone context.CancelFunc
+	give *rate.Limiter // bytes of metadata; nil before the first are asked for
 }
+
+// spareMetadata is how much of the metadata a peer gets beside all of it, in bytes
+// at once and per second: what is sent to a peer that does not read is kept by the
+// library, without a bound.
+const (
+	spareMetadata       = 64 << 10
+	spareMetadataSecond = 16 << 10
+)
 
 // callbacks hooks into the library, which holds its lock when it calls.
 func (c *Client) callbacks() bt.Callbacks {
 	local := protocols()
 	return bt.Callbacks{
-		ReadMessage:   check,
-		PeerConnAdded: []func(*bt.PeerConn){func(pc *bt.PeerConn) { pc.LocalLtepProtocolMap = local }},
+		ReadMessage: c.check,
+		PeerConnAdded: []func(*bt.PeerConn){func(pc *bt.PeerConn) {
+			pc.LocalLtepProtocolMap = local
+			l := &link{pc: pc, in: make(chan []byte, maxRequests)}
+			l.ctx, l.gone = context.WithCancel(c.ctx)
+			c.links.Store(pc, l)
+		}},
 		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
 			size := m.MetadataSize
 			m.MetadataSize = 0 // the library asks for nothing then
-			// It would send messages of this kind, which we do not say that
-			// we know, and a peer with the same library would panic.
-			delete(m.M, utholepunch.ExtensionName)
+			// The library counts all names of extensions that it ever heard,
+			// for good. By that for holepunching it would send messages which we
+			// do not say that we know, and a peer with the same library would
+			// panic.
+			maps.DeleteFunc(m.M, func(name pp.ExtensionName, _ pp.ExtensionNumber) bool { return !slices.Contains(local.Index, name) })
 			c.meet(pc, size)
 		},
 		PeerConnReadExtensionMessage: []func(bt.PeerConnReadExtensionMessageEvent){func(e bt.PeerConnReadExtensionMessageEvent) {
@@ -92,32 +113,27 @@ func (c *Client) callbacks() bt.Callbacks {
 }
 
 // meet begins to talk with a peer that says how long the metadata is, 0 if it
-// does not know. It may say so only once.
+// does not know.
 func (c *Client) meet(pc *bt.PeerConn, size int) {
-	ctx, cancel := context.WithCancel(c.ctx)
-	l := &link{pc: pc, in: make(chan []byte, maxRequests), gone: cancel}
-	if _, again := c.links.LoadOrStore(pc, l); again {
-		cancel()
+	at, ok := c.links.Load(pc)
+	if !ok {
 		return
 	}
-	if !c.spawn(func() {
-		defer cancel()
-		h := hash(pc.Torrent().InfoHash())
-		if d, ok := c.asking.Load(h); ok && size > 0 {
-			if err := d.(*download).askPeer(ctx, l, size); err != nil {
-				c.log.DebugContext(ctx, "peer gave no metadata", slog.String("peer", pc.RemoteAddr.String()), slog.Any("error", err))
+	l := at.(*link)
+	c.spawn(func() {
+		if d, ok := c.asking.Load(hash(pc.Torrent().InfoHash())); ok && size > 0 {
+			if err := d.(*download).askPeer(l.ctx, l, size); err != nil {
+				c.log.DebugContext(l.ctx, "peer gave no metadata", slog.String("peer", pc.RemoteAddr.String()), slog.Any("error", err))
 			}
 		}
-		c.answer(ctx, l)
-	}) {
-		cancel()
-	}
+		c.answer(l.ctx, l)
+	})
 }
 
 // hear takes a message of a peer.
 func (c *Client) hear(pc *bt.PeerConn, payload []byte) {
 	l, ok := c.links.Load(pc)
-	if !ok || len(payload) > metadataChunk+1024 {
+	if !ok {
 		return
 	}
 	select {
@@ -136,13 +152,17 @@ type message struct {
 	Total int `bencode:"total_size,omitempty"`
 }
 
+// maxDictionary bounds the text of a message, in bytes: some 50 are needed.
+const maxDictionary = 512
+
 // parseMessage returns a message and the bytes behind it.
 func parseMessage(payload []byte) (m message, data []byte, err error) {
-	err = bencode.Unmarshal(payload, &m)
+	head := payload[:min(len(payload), maxDictionary)]
+	err = bencode.Unmarshal(head, &m)
 	if rest := (bencode.ErrUnusedTrailingBytes{}); errors.As(err, &rest) {
-		return m, payload[len(payload)-rest.NumUnusedBytes:], nil
+		return m, payload[len(head)-rest.NumUnusedBytes:], nil
 	}
-	return m, nil, err
+	return m, payload[len(head):], err
 }
 
 func (l *link) send(m message, data []byte) error {
@@ -178,6 +198,12 @@ func (c *Client) reply(ctx context.Context, l *link, piece int) error {
 	}
 	data := info[piece*metadataChunk:]
 	data = data[:min(len(data), metadataChunk)]
+	if l.give == nil {
+		l.give = rate.NewLimiter(spareMetadataSecond, len(info)+spareMetadata)
+	}
+	if !l.give.AllowN(time.Now(), len(data)) {
+		return nil
+	}
 	if err := c.allow(ctx, len(data)); err != nil {
 		return err
 	}
@@ -261,12 +287,12 @@ func (d *download) askPeer(ctx context.Context, l *link, size int) error {
 		d.noteBytes(len(data))
 		late.Reset(d.c.o.Idle)
 	}
-	return d.learn(info)
+	return d.learn(l.pc.Torrent(), info)
 }
 
 // learn takes the metadata if it is right. One of the right hash that is not of
 // the content's torrent refuses the download.
-func (d *download) learn(text []byte) error {
+func (d *download) learn(t *bt.Torrent, text []byte) error {
 	if sha1.Sum(text) != d.hash {
 		return errors.New("metadata of another torrent")
 	}
@@ -279,7 +305,7 @@ func (d *download) learn(text []byte) error {
 		d.refuse(err)
 		return err
 	}
-	if err := d.t.Load().SetInfoBytes(text); err != nil {
+	if err := t.SetInfoBytes(text); err != nil {
 		return err
 	}
 	m := &metadata{text}

@@ -130,7 +130,7 @@ func (c *Client) seed(m torrent.Magnet, info []byte, s *seed) error {
 		return err
 	}
 	c.known.Store(m.Hash, &metadata{info})
-	c.announce(s.t, m)
+	c.announce(s.ctx, s.t, m, false)
 	if c.dht != nil {
 		c.dht.add(m.Hash, s.t, false)
 	}
@@ -158,7 +158,6 @@ func (c *Client) Withdraw(_ context.Context, s block.Shared) error {
 func (c *Client) withdraw(h hash) {
 	c.mu.Lock()
 	s := c.seeds[h]
-	delete(c.seeds, h)
 	c.mu.Unlock()
 	if s == nil {
 		return
@@ -173,6 +172,9 @@ func (c *Client) withdraw(h hash) {
 	s.cancel() // the reads that run end by hanging up
 	s.t.Drop()
 	c.pieces.forget(s)
+	c.mu.Lock()
+	delete(c.seeds, h) // now it may be fetched
+	c.mu.Unlock()
 }
 
 // accept implements bytesOf: the metadata is the seed's own.

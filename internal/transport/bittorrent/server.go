@@ -61,7 +61,7 @@ func (d *download) askServers(urls []string) {
 	for _, url := range urls {
 		info, err := d.metadata(ctx, url)
 		if err == nil {
-			err = d.learn(info)
+			err = d.learn(d.t.Load(), info)
 		}
 		if err == nil || ctx.Err() != nil {
 			return

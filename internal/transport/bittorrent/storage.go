@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	bt "github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/metainfo"
@@ -125,15 +124,6 @@ var (
 func (c *Client) add(h hash, f bytesOf) *bt.Torrent {
 	t, _ := c.bt.AddTorrentOpt(bt.AddTorrentOpts{InfoHash: h, Storage: backend{f}, DisableInitialPieceCheck: true})
 	return t
-}
-
-// announce has trackers told of a torrent, and asked for peers.
-func (c *Client) announce(t *bt.Torrent, m torrent.Magnet) {
-	var tiers [][]string // each its own: all are asked
-	for _, url := range slices.Concat(m.Trackers, c.o.Trackers) {
-		tiers = append(tiers, []string{url})
-	}
-	t.AddTrackers(tiers)
 }
 
 // allow waits until the Limiter lets n bytes go.
