@@ -45,7 +45,7 @@ func fetch(ctx context.Context, slots block.Slots, limit time.Duration, size eri
 		late.Reset(limit)
 		return got(i, block)
 	})
-	if ctx.Err() == nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(all), errLate) {
+	if ctx.Err() == nil && errors.Is(context.Cause(all), errLate) && (errors.Is(err, context.Canceled) || errors.Is(err, errLate)) {
 		return nil
 	}
 	return err

@@ -247,7 +247,7 @@ func TestNothingIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hc := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
-			return nil, r.Context().Err()
+			return nil, context.Cause(r.Context()) // as net/http does
 		})}
 		c, err := ipfs.New("http://daemon.example", hc)
 		if err != nil {

@@ -138,14 +138,30 @@ func TestGatewayCARFaults(t *testing.T) {
 	}
 }
 
-// TestGatewayCARTooLarge has a gateway send more than blocks are long: it is not
-// kept.
-func TestGatewayCARTooLarge(t *testing.T) {
-	it := newItem(t, 6, 100<<10, eris.Size1KiB)
+// onlyCAR opens an item by a gateway that has nothing but a CAR.
+func onlyCAR(t *testing.T, it *item, car []byte) block.Session {
+	t.Helper()
 	manifest, _, err := ipfs.Manifest(it.seq())
 	if err != nil {
 		t.Fatal(err)
 	}
+	g := answers(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("format") != "car" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
+		w.Write(car)
+	})
+	s := newGateway(t, g.String()+"?manifest="+manifest, 20*time.Second).Open(block.Wanted{ReadCap: it.cap})
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestGatewayCARTooLarge has a gateway send more than blocks are long: it is not
+// kept.
+func TestGatewayCARTooLarge(t *testing.T) {
+	it := newItem(t, 6, 100<<10, eris.Size1KiB)
 	large := make([]byte, 200<<10)
 	car, err := ipfs.CAR(it.seq(), func(emit func(eris.Ref, []byte) error) error {
 		for _, ref := range it.refs {
@@ -158,17 +174,7 @@ func TestGatewayCARTooLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := answers(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("format") != "car" {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
-		w.Write(car)
-	})
-	g = newGateway(t, g.String()+"?manifest="+manifest, 20*time.Second)
-	s := g.Open(block.Wanted{ReadCap: it.cap})
-	defer s.Close()
+	s := onlyCAR(t, it, car)
 	if n, err := fetchAll(t.Context(), s, eris.Size1KiB, it.refs[len(it.refs)-2:][:1]); n != 0 || err != nil {
 		t.Errorf("%d blocks, %v", n, err)
 	}
@@ -184,25 +190,11 @@ func TestGatewayCARRepeats(t *testing.T) {
 	for range 1000 {
 		it.refs, it.blocks = slices.Insert(it.refs, 5, it.refs[5]), slices.Insert(it.blocks, 5, it.blocks[5])
 	}
-	manifest, _, err := ipfs.Manifest(it.seq())
-	if err != nil {
-		t.Fatal(err)
-	}
 	car, err := ipfs.CAR(it.seq(), it.emit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := answers(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("format") != "car" {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "application/vnd.ipld.car; version=1")
-		w.Write(car)
-	})
-	g = newGateway(t, g.String()+"?manifest="+manifest, 20*time.Second)
-	s := g.Open(block.Wanted{ReadCap: it.cap})
-	defer s.Close()
+	s := onlyCAR(t, it, car)
 	leaves := it.refs[:1010]
 	if n, err := fetchAll(t.Context(), s, eris.Size1KiB, leaves); n != len(leaves) || err != nil {
 		t.Errorf("%d of %d blocks, %v", n, len(leaves), err)
