@@ -125,7 +125,7 @@ func (h *Host) providers(ctx context.Context, root eris.Ref) iter.Seq[peer.AddrI
 			return
 		}
 		h.awaitDHT(ctx)
-		for info := range h.dht.FindProvidersAsync(ctx, toCID(root), maxPeers) {
+		for info := range h.dht.FindProvidersAsync(ctx, toCID(root), maxFound) {
 			if info.ID != h.host.ID() && !yield(info) {
 				return
 			}

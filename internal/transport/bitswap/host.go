@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
+	"ersatz/eris"
 	"ersatz/internal/block"
 )
 
@@ -43,7 +45,8 @@ type Host struct {
 	dht      *dual.DHT // nil: off
 	wire     *wire
 	server   *server.Server
-	searches chan struct{} // a slot for each that runs
+	searches chan struct{}                                                    // a slot for each that runs
+	find     func(ctx context.Context, root eris.Ref) iter.Seq[peer.AddrInfo] // providers
 
 	// begin runs a function whose context ends with the Host, which waits for
 	// it; false if the Host has ended.
@@ -78,6 +81,7 @@ func New(ctx context.Context, lib block.Getter, o Options) (*Host, error) {
 		opts: o, named: a.peers, joinBy: append(a.bootstrap, known...),
 		searches: make(chan struct{}, searches), links: map[peer.ID]*link{},
 	}
+	h.find = h.providers
 	h.begin, h.stop = workers()
 	if h.host, err = newHost(key, a, newGater(a, known), o); err != nil {
 		return nil, fmt.Errorf("bitswap: %w", err)

@@ -22,7 +22,7 @@ func TestStrangersWhoDoNotRead(t *testing.T) {
 	lib, refs := transporttest.Blocks(t, 200)
 	h := start(t, lib, bitswap.Options{Listen: []string{anyPort}})
 	var stuck atomic.Int64
-	for range 40 {
+	for range 12 {
 		bad, stream := raw(t, h)
 		bad.SetStreamHandler("/ipfs/bitswap/1.2.0", func(network.Stream) { stuck.Add(1) })
 		m := message.New(true)
@@ -33,7 +33,7 @@ func TestStrangersWhoDoNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, func() bool { return stuck.Load() == 40 })
+	until(t, func() bool { return stuck.Load() == 12 })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	<-ctx.Done() // by now as much is on its way as fits
@@ -52,14 +52,14 @@ func TestStrangersWhoDoNotRead(t *testing.T) {
 func TestStrangersWhoPromise(t *testing.T) {
 	lib, refs := transporttest.Blocks(t, 100)
 	h := start(t, lib, bitswap.Options{Listen: []string{anyPort}})
-	for i := range 80 {
+	for i := range 12 {
 		_, stream := raw(t, h)
 		for k := range 32 {
 			promise := "\x80\x80\x80\x01" // 2 MiB
 			switch {
-			case i < 60 && k >= 4:
+			case i < 6 && k >= 4:
 				continue // it takes no more of one peer
-			case i >= 60:
+			case i >= 6:
 				promise = []string{"\x80\x80\x04", "\x80\x40", "\x80\x08"}[k%3] // what is left
 			}
 			if _, err := stream().Write([]byte(promise)); err != nil {

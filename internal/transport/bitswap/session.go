@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// maxPeers bounds the peers of a session, named ones aside.
+	// maxPeers bounds the peers that a session asks, and those that it connects to
+	// at once, named ones aside. maxFound bounds those that it hears of: anybody can
+	// say that he has a content, and be nowhere.
 	maxPeers = 16
+	maxFound = 128
 
 	// searchAgain is how long a search in the DHT is not repeated.
 	searchAgain = time.Minute
@@ -39,9 +42,10 @@ type session struct {
 
 // member is a peer of a session.
 type member struct {
-	info peer.AddrInfo
-	link *link // nil: it is not connected to
-	err  error // why it is not asked, or not any more
+	info  peer.AddrInfo
+	found bool  // it was not named
+	link  *link // nil: it is not connected to
+	err   error // why it is not asked, or not any more
 }
 
 var _ block.Session = (*session)(nil)
@@ -120,26 +124,61 @@ func (s *session) absent() []peer.AddrInfo {
 	return list
 }
 
-// search asks the DHT who has the root, and joins them.
+// search asks the DHT who has the root, and joins them, until enough are asked.
 func (s *session) search(ctx context.Context, work *sync.WaitGroup) {
-	for info := range s.h.providers(ctx, s.root) {
-		s.mu.Lock()
-		_, known := s.peers[info.ID]
-		full := len(s.peers) >= maxPeers+len(s.h.named)
-		if !known && !full {
-			s.peers[info.ID] = &member{info: info}
+	slots := make(chan struct{}, maxPeers)
+	for info := range s.h.find(ctx, s.root) {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
 		}
-		s.mu.Unlock()
-		if !known && !full {
-			work.Go(func() { s.join(ctx, info) })
+		isNew, enough := s.meet(info)
+		if enough {
+			return
 		}
+		if !isNew {
+			<-slots
+			continue
+		}
+		work.Go(func() {
+			defer func() { <-slots }()
+			s.join(ctx, info)
+		})
 	}
 }
 
-// join connects to a peer.
+// meet notes a peer that has been found. It reports whether that is a new one, and
+// whether there are enough without it.
+func (s *session) meet(info peer.AddrInfo) (isNew, enough bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := 0
+	for _, m := range s.peers {
+		if m.link != nil {
+			asked++
+		}
+	}
+	if asked >= maxPeers+len(s.h.named) || len(s.peers) >= maxFound+len(s.h.named) {
+		return false, true
+	}
+	if s.peers[info.ID] != nil {
+		return false, false
+	}
+	s.peers[info.ID] = &member{info: info, found: true}
+	return true, false
+}
+
+// join connects to a peer. One that was found, and is not there, is forgotten:
+// others may come in its place.
 func (s *session) join(ctx context.Context, info peer.AddrInfo) {
 	l, err := s.h.connect(ctx, info)
-	s.update(func() { s.peers[info.ID].link, s.peers[info.ID].err = l, err })
+	s.update(func() {
+		m := s.peers[info.ID]
+		if m.link, m.err = l, err; err != nil && m.found {
+			delete(s.peers, info.ID)
+		}
+	})
 }
 
 // leave gives up all peers.
