@@ -29,10 +29,11 @@ const (
 	localAgain = 500 * time.Millisecond
 )
 
-// Bounds of the peers that a torrent learns.
+// Bounds of the peers that are learnt.
 const (
-	maxLocalPeers = 64
-	maxLocalPorts = 4  // of one address
+	maxLocalPeers = 64 // of a torrent
+	maxNeighbours = 16 // that are asked about further torrents
+	maxLocalPorts = 4  // of one address, of each of these
 	maxLocalTries = 20 // in a second, of all torrents: a part of maxDials
 )
 
@@ -52,6 +53,32 @@ type locals struct {
 	limit    *rate.Limiter // of announcements
 	tries    *rate.Limiter
 	torrents map[hash]*localTorrent
+
+	// neighbours have, or fetch, something that was here at the time. They are
+	// asked about all that is fetched: only a few torrents can be announced in a
+	// minute.
+	neighbours heardPeers
+}
+
+// heardPeers are peers, with when they were last heard.
+type heardPeers map[netip.AddrPort]time.Time
+
+// note adds a peer unless there are most already, and reports whether it is there.
+func (h heardPeers) note(at netip.AddrPort, now time.Time, most int) bool {
+	if _, ok := h[at]; !ok {
+		ports := 0
+		maps.DeleteFunc(h, func(_ netip.AddrPort, heard time.Time) bool { return now.Sub(heard) >= localForget })
+		for p := range h {
+			if p.Addr() == at.Addr() {
+				ports++
+			}
+		}
+		if len(h) >= most || ports >= maxLocalPorts {
+			return false
+		}
+	}
+	h[at] = now
+	return true
 }
 
 // localTorrent is a torrent that is fetched or seeded.
@@ -61,11 +88,11 @@ type localTorrent struct {
 	fetched bool
 	led     time.Time // when it was the first of an announcement
 	said    time.Time // when it was in one
-	peers   map[netip.AddrPort]time.Time
+	peers   heardPeers
 }
 
 func newLocals(c *Client, n network) *locals {
-	l := &locals{log: c.log, cookie: rand.Text()[:16], torrents: map[hash]*localTorrent{}}
+	l := &locals{log: c.log, cookie: rand.Text()[:16], torrents: map[hash]*localTorrent{}, neighbours: heardPeers{}}
 	l.limit, l.tries = rate.NewLimiter(rate.Every(localPause), localSaved), rate.NewLimiter(maxLocalTries, maxLocalPeers)
 	if c.listen != nil {
 		at := c.listen.Addr().(*net.TCPAddr).AddrPort()
@@ -83,9 +110,20 @@ func (l *locals) add(h hash, t *bt.Torrent, fetched bool) {
 }
 
 func (l *locals) addTorrent(h hash, fetched bool, give func(netip.AddrPort)) {
+	t := &localTorrent{hash: h, give: give, fetched: fetched, peers: heardPeers{}}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.torrents[h] = &localTorrent{hash: h, give: give, fetched: fetched, peers: map[netip.AddrPort]time.Time{}}
+	l.torrents[h] = t
+	var ask []netip.AddrPort
+	now := time.Now()
+	for at, heard := range l.neighbours {
+		if fetched && now.Sub(heard) < localForget && l.tries.AllowN(now, 1) && t.peers.note(at, now, maxLocalPeers) {
+			ask = append(ask, at)
+		}
+	}
+	l.mu.Unlock()
+	for _, at := range ask {
+		give(at)
+	}
 }
 
 func (l *locals) remove(h hash) {
@@ -198,26 +236,13 @@ func (l *locals) met(h hash, at netip.AddrPort, now time.Time) func(netip.AddrPo
 	if t == nil {
 		return nil
 	}
-	before, known := t.peers[at]
-	if known && now.Sub(before) < localAgain {
+	l.neighbours.note(at, now, maxNeighbours)
+	if before, known := t.peers[at]; known && now.Sub(before) < localAgain {
 		return nil
 	}
-	if !known {
-		ports := 0
-		maps.DeleteFunc(t.peers, func(_ netip.AddrPort, heard time.Time) bool { return now.Sub(heard) >= localForget })
-		for p := range t.peers {
-			if p.Addr() == at.Addr() {
-				ports++
-			}
-		}
-		if len(t.peers) >= maxLocalPeers || ports >= maxLocalPorts {
-			return nil
-		}
-	}
-	if !l.tries.AllowN(now, 1) {
+	if !t.peers.note(at, now, maxLocalPeers) || !l.tries.AllowN(now, 1) {
 		return nil
 	}
-	t.peers[at] = now
 	l.log.Debug("peer of the local network", slog.String("address", at.String()))
 	return t.give
 }

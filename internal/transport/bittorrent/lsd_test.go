@@ -351,6 +351,39 @@ func TestLocalBounds(t *testing.T) {
 	})
 }
 
+// TestLocalNeighbours asks who was heard of one torrent about those that are
+// fetched later.
+func TestLocalNeighbours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := &fakeLAN{all: []multicast.Interface{lan0}}
+		l, _ := fakeLocals(t, lan, "")
+		l.addTorrent(number(1), true, ignore)
+		synctest.Wait()
+		lan.say("192.168.7.8:1", localMessage{7000, []hash{number(9)}, ""}.bytes(localGroups[0])) // has nothing of ours
+		for host := range 2 * maxNeighbours {
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, 7, byte(100 + host)}), 1)
+			lan.say(from.String(), localMessage{7000, []hash{number(1)}, ""}.bytes(localGroups[0]))
+		}
+		l.remove(number(1))
+		time.Sleep(10 * time.Second)
+		var fetched, seeded given
+		l.addTorrent(number(2), true, fetched.give)
+		l.addTorrent(number(3), false, seeded.give)
+		got := fetched.take()
+		if len(got) != maxNeighbours || !slices.Contains(got, "192.168.7.100:7000") || slices.Contains(got, "192.168.7.8:7000") {
+			t.Errorf("asks %q", got)
+		}
+		if got := seeded.take(); got != nil {
+			t.Errorf("about what is seeded it asks %q", got)
+		}
+		time.Sleep(localForget)
+		l.addTorrent(number(4), true, fetched.give)
+		if got := fetched.take(); got != nil {
+			t.Errorf("after a while it asks %q", got)
+		}
+	})
+}
+
 // TestLocalMoves takes the machine from one network to another.
 func TestLocalMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -218,6 +218,17 @@ func (s *site) six(h *netlab.Host, addr string) {
 	}
 }
 
+// TestLocalMany has us get more contents, one after another, than can be announced
+// at once.
+func TestLocalMany(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.await(s.ours(s.a, "seed-many"), "ready")
+	s.await(s.ours(s.b, "fetch-many"), fmt.Sprint("got ", manyTrees))
+}
+
+const manyTrees = 20
+
 // TestLocalRole is a process of the others. It ends when its input does.
 func TestLocalRole(t *testing.T) {
 	tr := localTree(t)
@@ -234,6 +245,20 @@ func TestLocalRole(t *testing.T) {
 		fmt.Println("asks")
 		wants(t, s, tr, tr.every()...)
 		fmt.Println("got", len(tr.refs))
+	case "seed-many", "fetch-many":
+		c := start(t, o)
+		for i := range manyTrees {
+			tr := makeTree(t, eris.Size32KiB, int64(400_000+i))
+			link := magnet(tr.info(t))
+			if role == "seed-many" {
+				if err := c.Offer(t.Context(), shared(tr, link), tr.open); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			wants(t, open(t, c, tr, link), tr, tr.every()...)
+		}
+		fmt.Println(map[string]string{"seed-many": "ready", "fetch-many": fmt.Sprint("got ", manyTrees)}[role])
 	}
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		t.Error(err)
