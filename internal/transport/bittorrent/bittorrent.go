@@ -186,7 +186,7 @@ func (c *Client) start() error {
 	if c.bt, err = bt.NewClient(c.config()); err != nil {
 		return fmt.Errorf("bittorrent: %w", err)
 	}
-	c.bt.AddDialer(bt.NetworkDialer{Network: "tcp", Dialer: &net.Dialer{KeepAlive: -1}}) // peers have messages for that
+	c.bt.AddDialer(&dialer{net.Dialer{KeepAlive: -1}}) // peers have messages for that
 	if c.listen != nil {
 		c.bt.AddListener(c.listen)
 	}
@@ -231,6 +231,7 @@ func (c *Client) config() *bt.ClientConfig {
 	// others had connected who cannot be reached.
 	cfg.DialRateLimiter = rate.NewLimiter(maxDials, maxDials)
 	cfg.ExtendedHandshakeClientVersion = c.o.UserAgent
+	cfg.MaxAllocPeerRequestDataPerConn = 2 * maxRequest
 	cfg.Bep20 = "-ER0001-"
 	cfg.Slogger = slog.New(quiet{c.log.Handler()})
 	return cfg

@@ -76,8 +76,18 @@ func (g getter) Get(ctx context.Context, ref eris.Ref) ([]byte, error) { return 
 // the metadata from the other.
 func TestTransport(t *testing.T) {
 	t.Parallel()
+	transporttest.Run(t, transport())
+}
+
+// TestFaults runs it over bad lines.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	transporttest.Faults(t, transport())
+}
+
+func transport() transporttest.Transport {
 	s := &swarm{at: map[string]*tree{}}
-	tr := transporttest.Transport{
+	return transporttest.Transport{
 		Serve: func(t testing.TB, address string, blocks block.Getter, refs []eris.Ref) (string, func()) {
 			honest := plant(t, blocks, refs)
 			link := magnet(honest.info(t))
@@ -106,7 +116,7 @@ func TestTransport(t *testing.T) {
 		Dial: func(t testing.TB, address string, idle time.Duration) eris.Fetcher {
 			tree := s.get(address)
 			link := magnet(tree.info(t), peer(address))
-			return open(t, start(t, bittorrent.Options{Idle: min(idle, 4*time.Second)}), tree, link)
+			return open(t, start(t, bittorrent.Options{Idle: min(idle, 2*time.Second)}), tree, link)
 		},
 		Deaf: func(t testing.TB) string {
 			addr := deaf(t)
@@ -120,8 +130,6 @@ func TestTransport(t *testing.T) {
 		},
 		SilenceIsMissing: true, WrongIsMissing: true, NobodyIsMissing: true,
 	}
-	transporttest.Run(t, tr)
-	t.Run("faults", func(t *testing.T) { transporttest.Faults(t, tr) })
 }
 
 func listen(address string) string {

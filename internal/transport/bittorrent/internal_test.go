@@ -3,9 +3,13 @@ package bittorrent
 import (
 	"bytes"
 	"crypto/sha1"
+	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,5 +199,67 @@ func TestValid(t *testing.T) {
 	}
 	if within(&pp.Message{}, 1, -1) {
 		t.Error("in a file that is not known")
+	}
+}
+
+// TestPeerConn: who does not read is not read any more, and hung up on.
+func TestPeerConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer b.Close()
+		c := &peerConn{Conn: a, release: func() {}}
+		var work sync.WaitGroup
+		defer work.Wait()
+		var wrote error
+		work.Go(func() {
+			_, wrote = c.Write(make([]byte, 1))
+			c.Close()
+		})
+		read := 0
+		work.Go(func() {
+			for buf := make([]byte, 16<<10); ; {
+				n, err := c.Read(buf)
+				read += n
+				if err != nil {
+					return
+				}
+			}
+		})
+		sent := 0
+		work.Go(func() {
+			for {
+				n, err := b.Write(make([]byte, 16<<10))
+				if sent += n; err != nil {
+					return
+				}
+			}
+		})
+		time.Sleep(writeTime / 2)
+		synctest.Wait()
+		if sent > readAhead+32<<10 || sent < readAhead {
+			t.Errorf("%d bytes are read", sent)
+		}
+		time.Sleep(writeTime)
+		synctest.Wait()
+		if !errors.Is(wrote, os.ErrDeadlineExceeded) {
+			t.Errorf("the write ends with %v", wrote)
+		}
+	})
+}
+
+// TestQuiet: what the library says is a debug message, and not there without.
+func TestQuiet(t *testing.T) {
+	for level, want := range map[slog.Level]int{slog.LevelDebug: 1, slog.LevelInfo: 0} {
+		var b bytes.Buffer
+		q := quiet{slog.NewTextHandler(&b, &slog.HandlerOptions{Level: level})}
+		for _, of := range []slog.Level{slog.LevelDebug, slog.LevelWarn} {
+			r := slog.Record{Level: of, Message: "peer"}
+			if err := q.Handle(t.Context(), r); err != nil { // as the library does, unasked
+				t.Fatal(err)
+			}
+		}
+		if n := strings.Count(b.String(), "level=DEBUG"); n != want || strings.Count(b.String(), "\n") != want {
+			t.Errorf("at %v: %q", level, b.String())
+		}
 	}
 }

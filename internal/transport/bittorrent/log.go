@@ -14,8 +14,9 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 	return level > slog.LevelDebug && q.next.Enabled(ctx, slog.LevelDebug)
 }
 
+// Handle implements slog.Handler. The library does not always ask before.
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level <= slog.LevelDebug {
+	if !q.Enabled(ctx, r.Level) {
 		return nil
 	}
 	r.Level = slog.LevelDebug

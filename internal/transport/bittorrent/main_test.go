@@ -10,6 +10,6 @@ import (
 // peers most of the time.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	flag.Set("test.parallel", "8")
+	flag.Set("test.parallel", "6")
 	os.Exit(m.Run())
 }

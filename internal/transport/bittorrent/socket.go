@@ -48,7 +48,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		// (v1.60.0, Client.banPeerIP).
 		addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		if addr.Zone() == "" && l.take(addr) {
-			return &accepted{Conn: conn, release: sync.OnceFunc(func() { l.release(addr) })}, nil
+			return &peerConn{Conn: conn, release: sync.OnceFunc(func() { l.release(addr) })}, nil
 		}
 		conn.Close()
 	}
@@ -74,14 +74,81 @@ func (l *listener) release(addr netip.Addr) {
 	}
 }
 
-type accepted struct {
+// Bounds of a peer that does not read what it is sent.
+const (
+	// writeTime is how long it may take until one write is done.
+	writeTime = time.Minute
+
+	// readAhead is how much may come from the peer until then, in bytes. It is
+	// more than is written at once, so that two who send to each other do not wait
+	// for each other.
+	readAhead = 256 << 10
+)
+
+// peerConn is a connection to a peer. Who does not read is not read, and hung up
+// on in the end: the library keeps what it has to say to a peer, without a bound.
+type peerConn struct {
 	net.Conn
 	release func()
+
+	mu    sync.Mutex
+	wrote chan struct{} // closed at the end of the write that goes on; nil while there is none
+	ahead int           // bytes that have come meanwhile
 }
 
-func (a *accepted) Close() error {
-	a.release()
-	return a.Conn.Close()
+// Read implements net.Conn.
+func (c *peerConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.mu.Lock()
+	c.ahead += n
+	wrote := c.wrote
+	if c.ahead <= readAhead {
+		wrote = nil
+	}
+	c.mu.Unlock()
+	if wrote != nil {
+		<-wrote
+	}
+	return n, err
+}
+
+// Write implements net.Conn. One writer is there at a time.
+func (c *peerConn) Write(b []byte) (int, error) {
+	wrote := make(chan struct{})
+	defer close(wrote)
+	c.begin(wrote)
+	defer c.begin(nil)
+	if err := c.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *peerConn) begin(wrote chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrote, c.ahead = wrote, 0
+}
+
+// Close implements net.Conn.
+func (c *peerConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
+// dialer connects to peers, by TCP.
+type dialer struct{ net.Dialer }
+
+// DialerNetwork implements the library's Dialer.
+func (*dialer) DialerNetwork() string { return "tcp" }
+
+// Dial implements the library's Dialer.
+func (d *dialer) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &peerConn{Conn: conn, release: func() {}}, nil
 }
 
 // maxTracker bounds what a tracker may say on one connection, in bytes: 200
