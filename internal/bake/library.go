@@ -110,6 +110,13 @@ func (l library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	return bytes.Clone(b), err
 }
 
+// Has reports whether Get would find a block, for far less than that costs.
+func (l library) Has(ctx context.Context, ref eris.Ref) (bool, error) {
+	r := l.c.index.Reader(l.allow)
+	defer r.Close()
+	return r.Has(ctx, ref)
+}
+
 // Batch is Get for many, as narindex.Index.Batch.
 func (l library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
 	r := l.c.index.Reader(l.allow)

@@ -53,6 +53,9 @@ func (s *site) has(l block.Library, x block.Shared) bool {
 		if _, err := l.Get(s.t.Context(), x.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) {
 			s.t.Errorf("cannot be opened, but a block of it is %v", err)
 		}
+		if has, err := l.(library).Has(s.t.Context(), x.ReadCap.Root); err != nil || has {
+			s.t.Errorf("cannot be opened, but a block of it is known, %v", err)
+		}
 		return false
 	}
 	if err != nil {
@@ -62,6 +65,9 @@ func (s *site) has(l block.Library, x block.Shared) bool {
 		ref, b, err := c.Block(s.t.Context(), i)
 		if err != nil || eris.BlockRef(b) != ref {
 			s.t.Errorf("block %d: %v", i, err)
+		}
+		if has, err := l.(library).Has(s.t.Context(), ref); err != nil || !has {
+			s.t.Errorf("block %d is not known, %v", i, err)
 		}
 		got, err := l.Get(s.t.Context(), ref)
 		if err != nil || !bytes.Equal(got, b) {

@@ -134,6 +134,13 @@ func (l *library) reader() *narindex.Reader {
 	return l.s.index.Reader(func(hash string) bool { return l.served(hash) != nil })
 }
 
+// Has reports whether Get would find a block, for far less than that costs.
+func (l *library) Has(ctx context.Context, ref eris.Ref) (bool, error) {
+	r := l.reader()
+	defer r.Close()
+	return r.Has(ctx, ref)
+}
+
 // Batch is Get for many, as narindex.Index.Batch.
 func (l *library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
 	r := l.reader()

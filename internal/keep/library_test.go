@@ -74,6 +74,9 @@ func TestLibrary(t *testing.T) {
 			if err != nil || ref != node.Ref || !bytes.Equal(got, x.blocks[ref]) {
 				t.Fatalf("block %d: %v", i, err)
 			}
+			if has, err := l.(*library).Has(t.Context(), ref); err != nil || !has {
+				t.Fatalf("does not know block %d, %v", i, err)
+			}
 			if got, err := l.Get(t.Context(), ref); err != nil || !bytes.Equal(got, x.blocks[ref]) {
 				t.Fatalf("block %d by its reference: %v", i, err)
 			}
@@ -95,6 +98,9 @@ func TestLibrary(t *testing.T) {
 	for _, x := range []*thing{secret, half} {
 		if c, err := l.Open(t.Context(), x.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) || c != nil {
 			t.Errorf("opened %v, %v", c, err)
+		}
+		if has, err := l.(*library).Has(t.Context(), x.nodes[0].Ref); err != nil || has {
+			t.Errorf("knows a block of it, %v", err)
 		}
 		if _, err := l.Get(t.Context(), x.nodes[0].Ref); !errors.Is(err, eris.ErrNotFound) {
 			t.Errorf("a block of it: %v", err)

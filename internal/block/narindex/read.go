@@ -89,6 +89,19 @@ func (r *Reader) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	return found, err
 }
 
+// Has reports whether there is a block of that name, by what the trees of items
+// say: none is made, so that Get may still find that one is spoiled.
+func (r *Reader) Has(ctx context.Context, ref eris.Ref) (bool, error) {
+	err := r.try(ctx, ref, func(c candidate) bool {
+		got, _, err := r.cur.pair(c.node)
+		return err == nil && got == ref
+	})
+	if errors.Is(err, eris.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Batch is Index.Batch of what the Reader may read.
 func (r *Reader) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
 	for i, ref := range refs {

@@ -25,6 +25,9 @@ func TestReaderAllow(t *testing.T) {
 		defer r.Close()
 		for _, ref := range a.refs {
 			block, err := r.Get(t.Context(), ref)
+			if has, herr := r.Has(t.Context(), ref); herr != nil || has != (err == nil) {
+				t.Errorf("has it: %v, %v; got it: %v", has, herr, err)
+			}
 			if err == nil && bytes.Equal(block, a.blocks[ref]) {
 				n++
 			} else if !errors.Is(err, eris.ErrNotFound) {
@@ -32,6 +35,13 @@ func TestReaderAllow(t *testing.T) {
 			}
 		}
 		return n
+	}
+	r := x.Reader(nil)
+	defer r.Close()
+	other := a.refs[0]
+	other[31]++ // begins like a row's
+	if has, err := r.Has(t.Context(), other); has || err != nil {
+		t.Errorf("has a block that is not there: %v, %v", has, err)
 	}
 	if n := only(); n != 0 {
 		t.Errorf("%d blocks of nothing", n)

@@ -85,8 +85,21 @@ func (s store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(b, c)
 }
 
+// haver is a Library that says without making a block whether it has it. Strangers
+// may ask for thousands, which no upload limit bounds.
+type haver interface {
+	Has(ctx context.Context, ref eris.Ref) (bool, error)
+}
+
 // Has is asked for those who want to know.
 func (s store) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	if lib, ok := s.lib.(haver); ok {
+		ref, ok := toRef(c)
+		if !ok {
+			return false, nil
+		}
+		return lib.Has(ctx, ref)
+	}
 	_, err := s.Get(ctx, c)
 	if ipld.IsNotFound(err) {
 		return false, nil
