@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anacrolix/dht/v2"
@@ -126,6 +127,9 @@ type Client struct {
 	links  sync.Map // *bt.PeerConn to *link
 	asking sync.Map // hash to *download
 	known  sync.Map // hash to *metadata
+
+	crowd      crowd
+	handshakes atomic.Int64
 
 	offering sync.Mutex // held by who adds, removes and ends seeds
 

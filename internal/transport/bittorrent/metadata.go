@@ -57,6 +57,7 @@ func protocols() *bt.LocalLtepProtocolMap {
 // link is a connection to a peer, as far as it is about metadata.
 type link struct {
 	pc   *bt.PeerConn
+	from member
 	met  atomic.Bool     // it has told its extensions
 	in   chan []byte     // messages
 	ctx  context.Context // ends with the connection
@@ -82,7 +83,11 @@ func (c *Client) callbacks() bt.Callbacks {
 			l := &link{pc: pc, in: make(chan []byte, maxRequests)}
 			l.ctx, l.gone = context.WithCancel(c.ctx)
 			c.links.Store(pc, l)
+			if l.from = origin(pc); !c.crowd.enter(l.from) {
+				c.spawn(func() { pc.Close() })
+			}
 		}},
+		CompletedHandshake: func(*bt.PeerConn, bt.InfoHash) { c.forgetBits() },
 		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
 			size := m.MetadataSize
 			m.MetadataSize = 0 // the library asks for nothing then
@@ -102,6 +107,7 @@ func (c *Client) callbacks() bt.Callbacks {
 		PeerConnClosed: func(pc *bt.PeerConn) {
 			if l, ok := c.links.LoadAndDelete(pc); ok {
 				l.(*link).gone()
+				c.crowd.leave(l.(*link).from)
 			}
 			if t := pc.Torrent(); t != nil { // it said which
 				if d, ok := c.asking.Load(hash(t.InfoHash())); ok {

@@ -246,3 +246,22 @@ func TestNested(t *testing.T) {
 		}
 	}
 }
+
+// TestCrowded has one address take what it can of a torrent's connections.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	tr := makeTree(t, eris.Size32KiB, 500_000)
+	_, addr := seed(t, tr, magnet(tr.info(t)), bittorrent.Options{})
+	left := 0
+	for i := range 20 {
+		s := call(t, addr, tr.info(t).Hash())
+		if i >= 8 {
+			for s.next() != nil { // it is hung up on
+				left++
+			}
+		}
+	}
+	if left > 12*8 {
+		t.Errorf("they are told %d messages", left)
+	}
+}

@@ -51,8 +51,10 @@ func (c *Client) announce(ctx context.Context, t *bt.Torrent, m torrent.Magnet, 
 func (c *Client) runTracker(ctx context.Context, t *bt.Torrent, url string, fetched bool) {
 	event := tracker.Started
 	pause := leastPause
+	knows := false // it may know of us
 	for {
 		interval, err := c.askTracker(ctx, t, url, event, fetched)
+		knows = knows || err == nil || ctx.Err() != nil
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -69,7 +71,7 @@ func (c *Client) runTracker(ctx context.Context, t *bt.Torrent, url string, fetc
 			continue
 		case <-ctx.Done():
 		}
-		if event != tracker.Started { // it knows of us
+		if knows {
 			last, cancel := context.WithTimeout(c.ctx, goodbye)
 			defer cancel()
 			c.askTracker(last, t, url, tracker.Stopped, fetched) // it forgets in any case
