@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,29 +216,27 @@ func TestPeerConn(t *testing.T) {
 			_, wrote = c.Write(make([]byte, 1))
 			c.Close()
 		})
-		read := 0
 		work.Go(func() {
 			for buf := make([]byte, 16<<10); ; {
-				n, err := c.Read(buf)
-				read += n
-				if err != nil {
+				if _, err := c.Read(buf); err != nil {
 					return
 				}
 			}
 		})
-		sent := 0
+		var sent atomic.Int64
 		work.Go(func() {
 			for {
 				n, err := b.Write(make([]byte, 16<<10))
-				if sent += n; err != nil {
+				sent.Add(int64(n))
+				if err != nil {
 					return
 				}
 			}
 		})
 		time.Sleep(writeTime / 2)
 		synctest.Wait()
-		if sent > readAhead+32<<10 || sent < readAhead {
-			t.Errorf("%d bytes are read", sent)
+		if n := sent.Load(); n > readAhead+32<<10 || n < readAhead {
+			t.Errorf("%d bytes are read", n)
 		}
 		time.Sleep(writeTime)
 		synctest.Wait()
