@@ -14,6 +14,7 @@ import (
 	bt "github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/bencode"
 	pp "github.com/anacrolix/torrent/peer_protocol"
+	"github.com/anacrolix/torrent/types/infohash"
 	"golang.org/x/time/rate"
 
 	"ersatz/eris"
@@ -87,7 +88,7 @@ func (c *Client) callbacks() bt.Callbacks {
 				c.spawn(func() { pc.Close() })
 			}
 		}},
-		CompletedHandshake: func(*bt.PeerConn, bt.InfoHash) { c.forgetBits() },
+		CompletedHandshake: func(*bt.PeerConn, infohash.T) { c.forgetBits() },
 		ReadExtendedHandshake: func(pc *bt.PeerConn, m *pp.ExtendedHandshakeMessage) {
 			size := m.MetadataSize
 			m.MetadataSize = 0 // the library asks for nothing then
