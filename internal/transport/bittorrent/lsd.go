@@ -27,6 +27,10 @@ const (
 	// localAgain is how soon a peer that is heard again is tried again. aria2 1.36
 	// leaves once it has the metadata, and announces itself anew.
 	localAgain = 500 * time.Millisecond
+
+	// localRetry is when a peer is tried once more: it may have spoken before it
+	// could be connected to.
+	localRetry = 3 * time.Second
 )
 
 // Bounds of the peers that are learnt.
@@ -34,6 +38,7 @@ const (
 	maxLocalPeers = 64 // of a torrent
 	maxNeighbours = 16 // that are asked about further torrents
 	maxLocalPorts = 4  // of one address, of each of these
+	maxRetries    = 256
 	maxLocalTries = 20 // in a second, of all torrents: a part of maxDials
 )
 
@@ -58,6 +63,15 @@ type locals struct {
 	// asked about all that is fetched: only a few torrents can be announced in a
 	// minute.
 	neighbours heardPeers
+
+	retries []retry // the earliest first
+}
+
+// retry is a peer that is tried again.
+type retry struct {
+	due  time.Time
+	hash hash
+	at   netip.AddrPort
 }
 
 // heardPeers are peers, with when they were last heard.
@@ -146,6 +160,7 @@ func (l *locals) run(ctx context.Context) {
 			}
 			look = now.Add(rescan)
 		}
+		l.retry(now)
 		if hashes := l.due(now); len(hashes) > 0 {
 			l.lan.send(ctx, l.at, localMessage{l.port, hashes, l.cookie})
 		}
@@ -153,6 +168,28 @@ func (l *locals) run(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// retry gives torrents the peers that are due to be tried again. The library passes
+// over those that are connected.
+func (l *locals) retry(now time.Time) {
+	l.mu.Lock()
+	var due []retry
+	for len(l.retries) > 0 && !l.retries[0].due.After(now) {
+		due, l.retries = append(due, l.retries[0]), l.retries[1:]
+	}
+	gives := make([]func(netip.AddrPort), len(due))
+	for i, r := range due {
+		if t := l.torrents[r.hash]; t != nil {
+			gives[i] = t.give
+		}
+	}
+	l.mu.Unlock()
+	for i, give := range gives {
+		if give != nil {
+			give(due[i].at)
 		}
 	}
 }
@@ -242,6 +279,9 @@ func (l *locals) met(h hash, at netip.AddrPort, now time.Time) func(netip.AddrPo
 	}
 	if !t.peers.note(at, now, maxLocalPeers) || !l.tries.AllowN(now, 1) {
 		return nil
+	}
+	if len(l.retries) < maxRetries {
+		l.retries = append(l.retries, retry{now.Add(localRetry), h, at})
 	}
 	l.log.Debug("peer of the local network", slog.String("address", at.String()))
 	return t.give

@@ -138,7 +138,7 @@ func (l *lan) listen(j *joined) {
 		if err != nil {
 			return
 		}
-		if a := from.Addr().Unmap(); speaks(a, j.group) && j.on.Near(a) && !a.IsLoopback() {
+		if a := from.Addr().Unmap(); speaks(a, j.group) && j.on.Near(a) {
 			l.hear(a, buf[:n])
 		}
 	}
