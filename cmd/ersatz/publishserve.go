@@ -50,14 +50,14 @@ func (p publishFlags) servePlan() (plan servePlan, err error) {
 			plan.own = append(plan.own, u)
 		}
 		if strings.HasPrefix(u.Scheme(), "ipfs+") && p.ipfs != "" {
-			errs = append(errs, fmt.Errorf("--serve %s: with --ipfs as well, one would remove what the other has put: leave one of them out", u))
+			errs = append(errs, fmt.Errorf("--serve '%s': with --ipfs as well, one would remove what the other has put: leave one of them out", u))
 		}
 	}
 	if len(urls) > 0 && p.cache == "" {
 		errs = append(errs, errors.New("--serve needs --cache"))
 	}
 	if len(plan.public) > 0 && len(p.roots) == 0 {
-		errs = append(errs, fmt.Errorf("--serve %s: everybody can get what is put there: "+
+		errs = append(errs, fmt.Errorf("--serve '%s': everybody can get what is put there: "+
 			"say with --bake-roots which items, with all that they refer to, may be", plan.public[0]))
 	}
 	if p.uploadLimit != "" {

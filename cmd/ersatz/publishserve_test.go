@@ -171,7 +171,7 @@ func (p *publisher) wait(words ...string) string {
 // serves returns the address at which a store of --serve listens.
 func (p *publisher) serves(scheme string) string {
 	p.t.Helper()
-	return logAddress.FindStringSubmatch(p.wait(`msg="serving blocks"`, "store=", scheme+":", "address="))[1]
+	return logAddress.FindStringSubmatch(p.wait(`msg="serving blocks"`, "store="+scheme, "address="))[1]
 }
 
 // narinfo asks for an item, and returns its narinfo once it is baked.
@@ -334,7 +334,7 @@ func TestPublishServesNetworks(t *testing.T) {
 		return err
 	}
 	root := "root=" + p.readCap(public).Root.String()
-	for _, network := range []string{"ipfs:", "bittorrent:"} {
+	for _, network := range []string{"network=ipfs", "network=bittorrent"} {
 		p.wait(`msg="content offered"`, network, root)
 	}
 	peer := "ipfs:?peer=" + regexp.MustCompile(`addresses="?\[([^ \]]+)`).FindStringSubmatch(p.wait(`msg="IPFS host"`))[1]

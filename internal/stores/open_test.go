@@ -184,7 +184,7 @@ func (full) Put(context.Context, eris.Ref, []byte) error { return errLimit }
 // TestNames wants a network to have a name that stays.
 func TestNames(t *testing.T) {
 	for url, want := range map[string]string{
-		"ipfs:?listen=/a": "ipfs:", "bittorrent:?tr=http://h/a": "bittorrent:", "ndn:?prefix=/a": "ndn:", "gnunet:/s": "gnunet:",
+		"ipfs:?listen=/a": "ipfs", "bittorrent:?tr=http://h/a": "bittorrent", "ndn:?prefix=/a": "ndn", "gnunet:/s": "gnunet",
 		"coap://h/x": "coap://h/…", "http://h?get": "http://h?get", "ipfs+http://h": "ipfs+http://h",
 	} {
 		if got := one(t, url).name(); got != want {

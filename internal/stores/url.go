@@ -157,7 +157,7 @@ func (u URL) String() string {
 // there is one keeps its name when a parameter changes.
 func (u URL) name() string {
 	if sch, _ := schemeOf(u.scheme); sch.one {
-		return u.scheme + ":"
+		return u.scheme
 	}
 	return u.String()
 }
