@@ -100,6 +100,7 @@ type localTorrent struct {
 	hash    hash
 	give    func(netip.AddrPort) // gives it a peer
 	fetched bool
+	greets  bool      // somebody has asked for it who does not know us
 	led     time.Time // when it was the first of an announcement
 	said    time.Time // when it was in one
 	peers   heardPeers
@@ -232,7 +233,7 @@ func (l *locals) due(now time.Time) []hash {
 	if first.rank() > 0 && tokens < 1+localKept || !l.limit.AllowN(now, 1) {
 		return nil
 	}
-	first.led, first.said = now, now
+	first.led, first.said, first.greets = now, now, false
 	hashes := []hash{first.hash}
 	slices.SortFunc(due, func(x, y *localTorrent) int { return x.said.Compare(y.said) })
 	for _, t := range due {
@@ -244,9 +245,9 @@ func (l *locals) due(now time.Time) []hash {
 	return hashes
 }
 
-// rank is 0 for what begins to be fetched, which cannot wait.
+// rank is 0 for what begins to be fetched, and for what greets, which cannot wait.
 func (t *localTorrent) rank() int {
-	if t.fetched && t.said.IsZero() {
+	if (t.fetched || t.greets) && t.said.IsZero() {
 		return 0
 	}
 	return 1
@@ -273,7 +274,9 @@ func (l *locals) met(h hash, at netip.AddrPort, now time.Time) func(netip.AddrPo
 	if t == nil {
 		return nil
 	}
-	l.neighbours.note(at, now, maxNeighbours)
+	if _, known := l.neighbours[at]; l.neighbours.note(at, now, maxNeighbours) && !known && !t.fetched {
+		t.greets, t.led, t.said = true, time.Time{}, time.Time{} // so that we are its neighbour, too
+	}
 	if before, known := t.peers[at]; known && now.Sub(before) < localAgain {
 		return nil
 	}

@@ -309,6 +309,26 @@ func TestLocalHears(t *testing.T) {
 	})
 }
 
+// TestLocalGreets has who seeds a torrent announce it soon to somebody new.
+func TestLocalGreets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := &fakeLAN{all: []multicast.Interface{lan0}}
+		l, _ := fakeLocals(t, lan, "[::]:6881")
+		for i := range 1000 {
+			l.addTorrent(number(i), false, ignore)
+		}
+		time.Sleep(10*time.Minute + 30*time.Second + 500*time.Millisecond)
+		lan.take()
+		for range 2 {
+			lan.say("192.168.7.9:1", localMessage{7000, []hash{number(7)}, ""}.bytes(localGroups[0]))
+			time.Sleep(time.Second)
+		}
+		if s := lan.take(); len(s) != 1 || s[0].hashes[0] != number(7) {
+			t.Errorf("announced %+v", s)
+		}
+	})
+}
+
 // TestLocalBounds has strangers name more peers than a torrent takes.
 func TestLocalBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

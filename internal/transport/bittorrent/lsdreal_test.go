@@ -224,6 +224,7 @@ func TestLocalMany(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.await(s.ours(s.a, "seed-many"), "ready")
+	<-time.After(4 * time.Second) // it has said all that it says for a minute
 	s.await(s.ours(s.b, "fetch-many"), fmt.Sprint("got ", manyTrees))
 }
 
