@@ -41,7 +41,7 @@ func TestServePlan(t *testing.T) {
 		want   string
 	}{
 		"no cache":       {func(p *publishFlags) { p.cache, p.roots = "", nil }, "--serve needs --cache"},
-		"no roots":       {func(p *publishFlags) { p.roots = nil }, "--serve ipfs+http://127.0.0.1:5001: everybody can get what is put there: say with --bake-roots"},
+		"no roots":       {func(p *publishFlags) { p.roots = nil }, "--serve 'ipfs+http://127.0.0.1:5001': everybody can get what is put there: say with --bake-roots"},
 		"no URL":         {func(p *publishFlags) { p.serve = []string{"5683"} }, "--serve: store URL"},
 		"Kubo twice":     {func(p *publishFlags) { p.ipfs = "http://127.0.0.1:5001" }, "leave one of them out"},
 		"limit of 0":     {func(p *publishFlags) { p.uploadLimit = "0" }, "--upload-limit: nothing could be served"},

@@ -21,7 +21,7 @@ func TestRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
-		"-odd_name_-demo", "urn:eris:B4A", "same hash", "dropped: ", "given up: ", "as a plain nar",
+		"-odd_name_-demo", "urn:eris:B4", "same hash", "dropped: ", "given up: ", "as a plain nar",
 		"changed after it was signed", "kept by node three", "byte for byte",
 	} {
 		if !strings.Contains(out.String(), want) {
