@@ -91,14 +91,14 @@ real() {
 	env "${found[@]}" go test -count=1 -v -p 1 -timeout 20m $dirs >"$logs/real" 2>&1
 	status=$?
 	if [ $status = 0 ]; then
-		grep -E '^(ok|FAIL)' "$logs/real"
+		grep -aE '^(ok|FAIL)' "$logs/real"
 	else
-		grep -vE '^ *(=== |--- PASS)' "$logs/real" | tail -200
+		grep -avE '^ *(=== |--- PASS)' "$logs/real" | tail -200
 	fi
-	note RAN "$(grep -cE '^--- PASS' "$logs/real") tests of $(echo "$dirs" | wc -l) packages, with ${found[*]:-no real program}"
-	version=$(grep -oiE -m1 'guix[a-z-]* \(GNU Guix\) [0-9.]+' "$logs/real")
+	note RAN "$(grep -acE '^--- PASS' "$logs/real") tests of $(echo "$dirs" | wc -l) packages, with ${found[*]:-no real program}"
+	version=$(grep -aoiE -m1 'guix[a-z-]* \(GNU Guix\) [0-9.]+' "$logs/real")
 	[ -z "$version" ] || note GUIX "$version"
-	while read -r line; do note SKIPPED "$line"; done < <(grep -E '^--- SKIP' "$logs/real" | sed 's/^--- SKIP: //')
+	while read -r line; do note SKIPPED "$line"; done < <(grep -aE '^--- SKIP' "$logs/real" | sed 's/^--- SKIP: //')
 	return $status
 }
 
@@ -138,7 +138,7 @@ step "layers and sizes" go test ./internal/lint
 step "static build" static
 step "without cgo" nocgo
 step "tests under the race detector" go test -race -timeout 15m ./...
-step "fuzz" scripts/fuzz.sh --total 80
+step "fuzz" scripts/fuzz.sh --total 60
 if go run ./cmd/ersatz demo --help >/dev/null 2>&1; then
 	step "demo" make -s demo
 fi
