@@ -68,7 +68,7 @@ func TestUnits(t *testing.T) {
 		}
 	}
 	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
-	has(t, journal, "store=coap+tcp:", "store=coap:", "network=ipfs:", "network=bittorrent:")
+	has(t, journal, "store=coap+tcp:", "store=coap:", "network=ipfs", "network=bittorrent")
 	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
 		if strings.Contains(journal, word) {
 			t.Errorf("%s in\n%s", word, journal)
