@@ -43,7 +43,7 @@ func transportGroup(ctx context.Context, o Options) (_ []Table, err error) {
 	t := Table{
 		Title: "Transports: 2,000 blocks of 32 KiB",
 		Note: "By each transport over loopback, verified; beside it the same library, or the same daemon, in a bare loop which verifies too. " +
-			"Latency is that of one block at a time. Memory is by how much the process grew, with what serves the blocks unless that is a daemon. " +
+			"Latency is that of one block at a time. Memory is by how much the process grew, with what serves the blocks unless that is a daemon, and the garbage of both. " +
 			"CPU per block is that of the same process.",
 		Head: []string{"transport", "blocks/s", "bare loop", "ersatz ahead", "MB/s", "latency", "bare loop", "CPU per block", "bare loop", "memory", "bare loop"},
 	}
@@ -67,7 +67,7 @@ func transportRows(ctx context.Context, o Options, name, program string) ([][]st
 	}
 	var order []string
 	all := map[string][]sample{}
-	for n := range o.Runs {
+	for n := range o.Runs + 1 {
 		parts := order
 		if n == 0 {
 			parts = []string{".*"} // which are there is not known yet

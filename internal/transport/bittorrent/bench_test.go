@@ -31,7 +31,7 @@ func BenchmarkTransport(b *testing.B) {
 	tr := plant(b, s, refs)
 	info := tr.info(b)
 	file := tr.file(b)
-	b.Run("ersatz", func(b *testing.B) {
+	b.Run("ersatz/magnet link", func(b *testing.B) {
 		_, addr := seed(b, tr, magnet(info), bittorrent.Options{})
 		c := start(b, bittorrent.Options{})
 		link := magnet(info, peer(addr))
@@ -41,7 +41,7 @@ func BenchmarkTransport(b *testing.B) {
 			return s.Fetch(ctx, eris.Size32KiB, refs, got)
 		}), refs)
 	})
-	b.Run("bare", func(b *testing.B) {
+	b.Run("bare/magnet link", func(b *testing.B) {
 		dir := b.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, info.Name), file, 0o644); err != nil {
 			b.Fatal(err)

@@ -22,10 +22,8 @@ import (
 	"ersatz/internal/block/memstore"
 	"ersatz/internal/transport/ndn"
 	"ersatz/internal/transport/ndn/ndntest"
+	"ersatz/internal/transport/transporttest"
 )
-
-// many is how many blocks of 32 KiB a benchmark fetches.
-const many = 2000
 
 // fill returns a store of n blocks of a size and their references.
 func fill(t testing.TB, size eris.BlockSize, n int) (*memstore.Store, []eris.Ref) {
@@ -42,45 +40,25 @@ func fill(t testing.TB, size eris.BlockSize, n int) (*memstore.Store, []eris.Ref
 	return s, refs
 }
 
-// BenchmarkFetch fetches 2,000 blocks by way of a forwarder that keeps none of
-// them, and verifies them.
-func BenchmarkFetch(b *testing.B) {
+// BenchmarkTransport fetches blocks by way of a forwarder that keeps none of them:
+// by our client and producer, and by ndnd's own engine in a bare loop.
+func BenchmarkTransport(b *testing.B) {
 	for _, flight := range []int{1, 32} {
-		b.Run(fmt.Sprint(flight), func(b *testing.B) {
-			s, refs := fill(b, eris.Size32KiB, many)
+		b.Run(fmt.Sprintf("ersatz/%d in flight", flight), func(b *testing.B) {
+			s, refs := fill(b, eris.Size32KiB, transporttest.Many)
 			f := ndntest.StartWithout(b)
 			serve(b, s, ndn.Options{Face: f.Face}, ndn.ServerOptions{})
-			c := dial(b, ndn.Options{Face: f.Face, InFlight: flight})
-			for b.Loop() {
-				var n atomic.Int32
-				err := c.Fetch(b.Context(), eris.Size32KiB, refs, func(i int, block []byte) error {
-					if eris.BlockRef(block) != refs[i] {
-						return eris.ErrCorrupt
-					}
-					n.Add(1)
-					return nil
-				})
-				if err != nil || n.Load() != many {
-					b.Fatal(n.Load(), err)
-				}
-			}
-			b.ReportMetric(float64(b.N)*many/b.Elapsed().Seconds(), "blocks/s")
+			transporttest.Measure(b, dial(b, ndn.Options{Face: f.Face, InFlight: flight}), refs)
 		})
-	}
-}
-
-// BenchmarkLibrary does so by ndnd's own engine, in a bare loop.
-func BenchmarkLibrary(b *testing.B) {
-	for _, flight := range []int{1, 32} {
-		b.Run(fmt.Sprint(flight), func(b *testing.B) {
-			s, refs := fill(b, eris.Size32KiB, many)
+		b.Run(fmt.Sprintf("bare/%d in flight", flight), func(b *testing.B) {
+			s, refs := fill(b, eris.Size32KiB, transporttest.Many)
 			f := ndntest.StartWithout(b)
 			libraryServe(b, f.Face, s)
 			e := libraryEngine(b, f.Face)
-			for b.Loop() {
-				libraryFetch(b, e, refs, flight)
-			}
-			b.ReportMetric(float64(b.N)*many/b.Elapsed().Seconds(), "blocks/s")
+			transporttest.Measure(b, transporttest.Func(func(_ context.Context, refs []eris.Ref, got func(int, []byte) error) error {
+				libraryFetch(b, e, refs, flight, got)
+				return nil
+			}), refs)
 		})
 	}
 }
@@ -133,7 +111,7 @@ func libraryServe(b *testing.B, face string, s *memstore.Store) {
 	}
 }
 
-func libraryFetch(b *testing.B, e ndnlib.Engine, refs []eris.Ref, flight int) {
+func libraryFetch(b *testing.B, e ndnlib.Engine, refs []eris.Ref, flight int, got func(int, []byte) error) {
 	var next atomic.Int32
 	var work sync.WaitGroup
 	for range flight {
@@ -163,8 +141,8 @@ func libraryFetch(b *testing.B, e ndnlib.Engine, refs []eris.Ref, flight int) {
 						b.Errorf("block %d: an Interest came to nothing", i)
 					}
 				}
-				if eris.BlockRef(block) != refs[i] {
-					b.Errorf("block %d is another one", i)
+				if err := got(int(i), block); err != nil {
+					b.Error(err)
 				}
 			}
 		})
