@@ -2,13 +2,10 @@ package ipfs_test
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"testing"
-
-	"golang.org/x/sync/errgroup"
+	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/transport/ipfs"
@@ -17,9 +14,8 @@ import (
 )
 
 // BenchmarkTransport fetches blocks that a daemon on this machine holds: by our
-// client, and by a bare loop around net/http.
+// clients of its RPC and of its gateway, and by bare loops around net/http.
 func BenchmarkTransport(b *testing.B) {
-	const flight = 32
 	s, refs := transporttest.Blocks(b, transporttest.Many)
 	d := kubotest.Start(b)
 	c := newClient(b, d.API)
@@ -40,26 +36,17 @@ func BenchmarkTransport(b *testing.B) {
 	}
 	b.Run("ersatz/RPC", func(b *testing.B) { transporttest.Measure(b, c, refs) })
 	b.Run("bare/RPC", func(b *testing.B) {
-		hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: flight}}
-		b.Cleanup(hc.CloseIdleConnections)
-		transporttest.Measure(b, transporttest.Func(func(_ context.Context, refs []eris.Ref, got func(int, []byte) error) error {
-			var work errgroup.Group
-			work.SetLimit(flight)
-			for i, ref := range refs {
-				work.Go(func() error {
-					resp, err := hc.Post(d.API+"/api/v0/block/get?arg="+ipfs.CID(ref), "", nil)
-					if err != nil {
-						return err
-					}
-					defer resp.Body.Close()
-					block, err := io.ReadAll(resp.Body)
-					if err != nil || resp.StatusCode != http.StatusOK {
-						return fmt.Errorf("%s, %w", resp.Status, err)
-					}
-					return got(i, block)
-				})
-			}
-			return work.Wait()
+		transporttest.Measure(b, transporttest.BareHTTP(b, http.MethodPost, func(ref eris.Ref) string {
+			return d.API + "/api/v0/block/get?arg=" + ipfs.CID(ref)
+		}), refs)
+	})
+	gateway := d.Gateway(b)
+	b.Run("ersatz/gateway", func(b *testing.B) {
+		transporttest.Measure(b, newGateway(b, gateway, 10*time.Second), refs)
+	})
+	b.Run("bare/gateway", func(b *testing.B) {
+		transporttest.Measure(b, transporttest.BareHTTP(b, http.MethodGet, func(ref eris.Ref) string {
+			return gateway + "/ipfs/" + ipfs.CID(ref) + "?format=raw"
 		}), refs)
 	})
 }

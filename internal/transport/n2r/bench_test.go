@@ -3,13 +3,10 @@ package n2r_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/transport/httpclient"
@@ -44,29 +41,10 @@ func BenchmarkTransport(b *testing.B) {
 		})), refs)
 	})
 	b.Run("bare/single blocks", func(b *testing.B) {
-		const flight = 32
 		srv := httptest.NewServer(h)
 		b.Cleanup(srv.Close)
-		hc := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: flight}}
-		b.Cleanup(hc.CloseIdleConnections)
-		transporttest.Measure(b, transporttest.Func(func(_ context.Context, refs []eris.Ref, got func(int, []byte) error) error {
-			var work errgroup.Group
-			work.SetLimit(flight)
-			for i, ref := range refs {
-				work.Go(func() error {
-					resp, err := hc.Get(srv.URL + "/uri-res/N2R?urn:blake2b:" + ref.String())
-					if err != nil {
-						return err
-					}
-					defer resp.Body.Close()
-					block, err := io.ReadAll(resp.Body)
-					if err != nil || resp.StatusCode != http.StatusOK {
-						return fmt.Errorf("%s, %w", resp.Status, err)
-					}
-					return got(i, block)
-				})
-			}
-			return work.Wait()
+		transporttest.Measure(b, transporttest.BareHTTP(b, http.MethodGet, func(ref eris.Ref) string {
+			return srv.URL + "/uri-res/N2R?urn:blake2b:" + ref.String()
 		}), refs)
 	})
 }
