@@ -244,7 +244,7 @@ func (s *Set) onClose(f func() error) { s.closers = append(s.closers, f) }
 func (s *Set) onRun(u URL, f func(context.Context) error) {
 	s.runs = append(s.runs, func(ctx context.Context) error {
 		if err := f(ctx); err != nil {
-			return fmt.Errorf("%s: %w", u, err)
+			return fmt.Errorf("%s: %w", u.name(), err)
 		}
 		return nil
 	})
