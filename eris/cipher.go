@@ -24,6 +24,22 @@ func LeafKey(node []byte, secret Secret) Key {
 	return k
 }
 
+// BlockRefs sets refs[i] to the reference of blocks[i]. All blocks have one of
+// the two block sizes, and there is a ref for each.
+func BlockRefs(refs []Ref, blocks [][]byte) {
+	for i, b := range blocks {
+		refs[i] = BlockRef(b)
+	}
+}
+
+// LeafKeys sets keys[i] to the key of the leaf nodes[i]. All nodes have one of
+// the two block sizes, and there is a key for each.
+func LeafKeys(keys []Key, nodes [][]byte, secret Secret) {
+	for i, n := range nodes {
+		keys[i] = LeafKey(n, secret)
+	}
+}
+
 // Leaf fills the last leaf node: content, which is shorter than node, then
 // 0x80, then zeros (section "Padding").
 func Leaf(node, content []byte) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -101,6 +102,29 @@ func TestSeal(t *testing.T) {
 			}
 			if bytes.Count(room[:32], []byte{0xaa}) != 32 || bytes.Count(room[32+size:], []byte{0xaa}) != 32 {
 				t.Fatalf("%v level %d: wrote beyond the block", size, level)
+			}
+		}
+	}
+}
+
+// TestMany compares what is made of many blocks at once with what is made of
+// each.
+func TestMany(t *testing.T) {
+	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
+		for _, n := range []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 17} {
+			content, err := io.ReadAll(keystream(t, "many", int64(n)*int64(size)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			secret := eris.Secret{byte(n)}
+			nodes := slices.Collect(slices.Chunk(content, int(size)))
+			refs, keys := make([]eris.Ref, n), make([]eris.Key, n)
+			eris.BlockRefs(refs, nodes)
+			eris.LeafKeys(keys, nodes, secret)
+			for i, b := range nodes {
+				if refs[i] != eris.BlockRef(b) || keys[i] != eris.LeafKey(b, secret) {
+					t.Errorf("%v: block %d of %d differs", size, i, n)
+				}
 			}
 		}
 	}
