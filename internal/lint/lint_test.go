@@ -50,7 +50,7 @@ func sources(t *testing.T) []source {
 			return err
 		}
 		base := d.Name()
-		if d.IsDir() && name != root && (base == "testdata" || base == "bin" || strings.HasPrefix(base, ".")) {
+		if d.IsDir() && name != root && (base == "testdata" || base == "bin" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
 			return fs.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(base, ".go") {
