@@ -55,6 +55,7 @@ type Index struct {
 	db     *sql.DB
 	lookup *sql.Stmt
 	write  sync.Mutex // held while a transaction writes
+	groups sync.Pool  // of *group
 }
 
 // Open opens the index of a cache folder, which exists, and makes what is

@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 
 	"ersatz/eris"
 )
@@ -31,16 +28,6 @@ func (x *Index) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	return r.Get(ctx, ref)
 }
 
-// Batch calls emit(i, block) for each reference in order, with a nil block for
-// one that is not there. emit does not keep the block. References in the order
-// of a tree cost one look-up per run. Batch holds one block and two open files.
-// It returns the first error of emit.
-func (x *Index) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	r := x.Reader(nil)
-	defer r.Close()
-	return r.Batch(ctx, refs, emit)
-}
-
 // Reader makes blocks one after another, and keeps the item of the last one
 // open: references in the order of a tree cost one look-up per run. It is not
 // safe for concurrent use.
@@ -51,6 +38,7 @@ type Reader struct {
 	id    int64 // of the item that is open
 	next  int64 // number of the node after the last one
 	buf   []byte
+	group *group // nil before the first batch
 }
 
 // Reader returns a Reader of the items that allow says, by the hash part of
@@ -60,6 +48,15 @@ func (x *Index) Reader(allow func(hash string) bool) *Reader { return &Reader{x:
 
 // Close closes the files that are open. The Reader can be used again.
 func (r *Reader) Close() {
+	r.leave()
+	if r.group != nil {
+		r.x.groups.Put(r.group)
+		r.group = nil
+	}
+}
+
+// leave closes the item that is open.
+func (r *Reader) leave() {
 	if r.cur != nil {
 		r.cur.close() // it was only read
 		r.cur = nil
@@ -92,28 +89,23 @@ func (r *Reader) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 // Has reports whether there is a block of that name, by what the trees of items
 // say: none is made, so that Get may still find that one is spoiled.
 func (r *Reader) Has(ctx context.Context, ref eris.Ref) (bool, error) {
-	err := r.try(ctx, ref, func(c candidate) bool {
-		got, _, err := r.cur.pair(c.node)
-		return err == nil && got == ref
-	})
+	_, err := r.find(ctx, ref)
 	if errors.Is(err, eris.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// Batch is Index.Batch of what the Reader may read.
-func (r *Reader) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	for i, ref := range refs {
-		b, err := r.Get(ctx, ref)
-		if err != nil && !errors.Is(err, eris.ErrNotFound) {
-			return err
-		}
-		if err := emit(i, b); err != nil {
-			return err
-		}
-	}
-	return nil
+// find makes an item the current one whose tree has a block of that name, and
+// returns the number of its node. The error matches eris.ErrNotFound if there is
+// none.
+func (r *Reader) find(ctx context.Context, ref eris.Ref) (node int64, err error) {
+	err = r.try(ctx, ref, func(c candidate) bool {
+		got, _, err := r.cur.pair(c.node)
+		node = c.node
+		return err == nil && got == ref
+	})
+	return node, err
 }
 
 // candidate is a row whose reference begins like the one that is wanted.
@@ -174,7 +166,7 @@ func (r *Reader) open(c candidate) bool {
 	if r.allow != nil && !r.allow(c.hash) {
 		return false
 	}
-	r.Close()
+	r.leave()
 	cur, err := r.x.open(c.base, c.nar)
 	if err != nil {
 		return false
@@ -197,80 +189,4 @@ func (r *Reader) block(node int64, ref eris.Ref) ([]byte, error) {
 	}
 	r.next = node + 1
 	return r.buf, nil
-}
-
-// content is an open item: what its blocks are made from.
-type content struct {
-	*tree
-	nar     *os.File
-	narErr  error  // why nar is nil
-	torrent string // path of the file that has its torrent, if one is kept
-}
-
-// open opens an item's two files. Without its nar, it has internal nodes only.
-func (x *Index) open(base, nar string) (*content, error) {
-	if !filepath.IsLocal(nar) || !filepath.IsLocal(base) {
-		return nil, fmt.Errorf("index of blocks: %q or %q lies outside the folder", base, nar)
-	}
-	t, err := openTree(x.treePath(base))
-	if err != nil {
-		return nil, err
-	}
-	c := &content{tree: t, torrent: filepath.Join(x.dir, TorrentDir, base)}
-	c.nar, c.narErr = os.Open(filepath.Join(x.dir, nar))
-	return c, nil
-}
-
-func (c *content) close() error {
-	err := c.tree.close()
-	if c.nar != nil {
-		err = errors.Join(err, c.nar.Close())
-	}
-	return err
-}
-
-// block makes the block of a node in dst, which has the size of one, and
-// returns its reference. The error matches eris.ErrCorrupt if the bytes are no
-// longer those that were encoded.
-func (c *content) block(dst []byte, node int64) (eris.Ref, error) {
-	ref, key, err := c.pair(node)
-	if err != nil {
-		return ref, err
-	}
-	level, index := c.shape.Locate(node)
-	if level == 0 {
-		err = c.leaf(dst, index)
-	} else {
-		from, to := c.shape.Children(level, index)
-		n := (to - from) * pairSize
-		clear(dst[n:])
-		err = c.pairsAt(dst[:n], from)
-	}
-	if err != nil {
-		return ref, err
-	}
-	eris.Seal(dst, dst, level, key)
-	if eris.BlockRef(dst) != ref {
-		return ref, &eris.CorruptError{Ref: ref, Msg: fmt.Sprintf("node %d is no longer what was encoded", node)}
-	}
-	return ref, nil
-}
-
-// leaf reads the plaintext of a leaf.
-func (c *content) leaf(dst []byte, index int64) error {
-	if c.nar == nil {
-		return c.narErr
-	}
-	off := index * int64(c.cap.Size)
-	n := min(c.length-off, int64(c.cap.Size))
-	if _, err := c.nar.ReadAt(dst[:n], off); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: ends before byte %d", eris.ErrCorrupt, off+n)
-		}
-		return fmt.Errorf("nar: %w", err)
-	}
-	if n < int64(c.cap.Size) {
-		eris.Leaf(dst, dst[:n])
-	}
-	return nil
 }
