@@ -2,14 +2,15 @@
 # make demo     the whole path in one temporary folder
 # make check    every test; as root it installs what they need
 # make test     the quick tests, under the race detector
-# make bench    ersatz beside stock Guix; writes docs/benchmarks.md
+# make bench    ersatz beside others, 20 minutes; writes docs/benchmarks.md; BENCH=eris,nar prints some, BENCH_WRITE=1 writes these
+# make bench-quick  what shows that something has become slower, two minutes, beside docs/benchmarks.md; writes nothing
 # make bench-net  swarms, liars, kills, bad lines, half an hour; BENCH=swarm,fast some; writes docs/benchmarks-net.md
 # make man      manual pages of all commands, ./dist/man
 # make dist     the same as a tarball for the Guix package, ./dist/*.tar.gz
 # make deb      the same with units as a Debian package, ./dist/*.deb
 # make soak     what takes long: contents of 1 GiB, nodes in faults for 15 minutes, a minute of each fuzz target
 .POSIX:
-.PHONY: all build build-nocgo demo test lint fuzz bench bench-net man dist deb soak check clean
+.PHONY: all build build-nocgo demo test lint fuzz bench bench-quick bench-net man dist deb soak check clean
 
 # The BitTorrent library would bring uTP in C++ and two databases along.
 TAGS = disable_libutp,nosqlite,noboltdb
@@ -46,6 +47,9 @@ fuzz:
 
 bench:
 	go run ./internal/bench/cmd
+
+bench-quick:
+	go run ./internal/bench/cmd quick
 
 bench-net:
 	go run ./internal/bench/cmd net

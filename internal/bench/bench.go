@@ -2,38 +2,46 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
-	"os/exec"
-	"runtime"
+	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// group is some tables that are measured together.
+// group is some tables that are measured together, a section of the document.
 type group struct {
 	name string
 	run  func(context.Context, Options) ([]Table, error)
+	with needs
 }
+
+// needs says what a group cannot do without.
+type needs int
+
+const (
+	nothing  needs = iota
+	guix           // a root folder with a Guix
+	patience       // more time than a quick run has
+)
 
 func groups() []group {
 	return []group{
-		{"start", startGroup},
-		{"substitute", substituteGroup},
-		{"query", queryGroup},
-		{"narinfo", narinfoGroup},
-		{"bake", bakeGroup},
-		{"eris", erisGroup},
-		{"kubo", kuboGroup},
-		{"transports", transportGroup},
-		{"memory", memoryGroup},
+		{"start", startGroup, guix},
+		{"substitute", substituteGroup, guix},
+		{"query", queryGroup, guix},
+		{"narinfo", narinfoGroup, guix},
+		{"bake", bakeGroup, guix},
+		{"eris", erisGroup, nothing},
+		{"kubo", kuboGroup, patience},
+		{"transports", transportGroup, patience},
+		{"memory", memoryGroup, guix},
 	}
 }
 
-// Names returns the names of the groups of rows.
+// Names returns the names of the groups.
 func Names() []string {
 	var names []string
 	for _, g := range groups() {
@@ -42,98 +50,107 @@ func Names() []string {
 	return names
 }
 
-// Run measures the named group, or all of them for "", and returns a document
-// in Markdown.
-func Run(ctx context.Context, name string, o Options) (string, error) {
+// Run measures groups and returns a document in Markdown. names are separated
+// by commas; "" means all. The other sections are taken from an earlier
+// document. A group that fails is left as it was before, and what is there is
+// returned with the error.
+func Run(ctx context.Context, names, before string, o Options) (string, error) {
+	if err := o.validate(names); err != nil {
+		return "", err
+	}
+	about, err := machine(ctx, o, true)
+	if err != nil {
+		return "", err
+	}
+	doc := benchKind().parse(before)
+	doc.moveTo(about)
+	var errs []error
+	err = o.each(ctx, names, func(g group, day time.Time, tables []Table, err error) {
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		more := fmt.Sprintf("It took %s; medians of %d.", time.Since(day).Round(time.Second), o.Runs)
+		if left := o.absent.String(); left != "" {
+			more += " " + left
+		}
+		doc.set(g.name, day, more, tables)
+	})
+	return doc.String(), errors.Join(append(errs, err)...)
+}
+
+// Print measures groups, as Run does, and prints the tables of each when it is
+// done. Beside each ratio is the one that an earlier document has.
+func Print(ctx context.Context, w io.Writer, names, before string, o Options) error {
+	if err := o.validate(names); err != nil {
+		return err
+	}
+	doc := benchKind().parse(before)
+	var errs []error
+	err := o.each(ctx, names, func(g group, day time.Time, tables []Table, err error) {
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		for i := range tables {
+			tables[i].recall(doc.of[g.name], i)
+			_, err := fmt.Fprintf(w, "%s\n", tables[i].Markdown())
+			errs = append(errs, err)
+		}
+		_, err = fmt.Fprintf(w, "%s took %s. %s\n\n", g.name, time.Since(day).Round(time.Second), o.absent.String())
+		errs = append(errs, err)
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// validate sets the defaults and checks the names of groups.
+func (o *Options) validate(names string) error {
 	if o.Runs <= 0 {
 		o.Runs = 5
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	begin := time.Now()
-	about, err := machine(ctx, o)
-	if err != nil {
-		return "", err
+	for _, name := range split(names) {
+		if !slices.Contains(Names(), name) {
+			return fmt.Errorf("no group %q: the groups are %s", name, strings.Join(Names(), ", "))
+		}
 	}
-	var body strings.Builder
-	found := false
+	return nil
+}
+
+func split(names string) []string {
+	if names == "" {
+		return nil
+	}
+	return strings.Split(names, ",")
+}
+
+// each measures groups and tells of each. What is absent is known of the one
+// that was measured last.
+func (o *Options) each(ctx context.Context, names string, tell func(group, time.Time, []Table, error)) error {
+	wanted := split(names)
 	for _, g := range groups() {
-		if name != "" && name != g.name {
+		if wanted != nil && !slices.Contains(wanted, g.name) {
 			continue
 		}
-		found = true
+		if o.Quick && g.with != nothing && wanted == nil {
+			continue
+		}
+		o.absent = new(absent)
+		if g.with == guix && o.Root == "" {
+			return fmt.Errorf("%s needs a folder with a Guix", g.name)
+		}
+		day := time.Now()
 		o.Log.InfoContext(ctx, "measuring", slog.String("group", g.name))
-		tables, err := g.run(ctx, o)
+		tables, err := g.run(ctx, *o)
 		if err != nil {
-			return "", fmt.Errorf("measuring %s: %w", g.name, err)
+			err = fmt.Errorf("measuring %s: %w", g.name, err)
 		}
-		for _, t := range tables {
-			body.WriteString("\n" + t.Markdown())
-		}
-	}
-	if !found {
-		return "", fmt.Errorf("no group %q: the groups are %s", name, strings.Join(Names(), ", "))
-	}
-	return fmt.Sprintf(`# Benchmarks
-
-Made by `+"`make bench`"+` on %s, in %s. Trust the ratios: both sides were measured in turns on the same
-machine. Figures are medians of %d, with the least and the greatest; "ahead" says how many times better the median is:
-above 1, ersatz is.
-
-%s%s`, begin.UTC().Format("2 January 2006"), time.Since(begin).Round(time.Second), o.Runs, about, body.String()), nil
-}
-
-// machine says what was measured on what.
-func machine(ctx context.Context, o Options) (string, error) {
-	var b strings.Builder
-	row := func(name, value string) { fmt.Fprintf(&b, "- %s: %s\n", name, value) }
-	var u unix.Utsname
-	var si unix.Sysinfo_t
-	if err := unix.Uname(&u); err != nil {
-		return "", err
-	}
-	if err := unix.Sysinfo(&si); err != nil {
-		return "", err
-	}
-	row("processor", fmt.Sprintf("%s, %d cores", cpuModel(), runtime.NumCPU()))
-	row("memory", fmt.Sprintf("%.0f GiB", float64(si.Totalram)*float64(si.Unit)/(1<<30)))
-	row("kernel", fmt.Sprintf("Linux %s, %s", unix.ByteSliceToString(u.Release[:]), runtime.GOARCH))
-	out, err := exec.CommandContext(ctx, o.Ersatz, "version").Output()
-	if err != nil {
-		return "", fmt.Errorf("%s version: %w", o.Ersatz, err)
-	}
-	row("ersatz", strings.TrimSpace(string(out)))
-	row("beside it", stockVersion(o.Root))
-	row("stores", "in memory (tmpfs) unless a row says otherwise; servers and clients on one machine")
-	return b.String(), nil
-}
-
-// cpuModel returns the name of the processor.
-func cpuModel() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
+		tell(g, day, tables, err)
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 	}
-	return "unknown"
-}
-
-// stockVersion returns what Debian says of the Guix in a root folder.
-func stockVersion(root string) string {
-	text, err := os.ReadFile(root + "/var/lib/dpkg/status")
-	if err != nil {
-		return "unknown"
-	}
-	_, stanza, ok := strings.Cut("\n"+string(text), "\nPackage: guix\n")
-	stanza, _, _ = strings.Cut(stanza, "\n\n")
-	if _, version, found := strings.Cut(stanza, "\nVersion: "); ok && found {
-		version, _, _ = strings.Cut(version, "\n")
-		return "GNU Guix " + version + " of Debian"
-	}
-	return "unknown"
+	return nil
 }

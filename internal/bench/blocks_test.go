@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
@@ -85,18 +84,6 @@ func TestWaysThroughKubo(t *testing.T) {
 	}
 }
 
-func TestGroups(t *testing.T) {
-	o := Options{Ersatz: "true", Root: t.TempDir(), Runs: 1}
-	if _, err := Run(t.Context(), "nothing", o); err == nil || !strings.Contains(err.Error(), "narinfo") {
-		t.Errorf("a group that is not there: %v", err)
-	}
-	// Without an ipfs program its group has no table.
-	text, err := Run(t.Context(), "kubo", o)
-	if err != nil || !strings.HasPrefix(text, "# Benchmarks\n") || !strings.Contains(text, "\n- memory: ") || strings.Contains(text, "## ") {
-		t.Errorf("%v\n%s", err, text)
-	}
-}
-
 func TestERISTable(t *testing.T) {
 	table, err := erisTable(t.Context(), 2, mib)
 	if err != nil || len(table.Rows) != 4 {
@@ -106,22 +93,5 @@ func TestERISTable(t *testing.T) {
 	cancel()
 	if _, err := erisTable(ctx, 1, mib); !errors.Is(err, context.Canceled) {
 		t.Errorf("nothing stops it: %v", err)
-	}
-}
-
-func TestStockVersion(t *testing.T) {
-	root := t.TempDir()
-	if got := stockVersion(root); got != "unknown" {
-		t.Errorf("of nothing: %q", got)
-	}
-	if err := os.MkdirAll(root+"/var/lib/dpkg", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	status := "Package: guile\nVersion: 3\n\nPackage: guix\nStatus: ok\nVersion: 1.5.0-1\n\nPackage: z\nVersion: 9\n"
-	if err := os.WriteFile(root+"/var/lib/dpkg/status", []byte(status), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := stockVersion(root); got != "GNU Guix 1.5.0-1 of Debian" {
-		t.Errorf("%q", got)
 	}
 }

@@ -145,16 +145,16 @@ func RunNet(ctx context.Context, names, before string, o NetOptions) (string, er
 			return "", fmt.Errorf("no scenario %q: there are %s", name, strings.Join(NetNames(), ", "))
 		}
 	}
-	about, err := machine(ctx, Options{Root: o.Root, Ersatz: o.Ersatz})
+	about, err := machine(ctx, Options{Root: o.Root, Ersatz: o.Ersatz}, false)
 	if err != nil {
 		return "", err
 	}
-	doc := parseNet(before)
+	doc := netKind().parse(before)
 	if doc.about != about {
 		if len(wanted) < len(NetNames()) && len(doc.of) > 0 {
 			return "", errors.New("the other scenarios were measured on another machine: measure them all")
 		}
-		doc = netDocument{about: about, of: map[string]string{}}
+		doc = document{docKind: netKind(), about: about, of: map[string]string{}}
 	}
 	var errs []error
 	for _, s := range scenarios() {
@@ -167,7 +167,7 @@ func RunNet(ctx context.Context, names, before string, o NetOptions) (string, er
 			errs = append(errs, fmt.Errorf("scenario %s: %w", s.name, err))
 			continue
 		}
-		doc.set(s.name, day, tables)
+		doc.set(s.name, day, "", tables)
 	}
 	return doc.String(), errors.Join(errs...)
 }

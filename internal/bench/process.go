@@ -21,16 +21,18 @@ import (
 // usage is what a piece of work took.
 type usage struct {
 	wall, cpu time.Duration
-	peak      int64 // of resident memory, bytes
+	peak      int64   // of resident memory, bytes
+	rate      float64 // per second, where a program says it
 }
 
 // usages are the figures of a work that was done several times.
-type usages struct{ wall, cpu, peak series }
+type usages struct{ wall, cpu, peak, rate series }
 
 func (u *usages) add(x usage) {
 	u.wall = append(u.wall, x.wall.Seconds())
 	u.cpu = append(u.cpu, x.cpu.Seconds())
 	u.peak = append(u.peak, float64(x.peak))
+	u.rate = append(u.rate, x.rate)
 }
 
 // substituter is a program that guix-daemon can start, in a machine.

@@ -24,7 +24,8 @@ import (
 
 // Options of a run.
 type Options struct {
-	// Root is the folder that scripts/guix-root.sh has made.
+	// Root is the folder that scripts/guix-root.sh has made. Default: groups
+	// that need it are an error.
 	Root string
 	// Ersatz is the program to measure: a static build, since it runs in
 	// Root. ersatz-substitute lies beside it.
@@ -36,8 +37,13 @@ type Options struct {
 	Disk string
 	// Runs is how often each thing is measured. Default 5.
 	Runs int
+	// Quick leaves out groups that need a Guix or much time, and makes the
+	// others take little: enough to see that something has become slower.
+	Quick bool
 	// Log is told what is being done.
 	Log *slog.Logger
+
+	absent *absent
 }
 
 // item is a store item of the site.

@@ -1,5 +1,6 @@
-// Package bench measures ersatz beside what is in use without it: guix publish
-// and guix substitute of a real Guix 1.5.0, and one request per block. What is
+// Package bench measures ersatz beside what is in use without it (guix publish
+// and guix substitute of a real Guix 1.5.0, nginx, other libraries, one request
+// per block) and beside what no program can exceed on the machine. What is
 // compared is run in turns, and told by medians: the ratios hold on any
 // machine, the figures on none but this one.
 package bench
@@ -85,12 +86,65 @@ func (u unit) ahead(ours, other series) string {
 	return fmt.Sprintf("%.2f×", ratio)
 }
 
+// ofLimit prints how much of the limit is reached, by the medians, in per
+// cent.
+func (u unit) ofLimit(ours, limit series) string {
+	part := 100 * ours.median() / limit.median()
+	if !u.faster {
+		part = 1e4 / part
+	}
+	if math.IsNaN(part) || math.IsInf(part, 0) {
+		return "–"
+	}
+	return number(part) + " %"
+}
+
 // Table is a table of figures, with what is to be known of them.
 type Table struct {
 	Title string
 	Note  string // Markdown
-	Head  []string
-	Rows  [][]string
+	// Peer and Limit name what is measured beside ersatz, for rows added by
+	// versus: what others use, and what no program can exceed. Default: there
+	// are no such columns.
+	Peer, Limit string
+	// Head is the first row. Default: as Peer and Limit say.
+	Head []string
+	Rows [][]string
+}
+
+// Columns of ratios.
+const (
+	aheadColumn = "ersatz ahead"
+	limitColumn = "of the limit"
+)
+
+// head returns the first row.
+func (t Table) head() []string {
+	if t.Head != nil {
+		return t.Head
+	}
+	head := []string{"what", "ersatz"}
+	if t.Peer != "" {
+		head = append(head, t.Peer, aheadColumn)
+	}
+	if t.Limit != "" {
+		head = append(head, t.Limit, limitColumn)
+	}
+	return head
+}
+
+// versus adds a row: what, ours, the peer and how much ours is ahead, the
+// limit and how much of it is reached. A peer or limit that was not measured
+// is an empty series.
+func (t *Table) versus(what string, u unit, ours, peer, limit series) {
+	row := []string{what, u.cell(ours)}
+	if t.Peer != "" {
+		row = append(row, u.cell(peer), u.ahead(ours, peer))
+	}
+	if t.Limit != "" {
+		row = append(row, u.cell(limit), u.ofLimit(ours, limit))
+	}
+	t.Rows = append(t.Rows, row)
 }
 
 // compare adds a row: what, ours, the other, and how much ours is ahead.
@@ -106,8 +160,9 @@ func (t Table) Markdown() string {
 		fmt.Fprintf(&b, "%s\n\n", t.Note)
 	}
 	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	line(t.Head)
-	line(slices.Repeat([]string{"---"}, len(t.Head)))
+	head := t.head()
+	line(head)
+	line(slices.Repeat([]string{"---"}, len(head)))
 	for _, r := range t.Rows {
 		line(r)
 	}

@@ -93,6 +93,32 @@ Note.
 	}
 }
 
+// TestVersus: columns of what was not measured are not there, figures that are
+// missing are.
+func TestVersus(t *testing.T) {
+	table := Table{Title: "Title", Peer: "go-nix", Limit: "system calls"}
+	table.versus("wall", seconds, series{2}, series{3}, series{1})
+	table.versus("rate", megabytes, series{3e6}, nil, series{4e6})
+	want := `## Title
+
+| what | ersatz | go-nix | ersatz ahead | system calls | of the limit |
+| --- | --- | --- | --- | --- | --- |
+| wall | 2.00 s | 3.00 s | 1.50× | 1.00 s | 50.0 % |
+| rate | 3.00 MB/s | – | – | 4.00 MB/s | 75.0 % |
+`
+	if got := table.Markdown(); got != want {
+		t.Errorf("got\n%s\nnot\n%s", got, want)
+	}
+	alone := Table{Title: "Alone"}
+	alone.versus("wall", seconds, series{2}, series{3}, series{1})
+	if got := alone.Markdown(); got != "## Alone\n\n| what | ersatz |\n| --- | --- |\n| wall | 2.00 s |\n" {
+		t.Errorf("%s", got)
+	}
+	if got := seconds.ofLimit(series{1}, nil); got != "–" {
+		t.Errorf("of no limit: %s", got)
+	}
+}
+
 func TestParseWrk(t *testing.T) {
 	const good = `Running 3s test @ http://127.0.0.1:8080
   1 threads and 8 connections

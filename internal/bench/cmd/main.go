@@ -1,9 +1,11 @@
-// Command bench measures ersatz beside stock Guix and writes
+// Command bench measures ersatz beside other programs and writes
 // docs/benchmarks.md, or, as "bench net", docs/benchmarks-net.md. It runs as
-// root, in the folder of the sources; BENCH names one group of rows, which is
-// printed only, or some scenarios, separated by commas, whose figures replace
-// those that the document has. With BENCH_SHORT scenarios do not take long and
-// are printed only; what is said of times then means nothing.
+// root, in the folder of the sources. BENCH names some sections, separated by
+// commas: those of docs/benchmarks.md are printed only, unless BENCH_WRITE is
+// set; what is written leaves the other sections as they were. "bench quick"
+// prints, in two minutes, what shows that something has become slower. With
+// BENCH_SHORT the scenarios of "bench net" do not take long and are printed
+// only; what is said of times then means nothing.
 package main
 
 import (
@@ -27,10 +29,12 @@ func main() {
 	switch args := os.Args[1:]; {
 	case len(args) == 0:
 		err = run(ctx, os.Getenv("BENCH"))
+	case len(args) == 1 && args[0] == "quick":
+		err = runQuick(ctx, os.Getenv("BENCH"))
 	case len(args) == 1 && args[0] == "net":
 		err = runNet(ctx, os.Getenv("BENCH"))
 	default:
-		err = fmt.Errorf("%q: there is only \"net\"", args)
+		err = fmt.Errorf("%q: there are only \"quick\" and \"net\"", args)
 	}
 	stop()
 	if err != nil {
@@ -39,10 +43,16 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, group string) error {
+const document = "docs/benchmarks.md"
+
+// run measures groups, and writes the document if all of them were asked for.
+func run(ctx context.Context, groups string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	o := bench.Options{Log: log}
-	var err error
+	before, err := os.ReadFile(document)
+	if err != nil {
+		return err
+	}
 	if o.Root, err = part(ctx, "scripts/guix-root.sh"); err != nil {
 		return err
 	}
@@ -59,11 +69,28 @@ func run(ctx context.Context, group string) error {
 	if o.Disk, err = filepath.Abs(o.Disk); err != nil {
 		return err
 	}
-	text, err := bench.Run(ctx, group, o)
+	if groups != "" && os.Getenv("BENCH_WRITE") == "" {
+		return bench.Print(ctx, os.Stdout, groups, string(before), o)
+	}
+	text, err := bench.Run(ctx, groups, string(before), o)
+	if text == "" {
+		return err
+	}
+	return errors.Join(err, publish(document, text, false))
+}
+
+// runQuick measures what shows that something has become slower, beside what
+// the document has, and prints it.
+func runQuick(ctx context.Context, groups string) error {
+	before, err := os.ReadFile(document)
 	if err != nil {
 		return err
 	}
-	return publish("docs/benchmarks.md", text, group != "")
+	o := bench.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Quick: true, Runs: 3}
+	if o.Ersatz, err = build(ctx); err != nil {
+		return err
+	}
+	return bench.Print(ctx, os.Stdout, groups, string(before), o)
 }
 
 // runNet measures over bad links, and writes what was measured into the
