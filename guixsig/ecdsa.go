@@ -88,16 +88,6 @@ func (k *PrivateKey) sign(digest [32]byte) (r, s *edwards25519.Scalar) {
 	}
 }
 
-// verify checks r and s, neither of which is zero.
-func verify(q *edwards25519.Point, digest [32]byte, r, s *edwards25519.Scalar) bool {
-	h := bits2int(digest)
-	w := edwards25519.NewScalar().Invert(s)
-	u1 := edwards25519.NewScalar().Multiply(scalarBE(h[:]), w)
-	u2 := edwards25519.NewScalar().Multiply(r, w)
-	p := new(edwards25519.Point).VarTimeDoubleScalarBaseMult(u2, q, u1)
-	return abscissa(p).Equal(r) == 1
-}
-
 // abscissa returns the point's affine x modulo the group's order.
 func abscissa(p *edwards25519.Point) *edwards25519.Scalar {
 	x, _, z, _ := p.ExtendedCoordinates()

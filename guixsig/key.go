@@ -28,7 +28,7 @@ const keySize = 32 // bytes of a public key's point and of a private key's numbe
 // nothing verifies under them here.
 type PublicKey struct {
 	node  sexp.Node
-	point *edwards25519.Point // nil for another algorithm
+	ecdsa *verifier // nil for another algorithm
 }
 
 // ParsePublicKey reads a (public-key …) expression.
@@ -61,7 +61,7 @@ func publicKey(n sexp.Node) (PublicKey, error) {
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("guixsig: public key: %w", err)
 	}
-	k.point = point
+	k.ecdsa = &verifier{q: point}
 	return k, nil
 }
 
@@ -86,13 +86,13 @@ func (k PublicKey) Text() []byte { return k.node.Advanced() }
 
 // String returns a name for messages: "ed25519:" and the point in hexadecimal.
 func (k PublicKey) String() string {
-	if k.point == nil {
+	if k.ecdsa == nil {
 		if len(k.node.List) == 2 {
 			return k.node.List[1].Head() + " key"
 		}
 		return "no key"
 	}
-	return "ed25519:" + strings.ToUpper(hex.EncodeToString(k.point.Bytes()))
+	return "ed25519:" + strings.ToUpper(hex.EncodeToString(k.ecdsa.q.Bytes()))
 }
 
 // Equal reports whether both are the same expression; white space and the
@@ -122,7 +122,7 @@ func newPrivateKey(d [keySize]byte) (*PrivateKey, error) {
 	if k.scalar.Equal(edwards25519.NewScalar()) == 1 {
 		return nil, errors.New("guixsig: private key is zero")
 	}
-	k.public.point = new(edwards25519.Point).ScalarBaseMult(k.scalar)
+	k.public.ecdsa = &verifier{q: new(edwards25519.Point).ScalarBaseMult(k.scalar)}
 	k.public.node = sexp.List(sexp.Atom("public-key"), sexp.List(sexp.Atom("ecc"), k.curve(), k.q()))
 	return k, nil
 }
@@ -132,7 +132,7 @@ func (k *PrivateKey) curve() sexp.Node {
 }
 
 func (k *PrivateKey) q() sexp.Node {
-	return sexp.List(sexp.Atom("q"), sexp.Bytes(k.public.point.Bytes()))
+	return sexp.List(sexp.Atom("q"), sexp.Bytes(k.public.ecdsa.q.Bytes()))
 }
 
 // ParsePrivateKey reads a (private-key …) expression, as in a signing-key.sec.
@@ -160,7 +160,7 @@ func ParsePrivateKey(text []byte) (*PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q, ok := ecc.Value("q"); !ok || !bytes.Equal(q, k.public.point.Bytes()) {
+	if q, ok := ecc.Value("q"); !ok || !bytes.Equal(q, k.public.ecdsa.q.Bytes()) {
 		return nil, errors.New("guixsig: private key: q does not belong to d")
 	}
 	return k, nil

@@ -47,7 +47,11 @@ func (k *PrivateKey) Sign(digest [32]byte) Signature {
 }
 
 // ParseSignature reads a (signature …) expression. It does not verify it.
-func ParseSignature(text []byte) (Signature, error) {
+func ParseSignature(text []byte) (Signature, error) { return ACL{}.ParseSignature(text) }
+
+// ParseSignature is the function of that name for who verifies many signatures
+// by the keys of the ACL: what is computed of a key is computed once.
+func (a ACL) ParseSignature(text []byte) (Signature, error) {
 	if len(text) > MaxSignature {
 		return Signature{}, fmt.Errorf("guixsig: signature: text of %d bytes, limit %d", len(text), MaxSignature)
 	}
@@ -65,10 +69,12 @@ func ParseSignature(text []byte) (Signature, error) {
 	if !ok {
 		return Signature{}, errors.New("guixsig: signature without public key")
 	}
-	if sig.key, err = publicKey(key); err != nil {
+	if i := slices.IndexFunc(a.keys, func(k PublicKey) bool { return k.node.Equal(key) }); i >= 0 {
+		sig.key = a.keys[i]
+	} else if sig.key, err = publicKey(key); err != nil {
 		return Signature{}, err
 	}
-	if sig.key.point == nil {
+	if sig.key.ecdsa == nil {
 		return sig, nil
 	}
 	val, _ := n.Find("sig-val")
@@ -114,11 +120,11 @@ func (s Signature) Digest() []byte { return s.digest }
 // matches ErrBadSignature.
 func (s Signature) Verify() error {
 	switch {
-	case s.key.point == nil:
+	case s.key.ecdsa == nil:
 		return fmt.Errorf("%w: keys like this (%s) are not supported", ErrBadSignature, s.key)
 	case len(s.digest) != 32:
 		return fmt.Errorf("%w: hash of %d bytes, not 32", ErrBadSignature, len(s.digest))
-	case !verify(s.key.point, [32]byte(s.digest), s.r, s.s):
+	case !s.key.ecdsa.verify([32]byte(s.digest), s.r, s.s):
 		return fmt.Errorf("%w by %s", ErrBadSignature, s.key)
 	}
 	return nil

@@ -83,6 +83,10 @@ func (n *Narinfo) SignedPart() []byte {
 // ParsedSignature returns Guix's signature and the name of the host that made
 // it, without verifying anything.
 func (n *Narinfo) ParsedSignature() (sig guixsig.Signature, host string, err error) {
+	return n.parsedSignature(guixsig.ACL{})
+}
+
+func (n *Narinfo) parsedSignature(acl guixsig.ACL) (sig guixsig.Signature, host string, err error) {
 	if _, err := n.signedPart(); err != nil {
 		return sig, "", err
 	}
@@ -95,7 +99,7 @@ func (n *Narinfo) ParsedSignature() (sig guixsig.Signature, host string, err err
 	if err != nil {
 		return sig, "", fmt.Errorf("%w: Signature: %w", ErrUnsigned, err)
 	}
-	if sig, err = guixsig.ParseSignature(b); err != nil {
+	if sig, err = acl.ParseSignature(b); err != nil {
 		return sig, "", fmt.Errorf("%w: Signature: %w", ErrUnsigned, err)
 	}
 	return sig, host, nil
@@ -105,7 +109,7 @@ func (n *Narinfo) ParsedSignature() (sig guixsig.Signature, host string, err err
 // hash of the text, signature. The error matches ErrUnsigned, ErrUnauthorized,
 // ErrChanged or ErrBadSignature.
 func (n *Narinfo) VerifyGuix(acl guixsig.ACL) (Signed, error) {
-	sig, host, err := n.ParsedSignature()
+	sig, host, err := n.parsedSignature(acl)
 	if err != nil {
 		return Signed{}, err
 	}
