@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/chacha20"
@@ -130,18 +133,93 @@ func TestMany(t *testing.T) {
 	}
 }
 
-// TestEncodeAllocations wants one allocation a block, the cipher's key: see
-// docs/decisions/0001-chacha20.md.
+// TestEncodeAllocations wants none for a block: a goroutine for each batch of
+// 256 KiB, and nothing else once the Encoder has its memory.
 func TestEncodeAllocations(t *testing.T) {
 	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
-		const blocks = 256
-		content := make([]byte, blocks*int(size))
-		e := eris.NewEncoder(size, eris.Secret{}, nil)
-		e.Write(content) // the levels are made once
-		internal := float64(blocks/size.Arity() + 2)
-		if n := testing.AllocsPerRun(4, func() { e.Write(content) }); n > blocks+internal {
-			t.Errorf("%v: %.0f allocations for %d blocks", size, n, blocks)
+		const batches = 16
+		content := make([]byte, batches*256<<10)
+		e := eris.NewEncoder(size, eris.Secret{}, func(eris.Block) error { return nil })
+		e.Write(content)
+		if n := testing.AllocsPerRun(2, func() { e.Write(content) }); n > 2*batches {
+			t.Errorf("%v: %.0f allocations for %d batches", size, n, batches)
 		}
+	}
+}
+
+// TestShortContent wants no goroutine, and memory by what there is.
+func TestShortContent(t *testing.T) {
+	for length, most := range map[int]uint64{0: 8 << 10, 1000: 8 << 10, 16 << 10: 160 << 10, 200 << 10: 1400 << 10} {
+		content := make([]byte, length)
+		var before, after runtime.MemStats
+		goroutines := runtime.NumGoroutine()
+		runtime.ReadMemStats(&before)
+		_, _, err := eris.Encode(bytes.NewReader(content), eris.Recommended(int64(length)), eris.Secret{}, func(eris.Block) error {
+			if n := runtime.NumGoroutine(); n > goroutines {
+				t.Errorf("%d bytes: %d goroutines more", length, n-goroutines)
+			}
+			return nil
+		})
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; err != nil || took > most {
+			t.Errorf("%d bytes: %d bytes allocated, limit %d, %v", length, took, most, err)
+		}
+	}
+}
+
+// TestEncodeAtOnce encodes with one goroutine and with several, in pieces of odd
+// sizes, and wants the same blocks in the same order.
+func TestEncodeAtOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
+		content, err := io.ReadAll(keystream(t, "at once", 3<<20+int64(size)/2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []eris.Block
+		for _, workers := range []int{1, 2, 5} {
+			runtime.GOMAXPROCS(workers)
+			var got []eris.Block
+			e := eris.NewEncoder(size, eris.Secret{7}, func(b eris.Block) error {
+				if eris.BlockRef(b.Data) != b.Ref {
+					t.Fatalf("%v: node %d of level %d: wrong block", size, b.Index, b.Level)
+				}
+				b.Data, b.Node = nil, bytes.Clone(b.Node[:64])
+				got = append(got, b)
+				return nil
+			})
+			for rest := content; len(rest) > 0; {
+				n := min(len(rest), 1+len(rest)/3)
+				if m, err := e.Write(rest[:n]); m != n || err != nil {
+					t.Fatal(m, err)
+				}
+				rest = rest[n:]
+			}
+			c, err := e.Finish()
+			if err != nil || got[len(got)-1].Ref != c.Root {
+				t.Fatal(c, err)
+			}
+			if want == nil {
+				want = got
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%v: blocks by %d differ", size, workers)
+			}
+		}
+	}
+}
+
+// TestEncoderDropped gives an Encoder up at each number of batches: nothing of it
+// is left. (A bubble fails when a goroutine of it stays blocked.)
+func TestEncoderDropped(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	for batches := range 6 {
+		synctest.Test(t, func(t *testing.T) {
+			e := eris.NewEncoder(eris.Size32KiB, eris.Secret{}, nil)
+			if _, err := e.Write(make([]byte, batches*256<<10+1)); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
@@ -165,6 +243,34 @@ func TestEmitFails(t *testing.T) {
 		}
 		if calls != at {
 			t.Errorf("emit was called %d times more", calls-at)
+		}
+	}
+}
+
+// TestEmitFailsAtOnce wants no call of emit after one that has failed, though
+// further batches are at work.
+func TestEmitFailsAtOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	for _, at := range []int{1, 8, 9, 40, 70} {
+		calls := 0
+		e := eris.NewEncoder(eris.Size32KiB, eris.Secret{}, func(eris.Block) error {
+			if calls++; calls == at {
+				return errBroken
+			}
+			return nil
+		})
+		var err error
+		for range 80 {
+			if _, err = e.Write(make([]byte, 32<<10)); err != nil {
+				break
+			}
+		}
+		_, end := e.Finish()
+		if !errors.Is(end, errBroken) || err != nil && !errors.Is(err, errBroken) || calls != at {
+			t.Errorf("call %d: %v, %v; %d calls", at, err, end, calls)
+		}
+		if n, err := e.Write([]byte("x")); n != 0 || !errors.Is(err, errBroken) {
+			t.Errorf("call %d: then wrote %d, %v", at, n, err)
 		}
 	}
 }
