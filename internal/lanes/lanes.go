@@ -6,13 +6,16 @@
 // before. Blocks of ERIS have one size, and there are many, so each takes a
 // 64-bit lane of its own.
 //
-// The implementation is chosen once, when the program starts.
+// The implementation is chosen once, when the program starts. GODEBUG can
+// choose a lesser one: cpu.avx512f=off, cpu.avx2=off.
 package lanes
 
 import (
 	"fmt"
 	"unsafe"
 )
+
+//go:generate go run -C _asm . -out ../lanes_amd64.s -stubs ../stubs_amd64.go -pkg lanes
 
 // MaxWidth is the largest Width of any processor.
 const MaxWidth = 8

@@ -1,3 +1,5 @@
+//go:build !amd64 || purego
+
 package lanes
 
 // level is an implementation.
