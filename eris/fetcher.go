@@ -3,7 +3,11 @@ package eris
 import (
 	"context"
 	"encoding/binary"
+	"math/bits"
+	"slices"
 	"sync/atomic"
+
+	"ersatz/internal/lanes"
 )
 
 // Fetcher gets blocks.
@@ -30,14 +34,20 @@ type pair struct {
 	key Key
 }
 
-// batch is a run of nodes of one level, from the request to their decryption.
+// batch is a run of nodes of one level, from the request to their decryption. Its
+// memory is used again.
 type batch struct {
 	level int
 	first int64 // index of the first node in its level
 	pairs []pair
 	nodes []byte        // plaintext, one block size each
-	done  chan struct{} // closed when err is set and nodes are complete
+	done  chan struct{} // gets one when err is set and nodes are complete
 	err   error
+
+	size  BlockSize
+	nonce nonce
+	asked request
+	slots []atomic.Int32 // by reference that is asked for
 }
 
 const (
@@ -46,69 +56,126 @@ const (
 	slotFull
 )
 
+// newBatch returns an empty batch.
+func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
+
 // fetch fills the batch from f. Nodes with the same pair are asked for once.
 func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
-	defer close(b.done)
-	size := int(c.Size)
-	refs, unique, origin := distinct(b.pairs)
-	nonce := c.nonce(b.level)
-	slots := make([]atomic.Int32, len(refs))
-	got := func(i int, block []byte) error {
-		p := &b.pairs[unique[i]]
-		if err := verify(block, c.Size, p.ref); err != nil {
-			return err
-		}
-		if slots[i].CompareAndSwap(slotEmpty, slotBusy) {
-			xor(b.nodes[unique[i]*size:][:size], block, &nonce, &p.key)
-			slots[i].Store(slotFull)
-		}
-		return nil
-	}
-	if b.err = f.Fetch(ctx, c.Size, refs, got); b.err != nil {
+	defer func() { b.done <- struct{}{} }()
+	b.size, b.nonce = c.Size, c.nonce(b.level)
+	b.asked.make(b.pairs)
+	n := len(b.asked.refs)
+	b.slots = slices.Grow(b.slots[:0], n)[:n]
+	clear(b.slots)
+	if b.err = FetchMany(ctx, f, c.Size, b.asked.refs, b.got); b.err != nil {
 		return
 	}
-	for i := range slots {
-		if slots[i].Load() != slotFull {
-			b.err = &MissingError{refs[i]}
+	for i := range b.slots {
+		if b.slots[i].Load() != slotFull {
+			b.err = &MissingError{b.asked.refs[i]}
 			return
 		}
 	}
-	for i, j := range origin {
+	for i, j := range b.asked.origin {
 		if j != i {
-			copy(b.nodes[i*size:][:size], b.nodes[j*size:][:size])
+			copy(b.node(i), b.node(j))
 		}
 	}
 }
 
-// distinct returns the references to ask for, for each the first pair that has
-// it, and for each pair the first one that is the same.
-func distinct(pairs []pair) (refs []Ref, first, origin []int) {
-	refs = make([]Ref, 0, len(pairs))
-	first = make([]int, 0, len(pairs))
-	origin = make([]int, len(pairs))
-	// A reference is a hash, so its first bytes will do for a map; where
-	// hostile ones agree in them, a block is asked for twice.
-	seen := make(map[uint64]int, len(pairs))
-	for i, p := range pairs {
-		h := binary.NativeEndian.Uint64(p.ref[:])
-		j, ok := seen[h]
-		if !ok || pairs[j] != p {
-			j, seen[h] = i, i
-			refs = append(refs, p.ref)
-			first = append(first, i)
+// node returns where a node goes, or is.
+func (b *batch) node(i int) []byte { return b.nodes[i*int(b.size):][:b.size] }
+
+// got verifies blocks and decrypts them to where they go.
+func (b *batch) got(is []int, blocks [][]byte) (int, error) {
+	return verifyMany(b.size, b.asked.refs, is, blocks, func(i int, block []byte) error {
+		if b.slots[i].CompareAndSwap(slotEmpty, slotBusy) {
+			k := b.asked.first[i]
+			xor(b.node(k), block, &b.nonce, &b.pairs[k].key)
+			b.slots[i].Store(slotFull)
 		}
-		origin[i] = j
-	}
-	return refs, first, origin
+		return nil
+	})
 }
 
-// verify compares a block with its reference.
-func verify(block []byte, size BlockSize, ref Ref) error {
-	if len(block) != int(size) {
-		return &CorruptError{ref, "wrong length"}
+// request is what is asked for to have some pairs. Its memory is used again.
+type request struct {
+	refs   []Ref // to ask for
+	first  []int // for each, the first pair that has it
+	origin []int // for each pair, the first one that is the same
+	table  []int32
+}
+
+// maxProbes bounds how many references are looked at to find the same one. They
+// are hashes, so that few begin alike; where hostile ones do, a block is asked for
+// twice.
+const maxProbes = 16
+
+// make sets the request to that for pairs.
+func (r *request) make(pairs []pair) {
+	r.refs, r.first, r.origin = r.refs[:0], r.first[:0], r.origin[:0]
+	size := 1 << bits.Len(uint(2*len(pairs))) // at most half of it is used
+	r.table = slices.Grow(r.table[:0], size)[:size]
+	clear(r.table)
+	for i := range pairs {
+		j, ok := r.find(pairs, i)
+		if !ok {
+			j = i
+			r.refs = append(r.refs, pairs[i].ref)
+			r.first = append(r.first, i)
+		}
+		r.origin = append(r.origin, j)
 	}
-	if BlockRef(block) != ref {
-		return &CorruptError{ref, "bytes do not match the reference"}
+}
+
+// find returns the first pair that is the same as pair i. If there is none, it notes
+// pair i.
+func (r *request) find(pairs []pair, i int) (int, bool) {
+	at := int(binary.NativeEndian.Uint64(pairs[i].ref[:]) & uint64(len(r.table)-1))
+	for range maxProbes {
+		switch j := int(r.table[at]) - 1; {
+		case j < 0:
+			r.table[at] = int32(i + 1)
+			return 0, false
+		case pairs[j] == pairs[i]:
+			return j, true
+		}
+		at = (at + 1) & (len(r.table) - 1)
 	}
-	return nil
+	return 0, false
+}
+
+// distinct reports whether no two of the pairs are the same.
+func (r *request) distinct() bool { return len(r.refs) == len(r.origin) }
+
+// verifyMost is how many blocks are hashed before they are taken: what lies in the
+// nearest cache then, or what is hashed at once.
+const verifyMost = chunkBytes / int(Size1KiB)
+
+// verifyMany hands take each block that is what its reference says, refs[is[k]], in
+// order. It returns how many were taken, and why the next one was not.
+func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take func(i int, block []byte) error) (int, error) {
+	var sums [verifyMost]Ref
+	most := max(chunkBytes/int(size), lanes.Width())
+	for from := 0; from < len(blocks); from += most {
+		chunk := blocks[from:min(from+most, len(blocks))]
+		n := 0
+		for n < len(chunk) && len(chunk[n]) == int(size) {
+			n++
+		}
+		BlockRefs(sums[:n], chunk[:n])
+		for k, block := range chunk {
+			i := is[from+k]
+			switch {
+			case k == n:
+				return from + k, &CorruptError{refs[i], "wrong length"}
+			case sums[k] != refs[i]:
+				return from + k, &CorruptError{refs[i], "bytes do not match the reference"}
+			}
+			if err := take(i, block); err != nil {
+				return from + k, err
+			}
+		}
+	}
+	return len(blocks), nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"ersatz/internal/lanes"
 )
 
 // Nodes is where a Filler keeps the nodes of a tree. Its methods are called
@@ -49,6 +51,7 @@ type Filler struct {
 	o       FillOptions
 	zeroKey Key       // of a leaf of zeros, under the null secret
 	bufs    sync.Pool // of *[]byte, one block size each
+	loads   sync.Pool // of *loading
 
 	running sync.Mutex // held by Run
 
@@ -87,6 +90,7 @@ func NewFiller(c ReadCap, n Nodes, o FillOptions) *Filler {
 		return f
 	}
 	f.bufs.New = func() any { b := make([]byte, c.Size); return &b }
+	f.loads.New = func() any { return newLoading(c.Size) }
 	f.zeroKey = LeafKey(make([]byte, c.Size), Secret{})
 	f.rows = newRows(c)
 	return f
@@ -157,43 +161,36 @@ type want struct {
 
 // fill loads or fetches nodes.
 func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
-	rest := want{level: b.level}
-	for k, p := range b.pairs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		there, err := f.load(b.level, b.index[k], p)
-		if err != nil {
-			return err
-		}
-		if !there {
-			rest.index, rest.pairs = append(rest.index, b.index[k]), append(rest.pairs, p)
-		}
+	rest, err := f.load(ctx, b)
+	if err != nil || len(rest.pairs) == 0 {
+		return err
 	}
-	if len(rest.pairs) == 0 {
-		return nil
-	}
-	refs, first, origin := distinct(rest.pairs)
+	var r request
+	r.make(rest.pairs)
 	f.note(rest)
-	defer f.forget(refs)
+	defer f.forget(r.refs)
 	nonce := f.c.nonce(b.level)
-	err := src.Fetch(ctx, f.c.Size, refs, func(i int, block []byte) error {
-		p := rest.pairs[first[i]]
-		if err := verify(block, f.c.Size, p.ref); err != nil {
-			return err
-		}
-		node := f.bufs.Get().(*[]byte)
-		defer f.bufs.Put(node)
-		xor(*node, block, &nonce, &p.key)
-		for k := first[i]; k < len(origin); k++ {
-			if origin[k] != first[i] {
-				continue
+	err = FetchMany(ctx, src, f.c.Size, r.refs, func(is []int, blocks [][]byte) (int, error) {
+		buf := f.bufs.Get().(*[]byte)
+		defer f.bufs.Put(buf)
+		node := *buf
+		return verifyMany(f.c.Size, r.refs, is, blocks, func(i int, block []byte) error {
+			first := r.first[i]
+			p := &rest.pairs[first]
+			xor(node, block, &nonce, &p.key)
+			if r.distinct() {
+				return f.keep(b.level, rest.index[first], *p, node, true)
 			}
-			if err := f.keep(b.level, rest.index[k], p, *node, true); err != nil {
-				return err
+			for k := first; k < len(r.origin); k++ {
+				if r.origin[k] != first {
+					continue
+				}
+				if err := f.keep(b.level, rest.index[k], *p, node, true); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil && f.has(rest) {
 		return nil // it failed after it had given all
@@ -201,35 +198,98 @@ func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
 	return err
 }
 
-// load verifies what Nodes has of a node and reports whether that is right.
-func (f *Filler) load(level int, index int64, p pair) (bool, error) {
-	node := f.bufs.Get().(*[]byte)
-	defer f.bufs.Put(node)
-	there, err := f.n.Load(level, index, *node)
-	if err != nil {
-		return false, fmt.Errorf("eris: loading node %d of level %d: %w", index, level, err)
+// load verifies what Nodes has of some nodes and returns the rest.
+func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
+	l := f.loads.Get().(*loading)
+	defer f.loads.Put(l)
+	right := make([]bool, len(b.pairs))
+	check := func() error {
+		l.sums(f.c.nonce(b.level))
+		for m, k := range l.which {
+			if right[k] = l.refs[m] == b.pairs[k].ref; right[k] {
+				if err := f.keep(b.level, b.index[k], b.pairs[k], l.nodes[m], false); err != nil {
+					return err
+				}
+			}
+		}
+		l.which, l.keys = l.which[:0], l.keys[:0]
+		return nil
 	}
-	if there && f.matches(level, p, *node) {
-		return true, f.keep(level, index, p, *node, false)
+	for k, p := range b.pairs {
+		if err := ctx.Err(); err != nil {
+			return want{}, err
+		}
+		node := l.nodes[len(l.which)]
+		there, err := f.n.Load(b.level, b.index[k], node)
+		if err != nil {
+			return want{}, fmt.Errorf("eris: loading node %d of level %d: %w", b.index[k], b.level, err)
+		}
+		if !there || f.hole(b.level, p, node) {
+			continue
+		}
+		l.which, l.keys = append(l.which, k), append(l.keys, p.key)
+		if len(l.which) == len(l.nodes) {
+			if err := check(); err != nil {
+				return want{}, err
+			}
+		}
 	}
-	if level == 0 {
-		f.mu.Lock()
-		delete(f.unsure, index)
-		f.mu.Unlock()
+	if err := check(); err != nil {
+		return want{}, err
 	}
-	return false, nil
+	rest.level = b.level
+	for k, p := range b.pairs {
+		if !right[k] {
+			rest.index, rest.pairs = append(rest.index, b.index[k]), append(rest.pairs, p)
+		}
+	}
+	if b.level == 0 {
+		f.surely(rest.index)
+	}
+	return rest, nil
 }
 
-// matches reports whether a node is the one that p names. Zeros, which holes
-// in a file read as, are not encrypted to find out. (Those of an uncommon
-// secret are fetched again.)
-func (f *Filler) matches(level int, p pair, node []byte) bool {
-	if isZero(node) && (level > 0 || p.key != f.zeroKey) {
+// loading is memory to verify several nodes at once.
+type loading struct {
+	which         []int // of those that are asked for
+	keys          []Key
+	nodes, blocks [][]byte
+	refs          []Ref
+}
+
+func newLoading(size BlockSize) *loading {
+	n := max(chunkBytes/int(size), lanes.Width())
+	l := &loading{which: make([]int, 0, n), keys: make([]Key, 0, n), refs: make([]Ref, n)}
+	for range n {
+		l.nodes, l.blocks = append(l.nodes, make([]byte, size)), append(l.blocks, make([]byte, size))
+	}
+	return l
+}
+
+// sums sets refs to those of the first nodes, one for each key.
+func (l *loading) sums(nonce nonce) {
+	n := len(l.keys)
+	for m := range n {
+		xor(l.blocks[m], l.nodes[m], &nonce, &l.keys[m])
+	}
+	BlockRefs(l.refs[:n], l.blocks[:n])
+}
+
+// hole reports whether a node is zeros, which holes in a file read as, and is not
+// to be. That is found out without encrypting it. (Zeros of an uncommon secret are
+// fetched again.)
+func (f *Filler) hole(level int, p pair, node []byte) bool {
+	return isZero(node) && (level > 0 || p.key != f.zeroKey)
+}
+
+// matches reports whether a leaf is the one that p names.
+func (f *Filler) matches(p pair, node []byte) bool {
+	if f.hole(0, p, node) {
 		return false
 	}
 	block := f.bufs.Get().(*[]byte)
 	defer f.bufs.Put(block)
-	nonce := f.c.nonce(level)
+	nonce := f.c.nonce(0)
 	xor(*block, node, &nonce, &p.key)
 	return BlockRef(*block) == p.ref
 }
@@ -308,7 +368,7 @@ func (f *Filler) PutLeaf(index int64, node []byte) error {
 		}
 	}
 	switch {
-	case known && f.matches(0, p, node):
+	case known && f.matches(p, node):
 		if err := f.keep(0, index, p, node, true); !errors.Is(err, errBroken) {
 			return err
 		}

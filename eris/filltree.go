@@ -219,6 +219,15 @@ func (f *Filler) leaf(index int64) (pair, bool, error) {
 	return p, state != nil, nil
 }
 
+// surely notes that leaves which may have been stored unverified are to be fetched.
+func (f *Filler) surely(index []int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range index {
+		delete(f.unsure, i)
+	}
+}
+
 // note makes Where know what is asked for.
 func (f *Filler) note(b want) {
 	f.mu.Lock()

@@ -65,6 +65,8 @@ func (l *Locator) at(ref Ref) (spot, bool) {
 // Watch returns a Fetcher that asks f and learns from what comes.
 func (l *Locator) Watch(f Fetcher) Fetcher { return watched{l, f} }
 
+var _ ManyFetcher = watched{}
+
 type watched struct {
 	l *Locator
 	f Fetcher
@@ -78,6 +80,17 @@ func (w watched) Fetch(ctx context.Context, size BlockSize, refs []Ref, got func
 			w.l.learn(refs[i], block)
 		}
 		return err
+	})
+}
+
+// FetchMany implements ManyFetcher, as Fetch does.
+func (w watched) FetchMany(ctx context.Context, size BlockSize, refs []Ref, got GotMany) error {
+	return FetchMany(ctx, w.f, size, refs, func(is []int, blocks [][]byte) (int, error) {
+		n, err := got(is, blocks)
+		for k, i := range is[:n] {
+			w.l.learn(refs[i], blocks[k])
+		}
+		return n, err
 	})
 }
 

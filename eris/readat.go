@@ -114,10 +114,9 @@ func (r *Reader) pathNode(level int, index int64) (*pathNode, error) {
 
 // fetch returns the plaintext of nodes of one level, one after another.
 func (r *Reader) fetch(level int, first int64, pairs []pair) ([]byte, error) {
-	b := batch{
-		level: level, first: first, pairs: pairs,
-		nodes: make([]byte, len(pairs)*int(r.c.Size)), done: make(chan struct{}),
-	}
+	b := newBatch()
+	b.level, b.first, b.pairs = level, first, pairs
+	b.nodes = make([]byte, len(pairs)*int(r.c.Size))
 	b.fetch(r.ctx, r.f, r.c)
 	return b.nodes, b.err
 }

@@ -100,7 +100,7 @@ type stage struct {
 
 	above *stage // nil for the root's stage
 	out   chan *batch
-	free  chan []byte // buffers for nodes; bounds the batches there are
+	free  chan *batch // that are not in use; nil stands for one that was not made yet
 
 	// Of the batch of the stage above that is being taken apart.
 	parent *batch
@@ -129,7 +129,7 @@ func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 			next:  leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
 			limit: c.lastNode(level, o.MaxLength), bound: o.MaxLength,
 			above: above, out: make(chan *batch, sizes[level][1]),
-			free: make(chan []byte, sizes[level][1]+1),
+			free: make(chan *batch, sizes[level][1]+1),
 		}
 		if above == nil {
 			s.size, s.next = 1, 0
@@ -171,10 +171,10 @@ func (s *stage) run(ctx context.Context) {
 				if !s.start(ctx, b, &fetches) {
 					return
 				}
-				b = &batch{level: s.level, done: make(chan struct{})}
+				b = newBatch()
 			}
 			b.err = err
-			close(b.done)
+			b.done <- struct{}{}
 			s.send(ctx, b)
 			return
 		}
@@ -187,8 +187,12 @@ func (s *stage) run(ctx context.Context) {
 // newBatch waits for room; it returns nil if ctx has ended.
 func (s *stage) newBatch(ctx context.Context) *batch {
 	select {
-	case buf := <-s.free:
-		return &batch{level: s.level, first: s.next, nodes: buf, done: make(chan struct{})}
+	case b := <-s.free:
+		if b == nil {
+			b = newBatch()
+		}
+		b.level, b.first, b.pairs = s.level, s.next, b.pairs[:0]
+		return b
 	case <-ctx.Done():
 		return nil
 	}
@@ -203,11 +207,7 @@ func (s *stage) start(ctx context.Context, b *batch, fetches *sync.WaitGroup) bo
 	}
 	b.nodes = b.nodes[:n]
 	s.next += int64(len(b.pairs))
-	fetches.Add(1)
-	go func() {
-		defer fetches.Done()
-		b.fetch(ctx, s.f, s.c)
-	}()
+	fetches.Go(func() { b.fetch(ctx, s.f, s.c) })
 	return s.send(ctx, b)
 }
 
@@ -220,8 +220,8 @@ func (s *stage) send(ctx context.Context, b *batch) bool {
 	}
 }
 
-// release gives the memory of a batch that was read back to its stage.
-func (s *stage) release(b *batch) { s.free <- b.nodes[:0] }
+// release gives a batch that was read back to its stage.
+func (s *stage) release(b *batch) { s.free <- b }
 
 // gather adds pairs to b until it is full, or until the next would have to be
 // waited for. more is false at the level's end.
