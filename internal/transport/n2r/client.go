@@ -3,7 +3,6 @@ package n2r
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +28,7 @@ const (
 	busyTries = 3
 )
 
-// Client asks one server. It is an eris.Fetcher: batches first, and block by
+// Client asks one server. It is an eris.ManyFetcher: batches first, and block by
 // block over kept connections once the server has said that it knows none. Its
 // errors do not name the server, which who mixes sources does.
 type Client struct {
@@ -38,10 +37,10 @@ type Client struct {
 	noBatch atomic.Bool
 	limit   atomic.Int32 // references that the server takes in one batch
 	slots   block.Slots  // for requests for single blocks
-	blocks  sync.Pool    // of *[]byte, a block each, for batches
+	frames  sync.Pool    // of *frameReader, for batches
 }
 
-var _ eris.Fetcher = (*Client)(nil)
+var _ eris.ManyFetcher = (*Client)(nil)
 
 // New returns a client of the server at base, an http or https URL to which
 // the paths of the protocol are appended. hc bounds how long the server may be
@@ -71,10 +70,41 @@ var (
 
 // Fetch implements eris.Fetcher.
 func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
-	start, tries := 0, 0
-	for start < len(refs) && !c.noBatch.Load() {
+	return c.FetchMany(ctx, size, refs, eris.One(got))
+}
+
+// FetchMany implements eris.ManyFetcher.
+func (c *Client) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	start, err := c.batches(ctx, size, refs, got)
+	if err != nil || start == len(refs) {
+		return err
+	}
+	return eris.FetchMany(ctx, oneByOne{c}, size, refs[start:], behind(start, got))
+}
+
+// behind is got for the references from one on.
+func behind(start int, got eris.GotMany) eris.GotMany {
+	return func(is []int, blocks [][]byte) (int, error) {
+		for k := range is {
+			is[k] += start
+		}
+		return got(is, blocks)
+	}
+}
+
+// oneByOne fetches single blocks.
+type oneByOne struct{ c *Client }
+
+func (s oneByOne) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	return s.c.slots.Fetch(ctx, size, refs, s.c.get, got)
+}
+
+// batches fetches by batches, up to the first reference of which the server says
+// that it knows none. It returns the number of that reference.
+func (c *Client) batches(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) (start int, err error) {
+	for tries := 0; start < len(refs) && !c.noBatch.Load(); {
 		part := refs[start:min(start+int(c.limit.Load()), len(refs))]
-		wait, err := c.batch(ctx, size, part, func(i int, block []byte) error { return got(start+i, block) })
+		wait, err := c.batch(ctx, size, part, behind(start, got))
 		switch {
 		case err == nil:
 			start += len(part)
@@ -86,16 +116,13 @@ func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 		case errors.Is(err, errBusy) && tries < busyTries:
 			tries++
 			if err := pause(ctx, wait); err != nil {
-				return err
+				return start, err
 			}
 		default:
-			return err
+			return start, err
 		}
 	}
-	if start == len(refs) {
-		return nil
-	}
-	return c.slots.Fetch(ctx, size, refs[start:], c.get, func(i int, block []byte) error { return got(start+i, block) })
+	return start, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -111,7 +138,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // batch asks for at most MaxBatch blocks in one request. If the error matches
 // errBusy, the request may be sent again after wait.
-func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) (wait time.Duration, err error) {
+func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) (wait time.Duration, err error) {
 	body := make([]byte, 0, len(refs)*refSize)
 	for _, ref := range refs {
 		body = append(body, ref[:]...)
@@ -141,12 +168,12 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	case resp.Header.Get("Content-Type") != batchType:
 		return 0, errNoBatch // a server that answers anything with a page
 	}
-	block, ok := c.blocks.Get().(*[]byte)
+	f, ok := c.frames.Get().(*frameReader)
 	if !ok {
-		block = new(make([]byte, eris.Size32KiB))
+		f = new(frameReader)
 	}
-	defer c.blocks.Put(block)
-	return 0, readFrames(resp.Body, (*block)[:size], refs, got)
+	defer c.frames.Put(f)
+	return 0, f.read(resp.Body, size, refs, got)
 }
 
 // do sends a request. Its error does not repeat the URL, in which a user can be.
@@ -166,31 +193,6 @@ func retryAfter(h http.Header) time.Duration {
 		n = 1
 	}
 	return min(time.Duration(n)*time.Second, maxWait)
-}
-
-// readFrames reads a response: per reference, in order, a length and a block.
-// Blocks are as long as block, which they are read into.
-func readFrames(r io.Reader, block []byte, refs []eris.Ref, got func(int, []byte) error) error {
-	var head [frameHead]byte
-	for i, ref := range refs {
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return fmt.Errorf("batch ends before block %d of %d, %s: %w", i+1, len(refs), ref, unexpected(err))
-		}
-		switch length := binary.BigEndian.Uint32(head[:]); length {
-		case 0:
-			continue
-		case uint32(len(block)):
-		default:
-			return fmt.Errorf("batch: block %d of %d, %s, has %d bytes, not %d: %w", i+1, len(refs), ref, length, len(block), eris.ErrCorrupt)
-		}
-		if _, err := io.ReadFull(r, block); err != nil {
-			return fmt.Errorf("batch ends within block %d of %d, %s: %w", i+1, len(refs), ref, unexpected(err))
-		}
-		if err := got(i, block); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // get reads a block into buf, which has room for one byte more than a block
@@ -230,11 +232,4 @@ func (c *Client) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, err
 func drain(body io.ReadCloser) {
 	io.CopyN(io.Discard, body, 4<<10)
 	body.Close()
-}
-
-func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

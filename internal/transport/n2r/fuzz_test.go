@@ -47,7 +47,7 @@ func FuzzFrames(f *testing.F) {
 		n &= 7
 		again := make([]byte, 0, len(b))
 		next := 0
-		err := readFrames(bytes.NewReader(b), make([]byte, 1024), make([]eris.Ref, n), func(i int, block []byte) error {
+		got := func(i int, block []byte) error {
 			if i < next || i >= n || len(block) != 1024 {
 				t.Fatalf("block %d of %d after %d, %d bytes", i, n, next, len(block))
 			}
@@ -57,7 +57,8 @@ func FuzzFrames(f *testing.F) {
 			next = i + 1
 			again = append(append(again, 0, 0, 4, 0), block...)
 			return nil
-		})
+		}
+		err := new(frameReader).read(bytes.NewReader(b), eris.Size1KiB, make([]eris.Ref, n), eris.One(got))
 		switch {
 		case err == nil:
 			for ; next < n; next++ {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,13 +27,22 @@ type Blocks interface {
 	Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error
 }
 
+// framer is a Blocks that has blocks at hand as a batch is sent.
+type framer interface {
+	// Frames calls emit with what docs/batch.md wants for the references in
+	// order, in pieces of any length, of which emit keeps nothing. It returns the
+	// first error of emit.
+	Frames(ctx context.Context, refs []eris.Ref, emit func(frames []byte) error) error
+}
+
 const (
 	// maxBatches bounds the batches that are answered at once, each of which
-	// holds a block and an open file.
+	// holds what narindex.Index.Batch does.
 	maxBatches = 64
 
-	// stall bounds how long a client may leave a write waiting.
-	stall = 30 * time.Second
+	// stall bounds how long a client may leave a write of writeSize waiting.
+	stall     = 30 * time.Second
+	writeSize = 64 << 10
 )
 
 // Handler serves blocks: GET and HEAD of BlockPath, POST of BatchPath.
@@ -85,16 +95,28 @@ func (s *server) batch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", batchType)
-	control := http.NewResponseController(w)
+	out := answer{w, http.NewResponseController(w)}
+	var err error
+	if f, ok := s.blocks.(framer); ok {
+		err = f.Frames(r.Context(), refs, out.write)
+	} else {
+		err = s.oneByOne(r.Context(), refs, out)
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler) // cut it: it must not look complete
+	}
+	out.control.SetWriteDeadline(time.Time{})
+}
+
+// oneByOne answers with blocks of a store that has no frames.
+func (s *server) oneByOne(ctx context.Context, refs []eris.Ref, to answer) error {
 	out, ok := s.out.Get().(*bufio.Writer)
 	if !ok {
-		out = bufio.NewWriterSize(nil, 64<<10)
+		out = bufio.NewWriterSize(nil, writeSize)
 	}
-	out.Reset(w)
+	out.Reset(to)
 	defer s.out.Put(out)
-	err := s.blocks.Batch(r.Context(), refs, func(_ int, block []byte) error {
-		// A connection that knows no deadlines is one of a test.
-		control.SetWriteDeadline(time.Now().Add(stall))
+	err := s.blocks.Batch(ctx, refs, func(_ int, block []byte) error {
 		head := binary.BigEndian.AppendUint32(out.AvailableBuffer(), uint32(len(block)))
 		if _, err := out.Write(head); err != nil {
 			return err
@@ -102,13 +124,29 @@ func (s *server) batch(w http.ResponseWriter, r *http.Request) {
 		_, err := out.Write(block)
 		return err
 	})
-	if err == nil {
-		err = out.Flush()
-	}
 	if err != nil {
-		panic(http.ErrAbortHandler) // cut it: it must not look complete
+		return err
 	}
-	control.SetWriteDeadline(time.Time{})
+	return out.Flush()
+}
+
+// answer is where a batch goes: each piece of it in its own time.
+type answer struct {
+	w       io.Writer
+	control *http.ResponseController
+}
+
+func (a answer) Write(b []byte) (int, error) { return len(b), a.write(b) }
+
+func (a answer) write(b []byte) error {
+	for piece := range slices.Chunk(b, writeSize) {
+		// A connection that knows no deadlines is one of a test.
+		a.control.SetWriteDeadline(time.Now().Add(stall))
+		if _, err := a.w.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readRefs reads the body of a batch.

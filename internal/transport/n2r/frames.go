@@ -1,0 +1,95 @@
+package n2r
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"ersatz/eris"
+)
+
+const (
+	// maxFrames is how many bytes of frames are read before their blocks are handed
+	// over: 8 blocks of 32 KiB, which is how many can be hashed at once.
+	maxFrames = 8 * (frameHead + int(eris.Size32KiB))
+
+	// soon is how fast blocks have to come for more of them to be waited for.
+	soon = 50 * time.Millisecond
+)
+
+// frameReader reads answers to batches, one after another.
+type frameReader struct {
+	buf    [maxFrames]byte
+	is     []int    // blocks that were read,
+	blocks [][]byte // which lie in buf
+}
+
+// read reads an answer: per reference, in order, a length and a block of that size.
+// Blocks that come slowly are handed to got as they come, others by the buffer.
+func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	one := frameHead + int(size)
+	most := maxFrames / one
+	next, have := 0, 0 // reference; bytes in the buffer
+	ask := 1
+	for next < len(refs) {
+		begin := time.Now()
+		want := min(ask, len(refs)-next) * one // fewer are lengths of 0
+		n, readErr := io.ReadAtLeast(r, f.buf[have:want], want-have)
+		took := time.Since(begin)
+		have += n
+		used, after, err := f.parse(f.buf[:have], size, refs, next)
+		next = after
+		if len(f.is) > 0 {
+			if _, err := got(f.is, f.blocks); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+		have = copy(f.buf[:], f.buf[used:have])
+		switch {
+		case next == len(refs):
+		case readErr != nil && have >= frameHead:
+			return fmt.Errorf("batch ends within block %d of %d, %s: %w", next+1, len(refs), refs[next], unexpected(readErr))
+		case readErr != nil:
+			return fmt.Errorf("batch ends before block %d of %d, %s: %w", next+1, len(refs), refs[next], unexpected(readErr))
+		case took > soon:
+			ask = 1
+		default:
+			ask = min(2*ask, most)
+		}
+	}
+	return nil
+}
+
+// parse takes the frames apart that are whole, from the one of reference next on.
+// It returns how many bytes they have, and the reference of the frame after them.
+func (f *frameReader) parse(b []byte, size eris.BlockSize, refs []eris.Ref, next int) (used, after int, err error) {
+	f.is, f.blocks = f.is[:0], f.blocks[:0]
+	for ; next < len(refs) && len(b)-used >= frameHead; next++ {
+		block := b[used+frameHead:]
+		switch length := binary.BigEndian.Uint32(b[used:]); {
+		case length == 0:
+			used += frameHead
+			continue
+		case length != uint32(size):
+			return used, next, fmt.Errorf("batch: block %d of %d, %s, has %d bytes, not %d: %w",
+				next+1, len(refs), refs[next], length, int(size), eris.ErrCorrupt)
+		case len(block) < int(size):
+			return used, next, nil
+		}
+		f.is, f.blocks = append(f.is, next), append(f.blocks, block[:size])
+		used += frameHead + int(size)
+	}
+	return used, next, nil
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
