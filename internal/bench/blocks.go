@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -19,47 +18,6 @@ import (
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/ipfs/kubotest"
 )
-
-// erisGroup measures the encoding itself, in this process.
-func erisGroup(ctx context.Context, o Options) ([]Table, error) {
-	t, err := erisTable(ctx, o.Runs, 100*mib)
-	return []Table{t}, err
-}
-
-func erisTable(ctx context.Context, runs, length int) (Table, error) {
-	content := randomBytes(length, 1)
-	t := Table{
-		Title: fmt.Sprintf("ERIS, %d MiB in memory", length/mib),
-		Note:  "One process; decoding has all its blocks in memory and verifies each.",
-		Head:  []string{"what", "ersatz"},
-	}
-	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
-		var encode, decode series
-		for range runs {
-			blocks := blockMap{}
-			begin := time.Now()
-			c, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(eris.Block) error { return nil })
-			if err != nil {
-				return Table{}, err
-			}
-			encode = append(encode, float64(len(content))/time.Since(begin).Seconds())
-			if _, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, blocks.put); err != nil {
-				return Table{}, err
-			}
-			begin = time.Now()
-			r := eris.NewReader(ctx, c, blocks, eris.ReaderOptions{})
-			n, err := io.Copy(io.Discard, r)
-			if err = errors.Join(err, r.Close()); err != nil || n != int64(len(content)) {
-				return Table{}, fmt.Errorf("decoding: %d bytes, %w", n, err)
-			}
-			decode = append(decode, float64(n)/time.Since(begin).Seconds())
-		}
-		t.Rows = append(t.Rows,
-			[]string{fmt.Sprintf("encode, blocks of %v", size), megabytes.cell(encode)},
-			[]string{fmt.Sprintf("decode, blocks of %v", size), megabytes.cell(decode)})
-	}
-	return t, nil
-}
 
 // randomBytes returns n bytes, the same for the same seed.
 func randomBytes(n int, seed uint64) []byte {
@@ -91,6 +49,20 @@ func (m blockMap) Fetch(_ context.Context, _ eris.BlockSize, refs []eris.Ref, go
 		}
 	}
 	return nil
+}
+
+// FetchMany implements eris.ManyFetcher.
+func (m blockMap) FetchMany(_ context.Context, _ eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	is, blocks := make([]int, len(refs)), make([][]byte, len(refs))
+	for i, ref := range refs {
+		b, ok := m[ref]
+		if !ok {
+			return fmt.Errorf("%s: %w", ref, eris.ErrNotFound)
+		}
+		is[i], blocks[i] = i, b
+	}
+	_, err := got(is, blocks)
+	return err
 }
 
 // The blocks that go through an IPFS daemon: in bulk, and one by one, which is

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -81,17 +80,5 @@ func TestWaysThroughKubo(t *testing.T) {
 		if _, err := eachBlock(m, func(ref eris.Ref, b []byte) error { return getOne(t.Context(), client, d.API, ref, b) }); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestERISTable(t *testing.T) {
-	table, err := erisTable(t.Context(), 2, mib)
-	if err != nil || len(table.Rows) != 4 {
-		t.Errorf("%v, %v", table, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := erisTable(ctx, 1, mib); !errors.Is(err, context.Canceled) {
-		t.Errorf("nothing stops it: %v", err)
 	}
 }

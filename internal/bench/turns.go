@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os/exec"
 	"runtime"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +67,9 @@ func busy(r unix.Rusage) time.Duration {
 
 // wholeProcess runs a program from its start to its end, and returns what that
 // took: user and system time are those of the process and of its children that
-// it has waited for, memory is the greatest of one of them.
+// it has waited for. Its memory is not known: what Linux says of a process that
+// has ended has the memory of this one in it, which it was before it was a
+// program of its own.
 func wholeProcess(cmd *exec.Cmd) (usage, error) {
 	begin := time.Now()
 	err := cmd.Run()
@@ -77,9 +78,6 @@ func wholeProcess(cmd *exec.Cmd) (usage, error) {
 		return usage{}, fmt.Errorf("%s: %w", cmd.Path, err)
 	}
 	u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.peak = r.Maxrss << 10
-	}
 	return u, nil
 }
 

@@ -54,7 +54,7 @@ func TestUsage(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	u, err = wholeProcess(exec.Command(os.Args[0], "-test.run", "^TestMedian$"))
-	if err != nil || u.cpu <= 0 || u.wall <= 0 || u.peak < mib {
+	if err != nil || u.cpu <= 0 || u.wall <= 0 {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if _, err := wholeProcess(exec.Command("false")); err == nil {
@@ -66,8 +66,10 @@ func TestUsage(t *testing.T) {
 func TestAbsent(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	o := Options{absent: new(absent)}
-	if o.have("nginx") || o.have("nginx") || o.have("other") {
-		t.Error("programs in an empty folder")
+	for _, name := range []string{"nginx", "nginx", "other"} {
+		if o.have(name) {
+			t.Errorf("%s in an empty folder", name)
+		}
 	}
 	const want = "Left out: what needs nginx (Debian package nginx-light); what needs other (Debian package other)."
 	if got := o.absent.String(); got != want {

@@ -25,6 +25,11 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if child, err := bench.ERISChild(ctx, os.Stdout); child {
+		stop()
+		fail(err)
+		return
+	}
 	var err error
 	switch args := os.Args[1:]; {
 	case len(args) == 0:
@@ -37,6 +42,11 @@ func main() {
 		err = fmt.Errorf("%q: there are only \"quick\" and \"net\"", args)
 	}
 	stop()
+	fail(err)
+}
+
+// fail ends the program if there is an error.
+func fail(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

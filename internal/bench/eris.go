@@ -1,0 +1,199 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"ersatz/eris"
+	"ersatz/internal/bench/xcrypto"
+)
+
+// erisGroup measures the encoding itself: in memory, with all vector
+// instructions and without those of AVX-512, and as whole processes.
+func erisGroup(ctx context.Context, o Options) ([]Table, error) {
+	kinds := []struct{ title, debug string }{{"", ""}}
+	if strings.Contains(vectors(cpuinfo("flags")), "avx512f") {
+		kinds = append(kinds, struct{ title, debug string }{", without AVX-512", "cpu.avx512f=off"})
+	}
+	var tables []Table
+	for _, k := range kinds {
+		length := 64 * mib
+		if o.Quick {
+			length = 16 * mib
+		}
+		found, err := erisChild(ctx, o, length, k.debug)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, erisTable(k.title, length, found))
+	}
+	t, err := erisProcesses(ctx, o)
+	return append(tables, t), err
+}
+
+// What a child process measures is in its environment; see ERISChild.
+const (
+	erisLength = "ERSATZ_BENCH_ERIS"
+	erisRuns   = "ERSATZ_BENCH_ERIS_RUNS"
+)
+
+// erisChild measures in a new process of this program, whose kernels choose by
+// what debug, a value of GODEBUG, leaves of the processor's features.
+func erisChild(ctx context.Context, o Options, length int, debug string) ([]erisFigures, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), erisLength+"="+strconv.Itoa(length), erisRuns+"="+strconv.Itoa(o.Runs), "GODEBUG="+debug)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, &errs)
+	}
+	var found []erisFigures
+	return found, json.Unmarshal(out, &found)
+}
+
+// ERISChild measures ERIS in memory if this process was started to do so, and
+// writes the figures for the one that has started it. Each main program that
+// calls Run or Print calls it first, and ends if it returns true.
+func ERISChild(ctx context.Context, w io.Writer) (bool, error) {
+	length, err := strconv.Atoi(os.Getenv(erisLength))
+	if err != nil {
+		return false, nil
+	}
+	o := Options{}
+	if o.Runs, err = strconv.Atoi(os.Getenv(erisRuns)); err != nil {
+		return true, err
+	}
+	if err := o.validate(""); err != nil {
+		return true, err
+	}
+	found, err := measureERIS(ctx, o, length)
+	return true, errors.Join(err, json.NewEncoder(w).Encode(found))
+}
+
+// erisFigures is what one way through the encoding took: seconds of the clock
+// and of the processor, with one core and with all of them. The plain loop has
+// one goroutine and is measured with one core.
+type erisFigures struct {
+	What                          string
+	OneCPU, LoopCPU, LimitCPU     series
+	AllWall, LoopWall, KernelWall series
+}
+
+// measureERIS encodes a content in memory, and decodes its blocks.
+func measureERIS(ctx context.Context, o Options, length int) ([]erisFigures, error) {
+	content := randomBytes(length, 1)
+	var all []erisFigures
+	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
+		blocks := blockMap{}
+		c, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, blocks.put)
+		if err != nil {
+			return nil, err
+		}
+		ways := []struct {
+			what         string
+			ours, plain  func() error
+			kernels, all func() error
+		}{
+			{fmt.Sprintf("encode, blocks of %v", size),
+				func() error { return encodeOurs(content, size, c) }, func() error { return encodePlain(content, size, c) },
+				func() error { return encodeKernels(content, int(size), 1) }, func() error { return encodeKernels(content, int(size), runtime.NumCPU()) }},
+			{fmt.Sprintf("decode, blocks of %v", size),
+				func() error { return decodeOurs(ctx, c, blocks, length) }, func() error { return decodePlain(c, blocks, length) },
+				func() error { return decodeKernels(content, int(size), 1) }, func() error { return decodeKernels(content, int(size), runtime.NumCPU()) }},
+		}
+		for _, way := range ways {
+			one := side{name: "ersatz, one core", once: onCores(1, way.ours)}
+			every := side{name: "ersatz, all cores", once: onCores(runtime.NumCPU(), way.ours)}
+			loop := side{name: "plain loop", once: onCores(1, way.plain)}
+			kernel := side{name: "kernels, one core", once: onCores(1, way.kernels)}
+			kernels := side{name: "kernels, all cores", once: onCores(runtime.NumCPU(), way.all)}
+			if err := turns(ctx, o, &one, &every, &loop, &kernel, &kernels); err != nil {
+				return nil, err
+			}
+			all = append(all, erisFigures{way.what, one.cpu, loop.cpu, kernel.cpu, every.wall, loop.wall, kernels.wall})
+		}
+	}
+	return all, nil
+}
+
+// onCores returns work that uses no more than n cores.
+func onCores(n int, work func() error) func(context.Context) (usage, error) {
+	return func(context.Context) (usage, error) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n))
+		return inProcess(work)
+	}
+}
+
+func erisTable(kind string, length int, found []erisFigures) Table {
+	t := Table{
+		Title: fmt.Sprintf("ERIS, %d MiB in memory%s", length/mib, kind),
+		Note: "Decoding has all blocks in memory and verifies each. Beside it a plain loop over golang.org/x/crypto in one goroutine, and the kernels alone: " +
+			"BLAKE2b with the key, ChaCha20, BLAKE2b to encode, the last two to decode, on blocks that lie in the cache. " +
+			"With one core the figures are by processor time, with all by the clock; there the loop still has one.",
+		Peer: "x/crypto loop", Limit: "kernels",
+	}
+	n := float64(length)
+	for _, f := range found {
+		t.versus(f.What+", one core", megabytes, rates(n, f.OneCPU), rates(n, f.LoopCPU), rates(n, f.LimitCPU))
+		t.versus(f.What+", all cores", megabytes, rates(n, f.AllWall), rates(n, f.LoopWall), rates(n, f.KernelWall))
+	}
+	return t
+}
+
+func encodeOurs(content []byte, size eris.BlockSize, want eris.ReadCap) error {
+	c, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(eris.Block) error { return nil })
+	return sameCap(c, want, err)
+}
+
+func encodePlain(content []byte, size eris.BlockSize, want eris.ReadCap) error {
+	c, err := xcrypto.Encode(bytes.NewReader(content), size, eris.Secret{}, func(eris.Ref, []byte) error { return nil })
+	return sameCap(c, want, err)
+}
+
+func sameCap(got, want eris.ReadCap, err error) error {
+	if err == nil && got != want {
+		err = fmt.Errorf("encoded as %s, not %s", got.URN(), want.URN())
+	}
+	return err
+}
+
+func decodeOurs(ctx context.Context, c eris.ReadCap, blocks blockMap, length int) error {
+	r := eris.NewReader(ctx, c, blocks, eris.ReaderOptions{})
+	n, err := io.Copy(io.Discard, r)
+	return sameLength(n, length, errors.Join(err, r.Close()))
+}
+
+func decodePlain(c eris.ReadCap, blocks blockMap, length int) error {
+	var n counter
+	err := xcrypto.Decode(&n, c, func(ref eris.Ref) ([]byte, error) { return blocks[ref], nil })
+	return sameLength(int64(n), length, err)
+}
+
+func sameLength(n int64, want int, err error) error {
+	if err == nil && n != int64(want) {
+		err = fmt.Errorf("%d bytes decoded of %d", n, want)
+	}
+	return err
+}
+
+// counter counts what is written to it.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
