@@ -11,10 +11,10 @@ type ManyFetcher interface {
 	Fetcher
 
 	// FetchMany is Fetch with another got: blocks[k] is for refs[is[k]], and the
-	// slices may be used again once got has returned. got verifies the blocks, and
-	// returns how many of them, from the first on, it has taken or had before; if
-	// those are not all, the error says why the next one was not taken, and none
-	// behind it was.
+	// slices may be used again once got has returned, which leaves them as they are.
+	// got verifies the blocks, and returns how many of them, from the first on, it
+	// has taken or had before; if those are not all, the error says why the next one
+	// was not taken, and none behind it was.
 	FetchMany(ctx context.Context, size BlockSize, refs []Ref, got GotMany) error
 }
 

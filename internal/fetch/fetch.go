@@ -99,13 +99,14 @@ type Stat struct {
 	Err    error // why it was dropped, nil if it was not; matches eris.ErrCorrupt if it lied
 }
 
-// Mix is an eris.Fetcher over several sources. A source that was dropped stays
+// Mix is an eris.ManyFetcher over several sources. A source that was dropped stays
 // so for the life of the Mix.
 type Mix struct {
 	stall    time.Duration
 	inFlight int64
 	spread   bool
 	log      *slog.Logger
+	lists    sync.Pool // of *[]int
 
 	mu      sync.Mutex
 	sources []*source // as they were given
@@ -119,7 +120,7 @@ type Mix struct {
 	took    eris.Ref  // the last block that came from one
 }
 
-var _ eris.Fetcher = (*Mix)(nil)
+var _ eris.ManyFetcher = (*Mix)(nil)
 
 // New returns a Mix of sources. Where two are equal, the earlier is preferred.
 func New(sources []Source, o Options) *Mix {
@@ -201,11 +202,16 @@ func (m *Mix) Stats() []Stat {
 	return stats
 }
 
-// Fetch implements eris.Fetcher. A block counts as missing when each source
+// Fetch implements eris.Fetcher, as FetchMany does.
+func (m *Mix) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
+	return m.FetchMany(ctx, size, refs, eris.One(got))
+}
+
+// FetchMany implements eris.ManyFetcher. A block counts as missing when each source
 // that is not dropped has answered that it lacks it, or holds a part without it
 // that has not grown for Options.Stall. If all are dropped, the error joins the
 // reasons.
-func (m *Mix) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(i int, block []byte) error) error {
+func (m *Mix) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
 	if err := ctx.Err(); err != nil || len(refs) == 0 {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 type job struct {
 	size  eris.BlockSize
 	refs  []eris.Ref
-	got   func(int, []byte) error
+	got   eris.GotMany
 	start func(*call)   // runs a call, in a goroutine that Fetch waits for
 	wake  chan struct{} // told when wait must look at the clock anew
 	done  chan struct{} // closed when nothing is open, or err is set
@@ -73,7 +73,7 @@ type call struct {
 	last  time.Time     // start, or when the last block came
 }
 
-func newJob(size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) *job {
+func newJob(size eris.BlockSize, refs []eris.Ref, got eris.GotMany) *job {
 	j := &job{
 		size: size, refs: refs, got: got, began: time.Now(), wants: make([]want, len(refs)), open: len(refs),
 		queue: make([]int, len(refs)), wake: make(chan struct{}, 1), done: make(chan struct{}),

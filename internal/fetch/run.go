@@ -16,16 +16,25 @@ var errEnded = errors.New("fetch: block is not wanted any more")
 
 // run asks c's source and deals with what it gives.
 func (m *Mix) run(ctx context.Context, c *call) {
-	err := c.s.Fetcher.Fetch(ctx, c.j.size, c.refs, func(i int, block []byte) error {
+	err := eris.FetchMany(ctx, c.s.Fetcher, c.j.size, c.refs, func(is []int, blocks [][]byte) (int, error) {
 		if c.ended.Load() {
-			return errEnded
+			return 0, errEnded
 		}
-		if err := c.j.got(c.index[i], block); err != nil {
-			m.refused(ctx, c, c.refs[i], err)
-			return err
+		in, ok := m.lists.Get().(*[]int)
+		if !ok {
+			in = new([]int)
 		}
-		m.arrived(c, c.index[i], len(block))
-		return nil
+		defer m.lists.Put(in)
+		*in = (*in)[:0]
+		for _, i := range is {
+			*in = append(*in, c.index[i])
+		}
+		n, err := c.j.got(*in, blocks)
+		m.arrived(c, (*in)[:n])
+		if err != nil {
+			m.refused(ctx, c, c.j.refs[(*in)[n]], err)
+		}
+		return n, err
 	})
 	m.ended(ctx, c, err)
 }
@@ -43,11 +52,20 @@ func (m *Mix) refused(ctx context.Context, c *call, ref eris.Ref, err error) {
 	}
 }
 
-// arrived notes a block that is right.
-func (m *Mix) arrived(c *call, i, size int) {
+// arrived notes blocks that are right.
+func (m *Mix) arrived(c *call, is []int) {
+	if len(is) == 0 {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
+	for _, i := range is {
+		m.arrivedLocked(c, i, now)
+	}
+}
+
+func (m *Mix) arrivedLocked(c *call, i int, now time.Time) {
 	c.last = now
 	c.s.useful(now)
 	c.s.gave(c, now)
@@ -60,7 +78,7 @@ func (m *Mix) arrived(c *call, i, size int) {
 	}
 	if w := &c.j.wants[i]; !w.closed {
 		c.s.blocks++
-		c.s.bytes += int64(size)
+		c.s.bytes += int64(c.j.size)
 		for _, other := range w.calls {
 			if other == nil {
 				continue

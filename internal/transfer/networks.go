@@ -146,13 +146,18 @@ type session struct {
 
 // Fetch implements eris.Fetcher.
 func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	return s.FetchMany(ctx, size, refs, eris.One(got))
+}
+
+// FetchMany implements eris.ManyFetcher.
+func (s *session) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
 	s.since.CompareAndSwap(0, time.Now().UnixNano())
-	return s.Session.Fetch(ctx, size, refs, func(i int, b []byte) error {
-		err := got(i, b)
-		if err == nil && s.start.Load() == 0 {
+	return eris.FetchMany(ctx, s.Session, size, refs, func(is []int, blocks [][]byte) (int, error) {
+		n, err := got(is, blocks)
+		if n > 0 && s.start.Load() == 0 {
 			s.start.CompareAndSwap(0, max(time.Now().UnixNano()-s.since.Load(), 1))
 		}
-		return err
+		return n, err
 	})
 }
 

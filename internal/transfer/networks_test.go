@@ -209,6 +209,7 @@ func TestHungOrigin(t *testing.T) {
 				s.over(t, n)
 				return
 			}
+			synctest.Wait() // the session of the first item is closed behind it
 			n.mu.Lock()
 			n.has, n.opened, n.closed = y.blocks, nil, 0
 			n.mu.Unlock()
