@@ -26,6 +26,9 @@ const block = 128
 // chachaBlock is what ChaCha20 gives at a time, in bytes.
 const chachaBlock = 64
 
+// maxChaCha is how far a counter of 32 bits goes, in bytes.
+const maxChaCha = chachaBlock << 32
+
 // Width returns for how many messages a call of Sum256 takes about as long as
 // for one: 8, 4 or 1. Calls with a multiple of it are the fastest.
 func Width() int { return here.width() }
@@ -52,15 +55,15 @@ func sum256(l level, sums [][32]byte, key *[32]byte, msgs [][]byte) {
 }
 
 // ChaCha20 encrypts or decrypts src into dst, with counter 0 at its start. Both
-// have the same length, a positive multiple of 64 bytes, and are the same
-// slice or do not overlap; all else is a bug of the caller's, and it panics.
-// It allocates nothing, and is safe for concurrent use.
+// have the same length, a positive multiple of 64 bytes up to 256 GiB, and are
+// the same slice or do not overlap; other lengths are a bug of the caller's,
+// and it panics. It allocates nothing, and is safe for concurrent use.
 func ChaCha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 	chacha20(here, dst, src, key, nonce)
 }
 
 func chacha20(l level, dst, src []byte, key *[32]byte, nonce *[12]byte) {
-	if len(dst) != len(src) || len(src) == 0 || len(src)%chachaBlock != 0 {
+	if len(dst) != len(src) || len(src) == 0 || len(src)%chachaBlock != 0 || uint64(len(src)) > maxChaCha {
 		panic(fmt.Sprintf("lanes: ChaCha20 of %d bytes into %d", len(src), len(dst)))
 	}
 	l.chacha20(dst, src, key, nonce)

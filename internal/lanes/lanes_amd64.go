@@ -34,40 +34,46 @@ func (l level) String() string { return [...]string{"portable", "avx2", "avx512"
 func (l level) width() int { return [...]int{1, 4, 8}[l] }
 
 func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
-	if l == portable || len(msgs) == 0 {
+	if l == portable {
 		portableSum(sums, key, msgs)
 		return
 	}
 	h, t := start(key)
-	blocks := len(msgs[0]) / block
-	for len(msgs) > 0 {
+	for len(msgs) > 1 {
 		width := 4
 		if l == avx512 && len(msgs) > 4 {
 			width = 8
 		}
 		n := min(width, len(msgs))
 		// Lanes that are left over repeat the last message.
-		var p [8]*byte
+		var p [MaxWidth]*byte
 		for i := range width {
 			p[i] = &msgs[min(i, n-1)][0]
 		}
-		out := &sums[0]
-		var more [8][32]byte
-		if n < width {
-			out = &more[0]
-		}
-		switch {
-		case width == 8:
-			blake2bAVX512(out, &h, &p, blocks, t)
-		case l == avx512:
-			blake2bAVX512VL(out, &h, (*[4]*byte)(p[:4]), blocks, t)
-		default:
-			blake2bAVX2(out, &h, (*[4]*byte)(p[:4]), blocks, t)
-		}
-		if n < width {
+		blocks := len(msgs[0]) / block
+		if n == width {
+			l.lanes(width, &sums[0], &h, &p, blocks, t)
+		} else {
+			var more [MaxWidth][32]byte
+			l.lanes(width, &more[0], &h, &p, blocks, t)
 			copy(sums[:n], more[:])
 		}
 		sums, msgs = sums[n:], msgs[n:]
+	}
+	// For one message, a lane of four is slower than a register of its own.
+	portableSum(sums, key, msgs)
+}
+
+// lanes hashes width messages, 4 or 8, of so many blocks each, from state h
+// after t bytes on, into *sums and the width-1 that follow it.
+func (l level) lanes(width int, sums *[32]byte, h *state, msgs *[MaxWidth]*byte, blocks int, t uint64) {
+	switch {
+	case width == 8:
+		blake2bAVX512(sums, h, msgs, blocks, t)
+	case l == avx512:
+		blake2bAVX512VL(sums, h, (*[4]*byte)(msgs[:4]), blocks, t)
+	default:
+		blake2bAVX2(sums, h, (*[4]*byte)(msgs[:4]), blocks, t)
 	}
 }
 
@@ -77,23 +83,23 @@ func (l level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 		return
 	}
 	group := [...]int{avx2: 512, avx512: 1024}[l]
-	if groups := len(src) / group; groups > 0 {
-		l.chachaGroups(&dst[0], &src[0], key, nonce, groups, 0)
+	groups := len(src) / group
+	if groups > 0 {
+		l.groups(&dst[0], &src[0], key, nonce, groups, 0)
 	}
-	end := len(src) / group * group
-	if end == len(src) {
-		return
+	if end := groups * group; end < len(src) {
+		var rest [1024]byte // a group, whatever its size
+		copy(rest[:], src[end:])
+		l.groups(&rest[0], &rest[0], key, nonce, 1, uint32(end/chachaBlock))
+		copy(dst[end:], rest[:])
 	}
-	var rest [1024]byte
-	copy(rest[:], src[end:])
-	l.chachaGroups(&rest[0], &rest[0], key, nonce, 1, uint32(end/chachaBlock))
-	copy(dst[end:], rest[:])
 }
 
-func (l level) chachaGroups(dst, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32) {
+// groups encrypts whole groups, the first block with the given counter.
+func (l level) groups(dst, src *byte, key *[32]byte, nonce *[12]byte, n int, counter uint32) {
 	if l == avx512 {
-		chacha20AVX512(dst, src, key, nonce, groups, counter)
+		chacha20AVX512(dst, src, key, nonce, n, counter)
 	} else {
-		chacha20AVX2(dst, src, key, nonce, groups, counter)
+		chacha20AVX2(dst, src, key, nonce, n, counter)
 	}
 }

@@ -2,6 +2,7 @@ package lanes
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -123,17 +124,79 @@ func TestChaCha20(t *testing.T) {
 	})
 }
 
+// abcSum is BLAKE2b-512 of "abc" (RFC 7693, appendix A).
+const abcSum = "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d1" +
+	"7d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923"
+
+// abcState is the state before it, for a digest of 64 bytes.
+func abcState() state {
+	h := iv
+	h[0] ^= 0x01010040
+	return h
+}
+
+func abcBlock() (b [block]byte) {
+	copy(b[:], "abc")
+	return b
+}
+
+func TestRFC7693(t *testing.T) {
+	h, b := abcState(), abcBlock()
+	compress(&h, &b, 3, true)
+	var sum []byte
+	for _, w := range h {
+		sum = binary.LittleEndian.AppendUint64(sum, w)
+	}
+	if got := hex.EncodeToString(sum); got != abcSum {
+		t.Errorf("BLAKE2b-512 of abc is %s", got)
+	}
+}
+
+// TestRFC8439 has the examples of section 2.4.2 and of appendix A.1, each after
+// as many blocks as their counters say.
 func TestRFC8439(t *testing.T) {
-	// Appendix A.1, test vectors 1, and its first 64 bytes of A.2's.
-	const right = "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7" +
-		"da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
-	each(t, func(t *testing.T, l level) {
-		b := make([]byte, chachaBlock)
-		chacha20(l, b, b, new([32]byte), new([12]byte))
-		if got := hex.EncodeToString(b); got != right {
-			t.Errorf("keystream %s", got)
+	count := func(n int) (key [32]byte) {
+		for i := range n {
+			key[i] = byte(i)
 		}
-	})
+		return key
+	}
+	for _, c := range []struct {
+		name    string
+		key     [32]byte
+		nonce   [12]byte
+		counter int
+		text    string
+		want    string
+	}{
+		{"2.4.2", count(32), [12]byte{7: 0x4a}, 1,
+			"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.",
+			"6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0bf91b65c5524733ab8f593dabcd62b3571639d624e65152ab8f530c359f0861d8" +
+				"07ca0dbf500d6a6156a38e088a22b65e52bc514d16ccf806818ce91ab77937365af90bbf74a35be6b40b8eedf2785e42874d"},
+		{"A.1, 1", [32]byte{}, [12]byte{}, 0, "",
+			"76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"},
+		{"A.1, 2", [32]byte{}, [12]byte{}, 1, "",
+			"9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f"},
+		{"A.1, 3", [32]byte{31: 1}, [12]byte{}, 1, "",
+			"3aeb5224ecf849929b9d828db1ced4dd832025e8018b8160b82284f3c949aa5a8eca00bbb4a73bdad192b5c42f73f2fd4e273644c8b36125a64addeb006c13a0"},
+		{"A.1, 4", [32]byte{1: 0xff}, [12]byte{}, 2, "",
+			"72d54dfbf12ec44b362692df94137f328fea8da73990265ec1bbbea1ae9af0ca13b25aa26cb4a648cb9b9d1be65b2c0924a66c54d545ec1b7374f4872e99f096"},
+		{"A.1, 5", [32]byte{}, [12]byte{11: 2}, 0, "",
+			"c2c64d378cd536374ae204b9ef933fcd1a8b2288b3dfa49672ab765b54ee27c78a970e0e955c14f3a88e741b97c286f75f8fc299e8148362fa198a39531bed6d"},
+	} {
+		each(t, func(t *testing.T, l level) {
+			// The text is where its counter is, with more behind it.
+			for _, blocks := range []int{4, 16, 33} {
+				b := make([]byte, chachaBlock*blocks)
+				at := b[chachaBlock*c.counter:]
+				copy(at, c.text)
+				chacha20(l, b, b, &c.key, &c.nonce)
+				if got := hex.EncodeToString(at[:len(c.want)/2]); got != c.want {
+					t.Errorf("%s in %d blocks: %s", c.name, blocks, got)
+				}
+			}
+		})
+	}
 }
 
 func TestNoAllocations(t *testing.T) {

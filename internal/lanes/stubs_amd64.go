@@ -4,27 +4,30 @@
 
 package lanes
 
-// blake2bAVX2 sets the 4 sums at sums to those of as many messages of so many blocks, from state h after t bytes on.
+// blake2bAVX2 hashes 4 messages of so many blocks, from state h after t bytes on,
+// and writes the sums to sums and what follows it.
 //
 //go:noescape
 func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
 
-// blake2bAVX512VL sets the 4 sums at sums to those of as many messages of so many blocks, from state h after t bytes on.
+// blake2bAVX512VL hashes 4 messages of so many blocks, from state h after t bytes on,
+// and writes the sums to sums and what follows it.
 //
 //go:noescape
 func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
 
-// blake2bAVX512 sets the 8 sums at sums to those of as many messages of so many blocks, from state h after t bytes on.
+// blake2bAVX512 hashes 8 messages of so many blocks, from state h after t bytes on,
+// and writes the sums to sums and what follows it.
 //
 //go:noescape
 func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, blocks int, t uint64)
 
-// chacha20AVX2 is ChaCha20 of groups times 512 bytes, the first block with the given counter.
+// chacha20AVX2 encrypts groups times 512 bytes, the first block with the given counter.
 //
 //go:noescape
 func chacha20AVX2(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
 
-// chacha20AVX512 is ChaCha20 of groups times 1024 bytes, the first block with the given counter.
+// chacha20AVX512 encrypts groups times 1024 bytes, the first block with the given counter.
 //
 //go:noescape
 func chacha20AVX512(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)

@@ -1,17 +1,17 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
 // How BLAKE2b goes, of 4 or 8 messages: lane i of each vector belongs to
-// message i. The 16 words of the state are registers 0 to 15 over the whole
-// message; the chain value h is in the frame. AVX2 has no further registers,
-// so the words of the messages are in the frame too, and v8, beyond
-// its two uses in a half round: its register is what rotations need as a
-// temporary one. AVX-512 has registers for all.
+// message i. The 16 words of the state are registers 0 to 15; the chain value h
+// is in the frame. AVX-512 has registers for the words of the messages too; with
+// AVX2 they are in the frame.
 
 const (
 	block  = 128 // bytes
@@ -37,298 +37,209 @@ var sigma = [10][16]int{
 	{10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
 }
 
-// blake2b is what the implementations have in common.
+// blake2b is what the implementations have in common, and where they differ.
 type blake2b struct {
+	mixer
 	name  string
 	lanes int
-	v     []reg.VecPhysical
-	// locals is how many vectors of the frame the implementation needs beside
-	// the chain value.
-	locals int
-	// load brings the next block of the messages, word by word.
-	load func(b *blake2b)
-	// add adds word i of the messages to a vector.
-	add func(b *blake2b, i int, v reg.VecPhysical)
-	// rotate32 and so on rotate the vectors to the right.
-	rotate32, rotate24, rotate16, rotate63 func(b *blake2b, v [4]reg.VecPhysical)
-	// broadcast and the like are the instructions for a size and a set.
-	broadcast, move func(from, to Op)
-	plus, xor       func(a, b, to Op)
-	// spill says that v8 is in the frame whenever it is not in use.
-	spill bool
 	iv    Mem
+	// words is where the words of the messages are: registers, or else the
+	// frame.
+	words []reg.VecPhysical
 
-	msgs  []reg.GPVirtual // the next block of each message
-	local area
-	h     area
+	// Set by generate.
+	messages []reg.Register // the next block of each
+	frame    area           // the words, without registers
 }
 
-// v8 is where v8 is kept if it has no register.
-func (b *blake2b) v8() Mem { return b.local.at(b.locals - 1) }
+// word is word i of the messages.
+func (b *blake2b) word(i int) Op {
+	if b.words == nil {
+		return b.frame.at(i)
+	}
+	return b.words[i]
+}
 
-// generate writes a function that hashes b.lanes messages of blocks blocks
-// each, from a state after t bytes on.
+// generate writes a function that hashes messages of blocks times 128 bytes,
+// from a state that t bytes have gone into.
 func (b *blake2b) generate() {
-	pointer := map[int]string{4: "*[4]*byte", 8: "*[8]*byte"}[b.lanes]
-	TEXT(b.name, 0, "func(sums *[32]byte, h *[8]uint64, msgs "+pointer+", blocks int, t uint64)")
-	Doc(b.name + " sets the " + map[int]string{4: "4", 8: "8"}[b.lanes] +
-		" sums at sums to those of as many messages of so many blocks, from state h after t bytes on.")
+	TEXT(b.name, 0, fmt.Sprintf("func(sums *[32]byte, h *[8]uint64, msgs *[%d]*byte, blocks int, t uint64)", b.lanes))
+	Doc(fmt.Sprintf("%s hashes %d messages of so many blocks, from state h after t bytes on,", b.name, b.lanes),
+		"and writes the sums to sums and what follows it.")
 	Pragma("noescape")
-	size := 8 * b.lanes
-	b.local = frame(b.locals+8, size)
-	b.h = area{b.local.at(b.locals), size}
-	// Two words that change with each block: what v12 and v14 begin with.
-	counter, last := AllocLocal(8), AllocLocal(8)
+	const kept = 16 + 1 + 8 // words, v8, h
+	b.frame = frame(kept, 8*b.lanes)
+	b.v8 = b.frame.at(16)
+	h := func(i int) Mem { return b.frame.at(17 + i) }
+	// What v12 and v14 begin with changes from block to block.
+	v12, v14 := AllocLocal(8), AllocLocal(8)
 
-	p := Load(Param("msgs"), GP64())
-	b.msgs = nil
+	p := GP64()
+	from := Load(Param("msgs"), p)
 	for i := range b.lanes {
 		r := GP64()
-		MOVQ(Mem{Base: p}.Offset(8*i), r)
-		b.msgs = append(b.msgs, r)
+		MOVQ(Mem{Base: from}.Offset(8*i), r)
+		b.messages = append(b.messages, r)
 	}
-	h := Load(Param("h"), p)
+	from = Load(Param("h"), p)
 	for i := range 8 {
-		b.broadcast(Mem{Base: h}.Offset(8*i), b.v[i])
-		b.move(b.v[i], b.h.at(i))
+		VPBROADCASTQ(Mem{Base: from}.Offset(8*i), b.v[i])
+		b.move(b.v[i], h(i))
 	}
 	blocks := Load(Param("blocks"), GP64())
 	t := Load(Param("t"), GP64())
-	tmp := p
-	MOVQ(b.iv.Offset(8*6), tmp)
-	MOVQ(tmp, last)
+	MOVQ(b.iv.Offset(8*6), p)
+	MOVQ(p, v14)
 
 	Label("next")
 	ADDQ(I32(block), t)
-	MOVQ(b.iv.Offset(8*4), tmp)
-	XORQ(t, tmp)
-	MOVQ(tmp, counter)
+	MOVQ(b.iv.Offset(8*4), p)
+	XORQ(t, p)
+	MOVQ(p, v12)
 	CMPQ(blocks, Imm(1))
 	JNE(LabelRef("compress"))
-	NOTQ(last)
+	NOTQ(v14) // the last block
 
 	Label("compress")
-	b.load(b)
+	if b.lanes == 4 {
+		b.load4()
+	} else {
+		b.load8()
+	}
+	for _, m := range b.messages {
+		ADDQ(I32(block), m)
+	}
 	for i := range 8 {
-		b.move(b.h.at(i), b.v[i])
-		b.broadcast(b.iv.Offset(8*i), b.v[8+i])
+		b.move(h(i), b.v[i])
+		VPBROADCASTQ(b.iv.Offset(8*i), b.v[8+i])
 	}
-	b.broadcast(counter, b.v[12])
-	b.broadcast(last, b.v[14])
+	VPBROADCASTQ(v12, b.v[12])
+	VPBROADCASTQ(v14, b.v[14])
 	if b.spill {
-		b.move(b.v[8], b.v8())
+		b.move(b.v[8], b.v8)
 	}
+	rotations := [2][2]int{{32, 24}, {16, 63}}
 	for r := range rounds {
 		Commentf("Round %d.", r)
-		s := sigma[r%len(sigma)]
-		b.half(columns, s[:8])
-		b.half(diagonals, s[8:])
+		for i, quads := range [][4][4]int{columns, diagonals} {
+			s := sigma[r%len(sigma)][8*i:]
+			b.half(quads, rotations, func(i int, a reg.VecPhysical) { b.plus(b.word(s[i]), a, a) })
+		}
 	}
 	Comment("The new chain value.")
+	if b.spill {
+		b.move(b.v8, b.v[8])
+	}
 	for i := range 8 {
-		if i == 0 && b.spill {
-			b.xor(b.v8(), b.v[0], b.v[0])
-		} else {
-			b.xor(b.v[8+i], b.v[i], b.v[i])
-		}
-		b.xor(b.h.at(i), b.v[i], b.v[i])
-		b.move(b.v[i], b.h.at(i))
+		b.xor(b.v[8+i], b.v[i], b.v[i])
+		b.xor(h(i), b.v[i], b.v[i])
+		b.move(b.v[i], h(i))
 	}
 	DECQ(blocks)
 	JNE(LabelRef("next"))
-	b.store(Load(Param("sums"), tmp))
+	b.store(Load(Param("sums"), p))
 	VZEROUPPER()
 	RET()
 }
 
-// half mixes four quadruples of the state with eight words of the message (RFC
-// 7693, section 3.1), in step, so that none waits for another.
-func (b *blake2b) half(quads [4][4]int, words []int) {
-	all := func(f func(a, bb, c, d reg.VecPhysical, i int)) {
-		for i, q := range quads {
-			f(b.v[q[0]], b.v[q[1]], b.v[q[2]], b.v[q[3]], i)
+// load4 transposes the next 16 words of 4 messages: two words at a time come
+// from each.
+func (b *blake2b) load4() {
+	for i := 0; i < 16; i += 2 {
+		k := i % 8 * 2 // the next four registers
+		from := func(m int) Mem { return Mem{Base: b.messages[m]}.Offset(8 * i) }
+		for j := range 2 {
+			VMOVDQU(from(j), x[k+j])
+			VINSERTI128(Imm(1), from(j+2), y[k+j], y[k+j])
 		}
-	}
-	pick := func(k int) (out [4]reg.VecPhysical) {
-		for i, q := range quads {
-			out[i] = b.v[q[k]]
+		if b.words != nil {
+			VPUNPCKLQDQ(y[k+1], y[k], b.words[i])
+			VPUNPCKHQDQ(y[k+1], y[k], b.words[i+1])
+			continue
 		}
-		return out
+		VPUNPCKLQDQ(y[k+1], y[k], y[k+2])
+		VPUNPCKHQDQ(y[k+1], y[k], y[k+3])
+		b.move(y[k+2], b.word(i))
+		b.move(y[k+3], b.word(i+1))
 	}
-	first := true
-	step := func(word int, rotateD, rotateB func(*blake2b, [4]reg.VecPhysical)) {
-		all(func(a, _, _, _ reg.VecPhysical, i int) { b.add(b, words[2*i+word], a) })
-		all(func(a, bb, _, _ reg.VecPhysical, _ int) { b.plus(bb, a, a) })
-		all(func(a, _, _, d reg.VecPhysical, _ int) { b.xor(a, d, d) })
-		rotateD(b, pick(3))
-		all(func(_, _, c, d reg.VecPhysical, _ int) {
-			if b.spill && first && c == b.v[8] {
-				b.plus(b.v8(), d, c)
-			} else {
-				b.plus(d, c, c)
-			}
-		})
-		all(func(_, bb, c, _ reg.VecPhysical, _ int) { b.xor(c, bb, bb) })
-		if b.spill && !first {
-			b.move(b.v[8], b.v8())
-		}
-		rotateB(b, pick(1))
-		first = false
-	}
-	step(0, b.rotate32, b.rotate24)
-	step(1, b.rotate16, b.rotate63)
 }
 
-// store writes the first four words of the chain value, lane by lane.
+// load8 transposes the next 16 words of 8 messages: four words at a time come
+// from each, in rows of two messages; the rows are such that the lanes end in
+// order.
+func (b *blake2b) load8() {
+	rows := [4][2]int{{0, 2}, {1, 3}, {4, 6}, {5, 7}}
+	for i := 0; i < 16; i += 4 {
+		r := z[i%8*2:][:8] // the next eight registers
+		for j, m := range rows {
+			VMOVDQU(Mem{Base: b.messages[m[0]]}.Offset(8*i), y[i%8*2+j])
+			VINSERTI64X4(Imm(1), Mem{Base: b.messages[m[1]]}.Offset(8*i), r[j], r[j])
+		}
+		VPUNPCKLQDQ(r[1], r[0], r[4])
+		VPUNPCKHQDQ(r[1], r[0], r[5])
+		VPUNPCKLQDQ(r[3], r[2], r[6])
+		VPUNPCKHQDQ(r[3], r[2], r[7])
+		for j, halves := range []uint64{0x88, 0xdd} {
+			VSHUFI64X2(Imm(halves), r[6], r[4], b.words[i+2*j])
+			VSHUFI64X2(Imm(halves), r[7], r[5], b.words[i+2*j+1])
+		}
+	}
+}
+
+// store writes the first four words of the chain value, which are in v0 to v3
+// still, lane by lane.
 func (b *blake2b) store(sums reg.Register) {
-	h := b.v[:4] // they are there still
-	lo, hi := []reg.VecPhysical{b.v[4], b.v[6]}, []reg.VecPhysical{b.v[5], b.v[7]}
 	for i := range 2 {
-		VPUNPCKLQDQ(h[2*i+1], h[2*i], lo[i])
-		VPUNPCKHQDQ(h[2*i+1], h[2*i], hi[i])
+		VPUNPCKLQDQ(b.v[2*i+1], b.v[2*i], b.v[4+2*i])
+		VPUNPCKHQDQ(b.v[2*i+1], b.v[2*i], b.v[5+2*i])
 	}
 	for lane := range b.lanes {
 		for i := range 2 {
-			from := lo[i]
-			if lane%2 == 1 {
-				from = hi[i]
-			}
-			to := Mem{Base: sums}.Offset(32*lane + 16*i)
-			if b.lanes == 8 {
-				VEXTRACTI64X2(Imm(uint64(lane/2)), from, to)
-			} else {
+			from, to := b.v[4+2*i+lane%2], Mem{Base: sums}.Offset(32*lane+16*i)
+			if b.lanes == 4 {
 				VEXTRACTI128(Imm(uint64(lane/2)), from, to)
+			} else {
+				VEXTRACTI64X2(Imm(uint64(lane/2)), from, to)
 			}
 		}
-	}
-}
-
-// load4 transposes 16 words of 4 messages: two at a time come from each, and
-// put gets word i in its register of 4 lanes. The registers from to are used.
-func (b *blake2b) load4(to []reg.VecPhysical, low []reg.VecPhysical, insert func(i, m, a, to Op), put func(i int, v reg.VecPhysical)) {
-	for i := 0; i < 16; i += 2 {
-		// A pair of words is two registers, in turns of four pairs.
-		k := i % 8 * 2
-		a, c, lo, hi := k, k+1, k+2, k+3
-		at := func(m int) Mem { return Mem{Base: b.msgs[m]}.Offset(8 * i) }
-		VMOVDQU(at(0), low[a])
-		VMOVDQU(at(1), low[c])
-		insert(Imm(1), at(2), to[a], to[a])
-		insert(Imm(1), at(3), to[c], to[c])
-		VPUNPCKLQDQ(to[c], to[a], to[lo])
-		VPUNPCKHQDQ(to[c], to[a], to[hi])
-		put(i, to[lo])
-		put(i+1, to[hi])
-	}
-	b.advance()
-}
-
-func (b *blake2b) advance() {
-	for _, m := range b.msgs {
-		ADDQ(I32(block), m)
 	}
 }
 
 func blake2bAVX2() {
-	shuffle := func(name string, by int) Mem {
-		var w [4]uint64
-		for i := range 32 {
-			w[i/8] |= uint64(i%16/8*8+(i%8+by)%8) << (i % 8 * 8)
-		}
-		return words(name, w[:]...)
-	}
-	r24, r16 := shuffle("rotate24", 3), shuffle("rotate16", 2)
-	each := func(f func(v reg.VecPhysical)) func(*blake2b, [4]reg.VecPhysical) {
-		return func(_ *blake2b, v [4]reg.VecPhysical) {
-			for _, r := range v {
-				f(r)
-			}
-		}
-	}
-	b := &blake2b{
-		name: "blake2bAVX2", lanes: 4, v: y[:16], locals: 17, spill: true,
-		iv:        words("iv", iv...),
-		broadcast: func(from, to Op) { VPBROADCASTQ(from, to) },
-		move:      func(from, to Op) { VMOVDQU(from, to) },
-		plus:      func(a, b, to Op) { VPADDQ(a, b, to) },
-		xor:       func(a, b, to Op) { VPXOR(a, b, to) },
-		load: func(b *blake2b) {
-			b.load4(b.v, x, func(i, m, a, to Op) { VINSERTI128(i, m, a, to) },
-				func(i int, v reg.VecPhysical) { VMOVDQU(v, b.local.at(i)) })
-		},
-		add:      func(b *blake2b, i int, v reg.VecPhysical) { VPADDQ(b.local.at(i), v, v) },
-		rotate32: each(func(v reg.VecPhysical) { VPSHUFD(Imm(0xb1), v, v) }),
-		rotate24: each(func(v reg.VecPhysical) { VPSHUFB(r24, v, v) }),
-		rotate16: each(func(v reg.VecPhysical) { VPSHUFB(r16, v, v) }),
-		rotate63: func(b *blake2b, v [4]reg.VecPhysical) {
-			t := b.v[8]
-			for _, r := range v {
-				VPADDQ(r, r, t)
-				VPSRLQ(Imm(63), r, r)
-				VPOR(t, r, r)
+	r24, r16 := turns("right24", 8, 3), turns("right16", 8, 2)
+	b := &blake2b{name: "blake2bAVX2", lanes: 4, iv: words("iv", iv...)}
+	b.mixer = mixer{
+		v: y[:16], spill: true,
+		plus: func(a, b, to Op) { VPADDQ(a, b, to) },
+		xor:  func(a, b, to Op) { VPXOR(a, b, to) },
+		move: func(from, to Op) { VMOVDQU(from, to) },
+		rotate: func(by int, v reg.VecPhysical) {
+			switch by {
+			case 32:
+				VPSHUFD(Imm(0xb1), v, v)
+			case 24:
+				VPSHUFB(r24, v, v)
+			case 16:
+				VPSHUFB(r16, v, v)
+			case 63:
+				VPADDQ(v, v, y[8])
+				VPSRLQ(Imm(63), v, v)
+				VPOR(y[8], v, v)
 			}
 		},
 	}
 	b.generate()
 }
 
-// evex completes an implementation with the rotations and the registers of
-// AVX-512: words holds 16 of the messages'.
-func (b *blake2b) evex(words []reg.VecPhysical) *blake2b {
-	by := func(n uint64) func(*blake2b, [4]reg.VecPhysical) {
-		return func(_ *blake2b, v [4]reg.VecPhysical) {
-			for _, r := range v {
-				VPRORQ(Imm(n), r, r)
-			}
-		}
-	}
-	b.rotate32, b.rotate24, b.rotate16, b.rotate63 = by(32), by(24), by(16), by(63)
-	b.iv = NewDataAddr(Symbol{Name: "iv", Static: true}, 0)
-	b.add = func(_ *blake2b, i int, v reg.VecPhysical) { VPADDQ(words[i], v, v) }
-	b.broadcast = func(from, to Op) { VPBROADCASTQ(from, to) }
-	b.move = func(from, to Op) { VMOVDQU64(from, to) }
-	b.plus = func(a, b, to Op) { VPADDQ(a, b, to) }
-	b.xor = func(a, b, to Op) { VPXORQ(a, b, to) }
-	return b
-}
-
-func blake2bAVX512VL() {
-	words := y[16:]
-	b := (&blake2b{name: "blake2bAVX512VL", lanes: 4, v: y[:16]}).evex(words)
-	b.load = func(b *blake2b) {
-		b.load4(b.v, x, func(i, m, a, to Op) { VINSERTI128(i, m, a, to) },
-			func(i int, v reg.VecPhysical) { VMOVDQA64(v, words[i]) })
-	}
-	b.generate()
-}
-
-// blake2bAVX512 is for 8 messages. Four words of each come at a time, as rows
-// of two messages; the rows are such that the lanes end in order.
-func blake2bAVX512() {
-	words := z[16:]
-	b := (&blake2b{name: "blake2bAVX512", lanes: 8, v: z[:16]}).evex(words)
-	b.load = func(b *blake2b) {
-		rows := [4][2]int{{0, 2}, {1, 3}, {4, 6}, {5, 7}}
-		for i := 0; i < 16; i += 4 {
-			k := i % 8 // two groups in turns, of eight registers each
-			row, t := k, k+4
-			if k == 4 {
-				row, t = 8, 12
-			}
-			for j, m := range rows {
-				VMOVDQU(Mem{Base: b.msgs[m[0]]}.Offset(8*i), y[row+j])
-				VINSERTI64X4(Imm(1), Mem{Base: b.msgs[m[1]]}.Offset(8*i), z[row+j], z[row+j])
-			}
-			for j := range 2 {
-				VPUNPCKLQDQ(z[row+2*j+1], z[row+2*j], z[t+2*j])
-				VPUNPCKHQDQ(z[row+2*j+1], z[row+2*j], z[t+2*j+1])
-			}
-			VSHUFI64X2(Imm(0x88), z[t+2], z[t], words[i])
-			VSHUFI64X2(Imm(0x88), z[t+3], z[t+1], words[i+1])
-			VSHUFI64X2(Imm(0xdd), z[t+2], z[t], words[i+2])
-			VSHUFI64X2(Imm(0xdd), z[t+3], z[t+1], words[i+3])
-		}
-		b.advance()
+// blake2bEVEX is for AVX-512, with the registers of either size.
+func blake2bEVEX(name string, lanes int, registers []reg.VecPhysical) {
+	b := &blake2b{name: name, lanes: lanes, iv: constant("iv"), words: registers[16:]}
+	b.mixer = mixer{
+		v:      registers[:16],
+		plus:   func(a, b, to Op) { VPADDQ(a, b, to) },
+		xor:    func(a, b, to Op) { VPXORQ(a, b, to) },
+		move:   func(from, to Op) { VMOVDQU64(from, to) },
+		rotate: func(by int, v reg.VecPhysical) { VPRORQ(Imm(uint64(by)), v, v) },
 	}
 	b.generate()
 }

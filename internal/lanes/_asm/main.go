@@ -12,8 +12,8 @@ import (
 func main() {
 	ConstraintExpr("!purego")
 	blake2bAVX2()
-	blake2bAVX512VL()
-	blake2bAVX512()
+	blake2bEVEX("blake2bAVX512VL", 4, y)
+	blake2bEVEX("blake2bAVX512", 8, z)
 	chacha20AVX2()
 	chacha20AVX512()
 	Generate()
@@ -32,13 +32,6 @@ var (
 		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
 		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
 	}
-)
-
-// columns and diagonals are the quadruples of the state that one half of a
-// round mixes; BLAKE2b has them of ChaCha20.
-var (
-	columns   = [4][4]int{{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}
-	diagonals = [4][4]int{{0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13}, {3, 4, 9, 14}}
 )
 
 // area is a place in the frame for vectors of one size, aligned to it.
@@ -68,11 +61,5 @@ func words(name string, v ...uint64) Mem {
 	return m
 }
 
-// dwords does so with words of 32 bits.
-func dwords(name string, v ...uint32) Mem {
-	m := GLOBL(name, RODATA|NOPTR)
-	for i, w := range v {
-		DATA(4*i, U32(w))
-	}
-	return m
-}
+// constant returns what another function has put there.
+func constant(name string) Mem { return NewDataAddr(Symbol{Name: name, Static: true}, 0) }

@@ -1,0 +1,52 @@
+//go:build !purego
+
+package lanes
+
+import (
+	"encoding/hex"
+	"fmt"
+	"testing"
+)
+
+// TestRFC7693Lanes gives the example of RFC 7693, appendix A, to each lane of
+// each kernel, with other messages beside it. Its 3 bytes are no message for
+// Sum256, but the kernels count from where they are told.
+func TestRFC7693Lanes(t *testing.T) {
+	before := uint64(3)
+	before -= block
+	each(t, func(t *testing.T, l level) {
+		for width := 4; width <= l.width(); width *= 2 {
+			for lane := range width {
+				h := abcState()
+				var blocks [MaxWidth][block]byte
+				var msgs [MaxWidth]*byte
+				for i := range msgs {
+					copy(blocks[i][:], fmt.Sprint("another ", i))
+					msgs[i] = &blocks[i][0]
+				}
+				blocks[lane] = abcBlock()
+				var sums [MaxWidth][32]byte
+				l.lanes(width, &sums[0], &h, &msgs, 1, before)
+				if got := hex.EncodeToString(sums[lane][:]); got != abcSum[:64] {
+					t.Errorf("lane %d of %d: %s", lane, width, got)
+				}
+				if h != abcState() {
+					t.Errorf("lane %d of %d: the state that was given has changed", lane, width)
+				}
+			}
+		}
+	})
+}
+
+// TestChoice wants levels to be in order, and the best to be taken.
+func TestChoice(t *testing.T) {
+	all := levels()
+	if here != all[len(all)-1] || Width() != here.width() {
+		t.Errorf("%v of %v, width %d", here, all, Width())
+	}
+	for i, l := range all {
+		if int(l) != i || l.width() > MaxWidth {
+			t.Errorf("level %d is %v, width %d", i, l, l.width())
+		}
+	}
+}
