@@ -218,7 +218,7 @@ func (a *app) publishOn(ctx context.Context, listeners, measure []net.Listener, 
 			return nil
 		})
 	}
-	group.Go(func() error { return web.Serve(ctx, listeners, server, log) })
+	group.Go(func() error { return web.ServeQuick(ctx, listeners, server, server, log) })
 	group.Go(func() error { return web.Serve(ctx, measure, metricsHandler(counted), log) })
 	if plan.advertise != nil {
 		group.Go(func() error { return discover.Announce(ctx, *plan.advertise, discover.Options{Log: log}) })

@@ -83,6 +83,29 @@ func (q *Requests) Serve(w http.ResponseWriter, r *http.Request, f Face, k Kind,
 	whole = true
 }
 
+// Tally counts answers of one kind with one status.
+type Tally struct{ total, bytes prometheus.Counter }
+
+// Tally returns the counters of answers that do not come by way of Serve, since
+// they were at hand.
+func (q *Requests) Tally(f Face, k Kind, status int) *Tally {
+	if q == nil {
+		return nil
+	}
+	return &Tally{
+		total: q.total.WithLabelValues(string(f), string(k), strconv.Itoa(status)),
+		bytes: q.bytes.WithLabelValues(string(f), string(k)),
+	}
+}
+
+// Add counts an answer, and how many bytes its body has.
+func (t *Tally) Add(sent int) {
+	if t != nil {
+		t.total.Inc()
+		t.bytes.Add(float64(sent))
+	}
+}
+
 // meter is a ResponseWriter that notes what is answered. As the server's own,
 // it sends a file without copying it.
 type meter struct {

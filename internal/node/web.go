@@ -192,7 +192,7 @@ func (c call) narinfo(hash string) {
 		c.refuse(hash, ttl, err)
 		return
 	}
-	web.MaxAge(c.w, ttl)
+	web.MaxAge(c.w.Header(), ttl)
 	web.Send(c.w, c.r, http.StatusOK, narinfoType, rewrite(x.shown, x.choice.Path, x.size, x.hint))
 	if !c.local {
 		return

@@ -81,7 +81,7 @@ func (s *Server) bakedNar(w http.ResponseWriter, r *http.Request, p storepath.Pa
 	s.opt.Cache.Baker.Touch(p.Hash)
 	w.Header().Set("Content-Type", binary)
 	w.Header().Set("ETag", etag(fi))
-	web.MaxAge(w, s.opt.TTL)
+	web.MaxAge(w.Header(), s.opt.TTL)
 	serveContent(w, r, f)
 	return true, nil
 }

@@ -34,14 +34,10 @@ const (
 // store.
 func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 	if s.root != nil {
-		text, err := s.bakedNarinfo(hash)
+		text, _, err := s.bakedNarinfo(hash)
 		if err == nil {
 			s.opt.Cache.Baker.Touch(hash)
-			sum := sha256.Sum256(text)
-			h := w.Header()
-			h.Set("Content-Type", narinfoType)
-			h.Set("ETag", strconv.Quote(hex.EncodeToString(sum[:16])))
-			web.MaxAge(w, s.opt.TTL)
+			s.narinfoHeader(w.Header(), text)
 			serveContent(w, r, bytes.NewReader(text))
 			return
 		}
@@ -73,18 +69,30 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 	}
 }
 
+// narinfoHeader sets the fields that belong to a baked narinfo.
+func (s *Server) narinfoHeader(h http.Header, text []byte) {
+	sum := sha256.Sum256(text)
+	h.Set("Content-Type", narinfoType)
+	h.Set("ETag", strconv.Quote(hex.EncodeToString(sum[:16])))
+	web.MaxAge(h, s.opt.TTL)
+}
+
 // bakedNarinfo reads a narinfo from the cache.
-func (s *Server) bakedNarinfo(hash string) ([]byte, error) {
-	f, err := s.root.Open(bake.Layout{NarPath: s.opt.NarPath}.Narinfo(hash))
+func (s *Server) bakedNarinfo(hash string) ([]byte, fs.FileInfo, error) {
+	f, err := s.root.Open(s.narinfoFile(hash))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
 	text, err := io.ReadAll(io.LimitReader(f, narinfo.MaxSize+1))
 	if err == nil && len(text) > narinfo.MaxSize {
 		err = fmt.Errorf("%s: more than %d bytes", f.Name(), narinfo.MaxSize)
 	}
-	return text, err
+	return text, fi, err
 }
 
 // lookup returns the valid item with a hash part.
@@ -119,7 +127,7 @@ func (s *Server) bake(ctx context.Context, p storepath.Path) bool {
 
 // baking says that the item is there and its narinfo will be.
 func (s *Server) baking(w http.ResponseWriter, r *http.Request) {
-	web.MaxAge(w, soon)
+	web.MaxAge(w.Header(), soon)
 	w.Header().Set("X-Baking", "1")
 	web.Plain(w, r, http.StatusNotFound, "We're baking it: "+r.URL.EscapedPath())
 }
@@ -141,7 +149,7 @@ func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info stored
 		s.unavailable(w, r, "signing a narinfo", err)
 		return
 	}
-	web.MaxAge(w, ttl)
+	web.MaxAge(w.Header(), ttl)
 	web.Send(w, r, http.StatusOK, narinfoType, text)
 }
 

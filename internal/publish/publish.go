@@ -139,13 +139,15 @@ func (o Options) defaults() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-// Server answers requests. It is an http.Handler, safe for concurrent use.
+// Server answers requests. It is an http.Handler and a web.Quick, safe for
+// concurrent use.
 type Server struct {
 	store  Store
 	signer bake.Signer
 	opt    Options
 	narDir []string      // components of NarPath
 	root   *os.Root      // the cache folder; nil without one
+	memory memory        // of what is there
 	blocks http.Handler  // nil without a cache
 	live   chan struct{} // a slot for each nar that is made while it is sent
 	files  chan struct{} // a slot for each file of a torrent that is sent
@@ -163,6 +165,7 @@ func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 		narDir: strings.Split(o.NarPath, "/"),
 		live:   make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
 	}
+	s.memory.sent = o.Requests.Tally(metrics.Web, metrics.Narinfo, http.StatusOK)
 	if o.Cache != nil {
 		if s.root, err = os.OpenRoot(o.Cache.Dir); err != nil {
 			return nil, fmt.Errorf("publish: cache folder: %w", err)

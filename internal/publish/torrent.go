@@ -113,7 +113,7 @@ func (s *Server) metainfo(w http.ResponseWriter, r *http.Request, c *narindex.Co
 	h.Set("Content-Type", torrentType)
 	h.Set("Content-Disposition", `attachment; filename="`+i.Name+torrentSuffix+`"`)
 	h.Set("ETag", strconv.Quote(hex.EncodeToString(sum[:16])))
-	web.MaxAge(w, s.opt.TTL)
+	web.MaxAge(h, s.opt.TTL)
 	serveContent(w, r, bytes.NewReader(text))
 }
 
@@ -123,7 +123,7 @@ func (s *Server) trackers(base string) []string {
 	if err != nil {
 		return nil
 	}
-	text, err := s.bakedNarinfo(p.Hash)
+	text, _, err := s.bakedNarinfo(p.Hash)
 	if err != nil {
 		return nil // it has just gone
 	}

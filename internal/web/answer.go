@@ -52,16 +52,16 @@ func split(u *url.URL) (parts []string, status int) {
 }
 
 // MaxAge says for how long the answer may be kept; 0 says nothing.
-func MaxAge(w http.ResponseWriter, d time.Duration) {
+func MaxAge(h http.Header, d time.Duration) {
 	if d > 0 {
-		w.Header().Set("Cache-Control", "max-age="+strconv.FormatInt(int64(d/time.Second), 10))
+		h.Set("Cache-Control", "max-age="+strconv.FormatInt(int64(d/time.Second), 10))
 	}
 }
 
 // NotFound says, in the words of `guix publish`, that there is nothing, and for
 // how long that may be believed.
 func NotFound(w http.ResponseWriter, r *http.Request, ttl time.Duration) {
-	MaxAge(w, ttl)
+	MaxAge(w.Header(), ttl)
 	Plain(w, r, http.StatusNotFound, "Resource not found: "+r.URL.EscapedPath())
 }
 

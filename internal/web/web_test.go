@@ -157,7 +157,7 @@ func TestConnections(t *testing.T) {
 		go func() {
 			done <- serve(ctx, []net.Listener{q}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				Plain(w, r, http.StatusOK, "here")
-			}), slog.New(slog.DiscardHandler), 2)
+			}), nil, slog.New(slog.DiscardHandler), 2)
 		}()
 		dial := func(ip string) net.Conn {
 			c, s := net.Pipe()

@@ -1,0 +1,266 @@
+package publish_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ersatz/internal/metrics"
+	"ersatz/internal/publish"
+	"ersatz/internal/web"
+)
+
+// newQuick returns a server of what a baker has.
+func newQuick(t testing.TB, baker *fakeBaker, o publish.Options) *publish.Server {
+	t.Helper()
+	o.Cache = baker.cache()
+	if o.Log == nil {
+		o.Log = discard()
+	}
+	s, err := publish.New(fixedStore{}, signer(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// exchangeBytes sends a request over a connection of its own, and returns all
+// bytes of the answer, but those of Date.
+func exchangeBytes(t *testing.T, addr, request string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := fmt.Fprint(c, request+"GET /end HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(c); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(b.String(), "\r\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, "Date: ") {
+			if _, err := time.Parse(http.TimeFormat, line[len("Date: "):]); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+			lines[i] = "Date: "
+		}
+	}
+	return strings.Join(lines, "\r\n")
+}
+
+// TestQuickIsTheSame: what is answered from memory is, byte for byte, what
+// net/http would send.
+func TestQuickIsTheSame(t *testing.T) {
+	baker := newFakeBaker(t)
+	hash := hashOf("a")
+	baker.write(t, hash+".narinfo", []byte("StorePath: /gnu/store/x\n"))
+	baker.write(t, hashOf("b")+".narinfo", nil)
+	for _, o := range []publish.Options{{}, {TTL: time.Hour, NarPath: "x"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		var addrs, counts [2]string
+		var regs [2]*prometheus.Registry
+		fromMemory := 0
+		for i := range addrs {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			addrs[i] = l.Addr().String()
+			regs[i] = prometheus.NewRegistry()
+			o.Requests = metrics.NewRequests(regs[i], metrics.Web)
+			s := newQuick(t, baker, o)
+			go func() {
+				if i == 0 {
+					done <- web.Serve(ctx, []net.Listener{l}, s, discard())
+				} else {
+					done <- web.ServeQuick(ctx, []net.Listener{l}, s, counter{s, &fromMemory}, discard())
+				}
+			}()
+		}
+		const host = " HTTP/1.1\r\nHost: h\r\n"
+		for _, request := range []string{
+			"GET /" + hash + ".narinfo" + host + "\r\n",
+			"HEAD /" + hash + ".narinfo" + host + "\r\n",
+			"GET /" + hashOf("b") + ".narinfo" + host + "User-Agent: x\r\n\r\n",
+			"GET /" + hash + ".narinfo" + host + "Range: bytes=1-3\r\n\r\n",
+			"GET /" + hash + ".narinfo?x" + host + "\r\n",
+			"GET //" + hash + ".narinfo" + host + "\r\n",
+			"GET /" + hashOf("c") + ".narinfo" + host + "\r\n",
+			"GET /" + strings.ToUpper(hash) + ".narinfo" + host + "\r\n",
+			"GET /" + strings.Repeat(".", 32) + ".narinfo" + host + "\r\n",
+			"GET /healthz" + host + "\r\n",
+		} {
+			if slow, quick := exchangeBytes(t, addrs[0], request), exchangeBytes(t, addrs[1], request); slow != quick {
+				t.Errorf("%q:\n%s\nnot\n%s", request, quick, slow)
+			}
+		}
+		cancel()
+		for range addrs {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if fromMemory != 3 {
+			t.Errorf("%d answered from memory", fromMemory)
+		}
+		for i, reg := range regs {
+			w := httptest.NewRecorder()
+			metrics.Handler(reg).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+			counts[i] = w.Body.String()
+		}
+		if counts[0] != counts[1] {
+			t.Errorf("counted\n%s\nnot\n%s", counts[1], counts[0])
+		}
+	}
+}
+
+// counter counts what is answered from memory.
+type counter struct {
+	*publish.Server
+	quick *int // requests come one after the other
+}
+
+func (c counter) Quick(r web.Request) (web.Answer, bool) {
+	a, ok := c.Server.Quick(r)
+	if ok {
+		*c.quick++
+	}
+	return a, ok
+}
+
+// TestQuickNotices: what another process does to a narinfo is noticed within a
+// second, and what was not there at once.
+func TestQuickNotices(t *testing.T) {
+	baker := newFakeBaker(t)
+	s := newQuick(t, baker, publish.Options{})
+	hash, now := hashOf("a"), time.Unix(1e9, 0)
+	file := filepath.Join(baker.dir, hash+".narinfo")
+	ask := func(after time.Duration) string {
+		a, _ := s.Quick(web.Request{Path: []byte("/" + hash + ".narinfo"), Time: now.Add(after)})
+		return string(a.Body)
+	}
+	if got := ask(0); got != "" {
+		t.Errorf("before the bake: %q", got)
+	}
+	baker.write(t, hash+".narinfo", []byte("old"))
+	if got := ask(0); got != "old" {
+		t.Errorf("after the bake: %q", got)
+	}
+	baker.write(t, hash+".narinfo", []byte("new"))
+	if got := ask(time.Second - 1); got != "old" && got != "new" {
+		t.Errorf("%q", got)
+	}
+	if got := ask(time.Second); got != "new" {
+		t.Errorf("a second after a bake: %q", got)
+	}
+	// In place, with the same size and the same time.
+	fi, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("NEW"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, fi.ModTime(), fi.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(2 * time.Second); got != "NEW" {
+		t.Errorf("changed in place: %q", got)
+	}
+	if len(baker.touched) != 3 {
+		t.Errorf("touched %q", baker.touched)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(3 * time.Second); got != "" {
+		t.Errorf("removed: %q", got)
+	}
+	baker.write(t, hash+".narinfo", bytes.Repeat([]byte("x"), 1<<20))
+	if got := ask(3 * time.Second); got != "" {
+		t.Errorf("%d bytes in memory", len(got))
+	}
+}
+
+// TestQuickMemory: it stays within its bound however many there are, and one
+// that was forgotten is read again.
+func TestQuickMemory(t *testing.T) {
+	const names, text = 1200, 60 << 10
+	baker := newFakeBaker(t)
+	s := newQuick(t, baker, publish.Options{})
+	first := filepath.Join(baker.dir, "text")
+	if err := os.WriteFile(first, make([]byte, text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for i := range names {
+		hash := fmt.Sprintf("%032d", i)
+		if err := os.Link(first, filepath.Join(baker.dir, hash+".narinfo")); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := s.Quick(web.Request{Path: []byte("/" + hash + ".narinfo"), Time: time.Unix(1e9, 0)}); !ok {
+			t.Fatal(hash)
+		}
+	}
+	count, size := s.Remembered()
+	if size > 64<<20 || count < 1000 || count == names {
+		t.Errorf("%d of %d in %d bytes", count, names, size)
+	}
+	for i := range names {
+		if _, ok := s.Quick(web.Request{Path: fmt.Appendf(nil, "/%032d.narinfo", i), Time: time.Unix(1e9, 0)}); !ok {
+			t.Error(i)
+		}
+	}
+}
+
+// TestQuickDebug: a log of requests has all of them.
+func TestQuickDebug(t *testing.T) {
+	baker := newFakeBaker(t)
+	baker.write(t, hashOf("a")+".narinfo", []byte("text"))
+	s := newQuick(t, baker, publish.Options{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if _, ok := s.Quick(web.Request{Path: []byte("/" + hashOf("a") + ".narinfo"), Time: time.Unix(1e9, 0)}); ok {
+		t.Error("not logged")
+	}
+	bare, err := publish.New(fixedStore{}, signer(t), publish.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := bare.Quick(web.Request{Path: []byte("/" + hashOf("a") + ".narinfo"), Time: time.Unix(1e9, 0)}); ok {
+		t.Error("without a cache")
+	}
+}
+
+// TestQuickAllocates: a narinfo that is remembered takes no memory.
+func TestQuickAllocates(t *testing.T) {
+	baker := newFakeBaker(t)
+	baker.write(t, hashOf("a")+".narinfo", []byte("text"))
+	s := newQuick(t, baker, publish.Options{Requests: metrics.NewRequests(prometheus.NewRegistry(), metrics.Web)})
+	r := web.Request{Path: []byte("/" + hashOf("a") + ".narinfo"), Time: time.Unix(1e9, 0)}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, ok := s.Quick(r); !ok {
+			t.Error("not answered")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
