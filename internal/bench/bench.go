@@ -35,6 +35,7 @@ func groups() []group {
 		{"narinfo", narinfoGroup, guix},
 		{"bake", bakeGroup, guix},
 		{"eris", erisGroup, nothing},
+		{"growth", growthGroup, nothing},
 		{"kubo", kuboGroup, patience},
 		{"transports", transportGroup, patience},
 		{"memory", memoryGroup, guix},

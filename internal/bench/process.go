@@ -158,17 +158,23 @@ func peak(pid int) (int64, error) {
 
 // peakAt is peak for a file proc_pid_status(5).
 func peakAt(status string) (int64, error) {
-	text, err := os.ReadFile(status)
+	kib, err := statusField(status, "VmHWM:")
+	return kib << 10, err
+}
+
+// statusField returns the number in the line of a file of /proc that begins
+// with a name.
+func statusField(file, name string) (int64, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if kib, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.ParseInt(strings.Fields(kib)[0], 10, 64)
-			return n << 10, err
+		if value, ok := strings.CutPrefix(line, name); ok {
+			return strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("%s has no VmHWM", status)
+	return 0, fmt.Errorf("%s has no %s", file, name)
 }
 
 // ticks is how many clock ticks /proc counts per second (proc_pid_stat(5)); it

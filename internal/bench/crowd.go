@@ -1,0 +1,237 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"ersatz/eris"
+	"ersatz/guixsig"
+	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
+	"ersatz/narinfo"
+	"ersatz/nixbase32"
+	"ersatz/storepath"
+)
+
+// crowd is a folder with very many small items, for a server or for a node. All
+// have the same nar and the same tree, which are one file each; each has a
+// narinfo and rows in the index of its own. The signatures are of another
+// narinfo, since nobody verifies what is served as it was baked; the rows are
+// of blocks that there are not. So it takes a minute to make, not an hour.
+type crowd struct {
+	dir   string
+	n     int
+	nar   []byte // compressed
+	c     eris.ReadCap
+	key   *guixsig.PrivateKey
+	tail  []byte // what stands below the signed fields of each narinfo, up to the URL
+	nodes int64
+}
+
+// crowdItem returns the store path of the ith item.
+func crowdItem(i int) storepath.Path {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(i)))
+	return storepath.Path{Dir: storepath.Guix, Hash: nixbase32.Encode(sum[:20]), Name: fmt.Sprintf("item-%d-1.0", i)}
+}
+
+// makeCrowd makes the folder dir, for a node or else for a server.
+func makeCrowd(ctx context.Context, dir string, n int, node bool, key *guixsig.PrivateKey) (*crowd, error) {
+	w := &crowd{dir: dir, n: n, key: key}
+	if err := w.first(ctx); err != nil {
+		return nil, err
+	}
+	signed, err := narinfo.SignGuix(w.body(0), key, "crowd")
+	if err != nil {
+		return nil, err
+	}
+	w.tail = signed[len(w.body(0)):]
+	write := w.baked
+	if node {
+		write = w.kept
+	}
+	if err := w.each(ctx, write); err != nil {
+		return nil, err
+	}
+	return w, w.rows(ctx)
+}
+
+const (
+	crowdNar  = "nar/zstd"
+	crowdSize = 4000 // bytes of a nar before it is compressed, which does not matter here
+)
+
+// first makes the nar, the tree and the index, with the first item in it.
+func (w *crowd) first(ctx context.Context) error {
+	for _, d := range []string{crowdNar, "narinfo"} {
+		if err := os.MkdirAll(filepath.Join(w.dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	var nar bytes.Buffer
+	z, err := compress.NewWriter(&nar, compress.Method{Name: "zstd", Level: 1})
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(randomBytes(crowdSize, 1)); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	w.nar = nar.Bytes()
+	p := crowdItem(0)
+	if err := os.WriteFile(filepath.Join(w.dir, crowdNar, p.Base()), w.nar, 0o644); err != nil {
+		return err
+	}
+	x, err := narindex.Open(w.dir)
+	if err != nil {
+		return err
+	}
+	tree, err := x.NewWriter(p)
+	if err != nil {
+		return errors.Join(err, x.Close())
+	}
+	c, length, err := eris.Encode(bytes.NewReader(w.nar), eris.Size1KiB, eris.Secret{}, func(b eris.Block) error {
+		w.nodes++
+		return tree.Add(b)
+	})
+	w.c = c
+	if err == nil {
+		err = tree.Commit(ctx, c, length, crowdNar+"/"+p.Base())
+	}
+	return errors.Join(err, tree.Abort(), x.Close())
+}
+
+// body returns the signed fields of an item's narinfo.
+func (w *crowd) body(i int) []byte {
+	p := crowdItem(i)
+	return narinfo.Fields{
+		StorePath: p, NarHash: sha256.Sum256([]byte(p.Hash)), NarSize: crowdSize,
+		References: []string{crowdItem(i + 1).Base(), crowdItem(i + 2).Base()}, Deriver: p.Base() + ".drv",
+		ERISFormat: "application/x-nix-archive+zstd-1", ERIS: w.c.URN(),
+	}.Body()
+}
+
+// narinfo returns an item's narinfo.
+func (w *crowd) narinfo(i int) []byte {
+	at := narinfo.Locations([]narinfo.Nar{{URL: crowdNar + "/" + crowdItem(i).Base(), Compression: "zstd", FileSize: uint64(len(w.nar))}})
+	return append(append(w.body(i), w.tail...), at...)
+}
+
+// each calls write for each item, on several cores, after its nar and its tree
+// are there.
+func (w *crowd) each(ctx context.Context, write func(i int) error) error {
+	nar := filepath.Join(w.dir, crowdNar)
+	trees := filepath.Join(w.dir, narindex.TreeDir)
+	const workers = 4
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for k := range workers {
+		wg.Go(func() {
+			first := crowdItem(0).Base()
+			for i := k; i < w.n && errs[k] == nil; i += workers {
+				if base := crowdItem(i).Base(); i > 0 {
+					errs[k] = errors.Join(os.Link(filepath.Join(nar, first), filepath.Join(nar, base)),
+						os.Link(filepath.Join(trees, first), filepath.Join(trees, base)))
+				}
+				errs[k] = errors.Join(errs[k], write(i), ctx.Err())
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// baked writes the narinfo of an item where `ersatz publish` has it.
+func (w *crowd) baked(i int) error {
+	return os.WriteFile(filepath.Join(w.dir, crowdItem(i).Hash+".narinfo"), w.narinfo(i), 0o644)
+}
+
+// kept writes the record of an item where `ersatz node` has it (docs/node.md,
+// "What is kept").
+func (w *crowd) kept(i int) error {
+	p := crowdItem(i)
+	var b strings.Builder
+	b.WriteString("ersatz-keep-1\n")
+	for _, f := range [][2]string{
+		{"StorePath", p.String()}, {"NarHash", narinfo.FormatHash(sha256.Sum256([]byte(p.Hash)))}, {"NarSize", fmt.Sprint(crowdSize)},
+		{"Server", "http://crowd.example"}, {"Compression", "zstd"}, {"FileSize", fmt.Sprint(len(w.nar))}, {"ETag", ""},
+		{"ERIS", w.c.URN()}, {"ERISFormat", "application/x-nix-archive+zstd-1"}, {"Signed", "yes"},
+	} {
+		b.WriteString(f[0] + ": " + f[1] + "\n")
+	}
+	b.WriteString("\n" + string(w.narinfo(i)))
+	return os.WriteFile(filepath.Join(w.dir, "narinfo", p.Hash), []byte(b.String()), 0o644)
+}
+
+// rows adds the other items to the index, in one transaction.
+func (w *crowd) rows(ctx context.Context) (err error) {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.dir, narindex.File)+"?_pragma=journal_mode(wal)&_pragma=synchronous(off)&_pragma=cache_size(-65536)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // nothing after Commit
+	items, err := tx.PrepareContext(ctx, `INSERT INTO items (id, hash, base, nar, rows) VALUES (?, ?, ?, ?, ?)`)
+	if err != nil {
+		return err
+	}
+	defer items.Close()
+	one := `INSERT INTO blocks (ref, item, node) VALUES (?, ?, ?)` + strings.Repeat(`, (?, ?, ?)`, int(w.nodes)-1)
+	blocks, err := tx.PrepareContext(ctx, one)
+	if err != nil {
+		return err
+	}
+	defer blocks.Close()
+	for i := 1; i < w.n; i++ {
+		p := crowdItem(i)
+		if _, err := items.ExecContext(ctx, i+1, p.Hash, p.Base(), crowdNar+"/"+p.Base(), w.nodes); err != nil {
+			return err
+		}
+		var args []any
+		for node := range w.nodes {
+			sum := sha256.Sum256([]byte(fmt.Sprint(p.Hash, node)))
+			args = append(args, int64(binary.BigEndian.Uint64(sum[:])), i+1, node)
+		}
+		if _, err := blocks.ExecContext(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// indexSize returns the bytes of the index, with what is not written back yet.
+func (w *crowd) indexSize() (int64, error) {
+	var sum int64
+	for _, suffix := range []string{"", "-wal"} {
+		fi, err := os.Stat(filepath.Join(w.dir, narindex.File+suffix))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		sum += fi.Size()
+	}
+	return sum, nil
+}
+
+// crowdKeys writes the key pair that a server wants.
+func crowdKeys(dir string, key *guixsig.PrivateKey) (public, private string, err error) {
+	public, private = filepath.Join(dir, "key.pub"), filepath.Join(dir, "key.sec")
+	return public, private, errors.Join(os.WriteFile(public, key.Public().Text(), 0o644), os.WriteFile(private, key.Text(), 0o600))
+}
