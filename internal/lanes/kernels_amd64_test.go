@@ -38,6 +38,32 @@ func TestRFC7693Lanes(t *testing.T) {
 	})
 }
 
+// TestRFC7693One does so for one message, whole and in two parts.
+func TestRFC7693One(t *testing.T) {
+	before := uint64(3)
+	before -= block
+	each(t, func(t *testing.T, l level) {
+		if l == portable {
+			t.Skip("has no such kernel")
+		}
+		h, b := abcState(), abcBlock()
+		l.one(&h, &b[0], 1, before, ^uint64(0))
+		var sum [32]byte
+		digest(&sum, &h)
+		if got := hex.EncodeToString(sum[:]); got != abcSum[:64] {
+			t.Errorf("BLAKE2b-512 of abc begins %s", got)
+		}
+		msg := make([]byte, 5*block)
+		h = parameters(nil)
+		l.one(&h, &msg[0], 2, 0, 0)
+		l.one(&h, &msg[2*block], 3, 2*block, ^uint64(0))
+		digest(&sum, &h)
+		if sum != want(t, nil, msg) {
+			t.Error("a message in two parts is wrong")
+		}
+	})
+}
+
 // TestChoice wants levels to be in order, and the best to be taken.
 func TestChoice(t *testing.T) {
 	all := levels()

@@ -38,30 +38,55 @@ func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 		portableSum(sums, key, msgs)
 		return
 	}
-	h, t := start(key)
-	for len(msgs) > 1 {
+	first, t := l.start(key)
+	for len(msgs) > 0 {
 		width := 4
 		if l == avx512 && len(msgs) > 4 {
 			width = 8
 		}
 		n := min(width, len(msgs))
+		blocks := len(msgs[0]) / block
+		if n == 1 {
+			h := first
+			l.one(&h, &msgs[0][0], blocks, t, ^uint64(0))
+			digest(&sums[0], &h)
+			return
+		}
 		// Lanes that are left over repeat the last message.
 		var p [MaxWidth]*byte
 		for i := range width {
 			p[i] = &msgs[min(i, n-1)][0]
 		}
-		blocks := len(msgs[0]) / block
 		if n == width {
-			l.lanes(width, &sums[0], &h, &p, blocks, t)
+			l.lanes(width, &sums[0], &first, &p, blocks, t)
 		} else {
 			var more [MaxWidth][32]byte
-			l.lanes(width, &more[0], &h, &p, blocks, t)
+			l.lanes(width, &more[0], &first, &p, blocks, t)
 			copy(sums[:n], more[:])
 		}
 		sums, msgs = sums[n:], msgs[n:]
 	}
-	// For one message, a lane of four is slower than a register of its own.
-	portableSum(sums, key, msgs)
+}
+
+// start is that of the portable code, faster.
+func (l level) start(key *[32]byte) (h state, t uint64) {
+	h = parameters(key)
+	if key == nil {
+		return h, 0
+	}
+	b := keyBlock(key)
+	l.one(&h, &b[0], 1, 0, 0)
+	return h, block
+}
+
+// one takes so many blocks into the state, after t bytes; last is all ones if
+// they end the message, else zero.
+func (l level) one(h *state, msg *byte, blocks int, t, last uint64) {
+	if l == avx512 {
+		blake2bOneAVX512VL(h, msg, blocks, t, last)
+	} else {
+		blake2bOneAVX2(h, msg, blocks, t, last)
+	}
 }
 
 // lanes hashes width messages, 4 or 8, of so many blocks each, from state h

@@ -33,20 +33,28 @@ var sigma = [12][16]uint8{
 	{14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3},
 }
 
-// start returns the state before the first block of a message, and how many
-// bytes are in it: with a key, it has gone through a block that is the key and
-// zeros (RFC 7693, section 3.3, "BLAKE2 Processing").
-func start(key *[32]byte) (h state, t uint64) {
-	h = iv
+// parameters returns the state before anything has gone into it (RFC 7693,
+// section 2.5, "Parameter Block").
+func parameters(key *[32]byte) state {
+	h := iv
 	h[0] ^= 1<<24 | 1<<16 | 32 // a depth and a fan-out of 1, a digest of 32 bytes
-	if key == nil {
-		return h, 0
+	if key != nil {
+		h[0] ^= 32 << 8
 	}
-	h[0] ^= 32 << 8
-	var b [block]byte
+	return h
+}
+
+// keyBlock returns the block that goes before a keyed message.
+func keyBlock(key *[32]byte) (b [block]byte) {
 	copy(b[:], key[:])
-	compress(&h, &b, block, false)
-	return h, block
+	return b
+}
+
+// digest is the first half of a state.
+func digest(sum *[32]byte, h *state) {
+	for i := range 4 {
+		binary.LittleEndian.PutUint64(sum[8*i:], h[i])
+	}
 }
 
 // compress takes one block into the state (RFC 7693, section 3.2, "Compression
@@ -104,16 +112,15 @@ func portableSum(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 		}
 		return
 	}
-	first, t0 := start(key)
+	first, b := parameters(key), keyBlock(key)
+	compress(&first, &b, block, false)
 	for i, m := range msgs {
-		h, t := first, t0
+		h, t := first, uint64(block)
 		for ; len(m) > 0; m = m[block:] {
 			t += block
 			compress(&h, (*[block]byte)(m), t, len(m) == block)
 		}
-		for w := range 4 {
-			binary.LittleEndian.PutUint64(sums[i][8*w:], h[w])
-		}
+		digest(&sums[i], &h)
 	}
 }
 

@@ -10,11 +10,23 @@ package lanes
 //go:noescape
 func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
 
+// blake2bOneAVX2 takes so many blocks into state h, after t bytes; last is all ones if they end the message,
+// else zero.
+//
+//go:noescape
+func blake2bOneAVX2(h *[8]uint64, msg *byte, blocks int, t uint64, last uint64)
+
 // blake2bAVX512VL hashes 4 messages of so many blocks, from state h after t bytes on,
 // and writes the sums to sums and what follows it.
 //
 //go:noescape
 func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
+
+// blake2bOneAVX512VL takes so many blocks into state h, after t bytes; last is all ones if they end the message,
+// else zero.
+//
+//go:noescape
+func blake2bOneAVX512VL(h *[8]uint64, msg *byte, blocks int, t uint64, last uint64)
 
 // blake2bAVX512 hashes 8 messages of so many blocks, from state h after t bytes on,
 // and writes the sums to sums and what follows it.

@@ -23,6 +23,9 @@ var iv = []uint64{
 	0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 }
 
+// blake2bRotations are to the right.
+var blake2bRotations = [2][2]int{{32, 24}, {16, 63}}
+
 // sigma: RFC 7693, section 2.7.
 var sigma = [10][16]int{
 	{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
@@ -118,12 +121,11 @@ func (b *blake2b) generate() {
 	if b.spill {
 		b.move(b.v[8], b.v8)
 	}
-	rotations := [2][2]int{{32, 24}, {16, 63}}
 	for r := range rounds {
 		Commentf("Round %d.", r)
-		for i, quads := range [][4][4]int{columns, diagonals} {
+		for i, quads := range [][][4]int{columns, diagonals} {
 			s := sigma[r%len(sigma)][8*i:]
-			b.half(quads, rotations, func(i int, a reg.VecPhysical) { b.plus(b.word(s[i]), a, a) })
+			b.half(quads, blake2bRotations, func(i int, a reg.VecPhysical) { b.plus(b.word(s[i]), a, a) })
 		}
 	}
 	Comment("The new chain value.")
@@ -229,6 +231,8 @@ func blake2bAVX2() {
 		},
 	}
 	b.generate()
+	b.name, b.spill = "blake2bOneAVX2", false
+	b.generateOne()
 }
 
 // blake2bEVEX is for AVX-512, with the registers of either size.
@@ -242,4 +246,8 @@ func blake2bEVEX(name string, lanes int, registers []reg.VecPhysical) {
 		rotate: func(by int, v reg.VecPhysical) { VPRORQ(Imm(uint64(by)), v, v) },
 	}
 	b.generate()
+	if lanes == 4 {
+		b.name = "blake2bOneAVX512VL"
+		b.generateOne()
+	}
 }

@@ -23,11 +23,11 @@ type mixer struct {
 // columns and diagonals are the quadruples that are mixed at a time, in halves
 // of a round.
 var (
-	columns   = [4][4]int{{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}
-	diagonals = [4][4]int{{0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13}, {3, 4, 9, 14}}
+	columns   = [][4]int{{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}
+	diagonals = [][4]int{{0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13}, {3, 4, 9, 14}}
 )
 
-// half mixes four quadruples: "The ChaCha Quarter Round" (RFC 8439, section
+// half mixes quadruples: "The ChaCha Quarter Round" (RFC 8439, section
 // 2.1), "Mixing Function G" (RFC 7693, section 3.1). Each is two times the same, with
 // the given rotations of d and b. Before each of both, add(i, a) may add the
 // next word of a message to the a of quadruple i/2; it is nil for ChaCha20.
@@ -35,8 +35,8 @@ var (
 // The quadruples do not depend on each other. Each is an instruction behind the
 // one before it, so that additions, which have more ports, are beside
 // rotations: 2 to 5 % faster than all in step.
-func (m *mixer) half(quads [4][4]int, rotations [2][2]int, add func(i int, a reg.VecPhysical)) {
-	var chains [4][]func()
+func (m *mixer) half(quads [][4]int, rotations [2][2]int, add func(i int, a reg.VecPhysical)) {
+	chains := make([][]func(), len(quads))
 	for i, q := range quads {
 		a, b, c, d := m.v[q[0]], m.v[q[1]], m.v[q[2]], m.v[q[3]]
 		then := func(f ...func()) { chains[i] = append(chains[i], f...) }
