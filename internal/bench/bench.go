@@ -35,6 +35,7 @@ func groups() []group {
 		{"narinfo", narinfoGroup, guix},
 		{"bake", bakeGroup, guix},
 		{"eris", erisGroup, nothing},
+		{"batch", batchGroup, nothing},
 		{"growth", growthGroup, nothing},
 		{"kubo", kuboGroup, patience},
 		{"transports", transportGroup, patience},
