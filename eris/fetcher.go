@@ -100,10 +100,10 @@ func (b *batch) got(is []int, blocks [][]byte) (int, error) {
 
 // request is what is asked for to have some pairs. Its memory is used again.
 type request struct {
-	refs   []Ref // to ask for
-	first  []int // for each, the first pair that has it
-	origin []int // for each pair, the first one that is the same
-	table  []int32
+	refs   []Ref   // to ask for
+	first  []int   // for each, the first pair that has it
+	origin []int   // for each pair, the first one that is the same
+	table  []int32 // finds pairs by their references
 }
 
 // maxProbes bounds how many references are looked at to find the same one. They
@@ -113,8 +113,9 @@ const maxProbes = 16
 
 // make sets the request to that for pairs.
 func (r *request) make(pairs []pair) {
-	r.refs, r.first, r.origin = r.refs[:0], r.first[:0], r.origin[:0]
-	size := 1 << bits.Len(uint(2*len(pairs))) // at most half of it is used
+	n := len(pairs)
+	r.refs, r.first, r.origin = slices.Grow(r.refs[:0], n), slices.Grow(r.first[:0], n), slices.Grow(r.origin[:0], n)
+	size := 1 << bits.Len(uint(2*n)) // at most half of it is used
 	r.table = slices.Grow(r.table[:0], size)[:size]
 	clear(r.table)
 	for i := range pairs {
@@ -131,18 +132,37 @@ func (r *request) make(pairs []pair) {
 // find returns the first pair that is the same as pair i. If there is none, it notes
 // pair i.
 func (r *request) find(pairs []pair, i int) (int, bool) {
-	at := int(binary.NativeEndian.Uint64(pairs[i].ref[:]) & uint64(len(r.table)-1))
-	for range maxProbes {
-		switch j := int(r.table[at]) - 1; {
-		case j < 0:
-			r.table[at] = int32(i + 1)
+	for probe := range maxProbes {
+		switch slot := r.slot(pairs[i].ref, probe); {
+		case *slot == 0:
+			*slot = int32(i + 1)
 			return 0, false
-		case pairs[j] == pairs[i]:
-			return j, true
+		case pairs[*slot-1] == pairs[i]:
+			return int(*slot - 1), true
 		}
-		at = (at + 1) & (len(r.table) - 1)
 	}
 	return 0, false
+}
+
+// where returns a pair that has the reference.
+func (r *request) where(pairs []pair, ref Ref) (int, bool) {
+	for probe := range maxProbes {
+		slot := r.slot(ref, probe)
+		if *slot == 0 {
+			break
+		}
+		if pairs[*slot-1].ref == ref {
+			return int(*slot - 1), true
+		}
+	}
+	return 0, false
+}
+
+// slot returns one of the places in the table where a pair with the reference may
+// be noted: its number plus one, or 0.
+func (r *request) slot(ref Ref, probe int) *int32 {
+	h := binary.NativeEndian.Uint64(ref[:]) + uint64(probe)
+	return &r.table[h&uint64(len(r.table)-1)]
 }
 
 // distinct reports whether no two of the pairs are the same.

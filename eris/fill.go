@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"ersatz/internal/lanes"
@@ -64,8 +65,9 @@ type Filler struct {
 	changed *sync.Cond // more is ready, or less is busy
 	rows    []row      // by level
 	ready   []run      // nodes that Run is to ask for: highest level first, then in order
+	active  int        // calls of fill
 	busy    int        // nodes that somebody checks and stores
-	asked   map[Ref]place
+	asked   []*asked
 	unsure  map[int64]bool // leaves that PutLeaf stored unverified
 	length  int64          // of the content; -1 until known
 	broken  error          // why nothing more is to be had of this tree
@@ -84,7 +86,7 @@ func NewFiller(c ReadCap, n Nodes, o FillOptions) *Filler {
 	if o.Parallel <= 0 {
 		o.Parallel = 4
 	}
-	f := &Filler{c: c, n: n, o: o, length: -1, asked: map[Ref]place{}, unsure: map[int64]bool{}}
+	f := &Filler{c: c, n: n, o: o, length: -1, unsure: map[int64]bool{}}
 	f.changed = sync.NewCond(&f.mu)
 	if f.o.MaxLength, f.broken = c.bound(o.MaxLength); f.broken != nil {
 		return f
@@ -112,25 +114,24 @@ func (f *Filler) Run(ctx context.Context, src Fetcher) (length int64, err error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plan()
-	active := 0
 	for {
 		var b want
-		if err == nil && f.broken == nil && active < f.o.Parallel {
+		if err == nil && f.broken == nil && f.active < f.o.Parallel {
 			b = f.pick()
 		}
 		if len(b.pairs) == 0 {
-			if active == 0 && f.busy == 0 {
+			if f.idle() {
 				break
 			}
 			f.changed.Wait()
 			continue
 		}
-		active++
+		f.active++
 		work.Go(func() {
 			e := f.fill(calls, src, b)
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			active--
+			f.active--
 			if e != nil && err == nil {
 				err = e
 				cancel()
@@ -159,16 +160,22 @@ type want struct {
 	pairs []pair
 }
 
+// asked is what is being asked for.
+type asked struct {
+	want
+	request
+}
+
 // fill loads or fetches nodes.
 func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
 	rest, err := f.load(ctx, b)
 	if err != nil || len(rest.pairs) == 0 {
 		return err
 	}
-	var r request
+	r := &asked{want: rest}
 	r.make(rest.pairs)
-	f.note(rest)
-	defer f.forget(r.refs)
+	f.note(r)
+	defer f.forget(r)
 	nonce := f.c.nonce(b.level)
 	err = FetchMany(ctx, src, f.c.Size, r.refs, func(is []int, blocks [][]byte) (int, error) {
 		buf := f.bufs.Get().(*[]byte)
@@ -237,10 +244,12 @@ func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
 	if err := check(); err != nil {
 		return want{}, err
 	}
-	rest.level = b.level
-	for k, p := range b.pairs {
-		if !right[k] {
-			rest.index, rest.pairs = append(rest.index, b.index[k]), append(rest.pairs, p)
+	if rest = b; slices.Contains(right, true) {
+		rest = want{level: b.level}
+		for k, p := range b.pairs {
+			if !right[k] {
+				rest.index, rest.pairs = append(rest.index, b.index[k]), append(rest.pairs, p)
+			}
 		}
 	}
 	if b.level == 0 {

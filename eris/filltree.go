@@ -102,6 +102,8 @@ func (f *Filler) pick() (w want) {
 			break
 		}
 		w.level = r.level
+		n := min(int(r.end-r.first), f.o.Batch-len(w.pairs))
+		w.index, w.pairs = slices.Grow(w.index, n), slices.Grow(w.pairs, n)
 		for ; r.first < r.end && len(w.pairs) < f.o.Batch; r.first++ {
 			if p, state := f.at(r.level, r.first); *state == nodeOpen {
 				w.index, w.pairs = append(w.index, r.first), append(w.pairs, p)
@@ -159,6 +161,9 @@ func (f *Filler) release(level int, index int64) {
 	f.add(run{level, index, index + 1})
 }
 
+// idle reports whether nobody is at work on a node. The caller has f.mu.
+func (f *Filler) idle() bool { return f.active == 0 && f.busy == 0 }
+
 // settle counts a node as done and takes in what it says of the tree.
 func (f *Filler) settle(level int, index int64, last bool, pairs []pair, length int64) {
 	if level == 1 {
@@ -169,8 +174,9 @@ func (f *Filler) settle(level int, index int64, last bool, pairs []pair, length 
 	defer f.mu.Unlock()
 	_, state := f.at(level, index)
 	*state = nodeDone
-	f.busy--
-	f.changed.Signal()
+	if f.busy--; f.idle() {
+		f.changed.Signal()
+	}
 	switch {
 	case level == 0:
 		delete(f.unsure, index)
@@ -229,20 +235,16 @@ func (f *Filler) surely(index []int64) {
 }
 
 // note makes Where know what is asked for.
-func (f *Filler) note(b want) {
+func (f *Filler) note(a *asked) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for k, p := range b.pairs {
-		f.asked[p.ref] = place{b.level, b.index[k]}
-	}
+	f.asked = append(f.asked, a)
 }
 
-func (f *Filler) forget(refs []Ref) {
+func (f *Filler) forget(a *asked) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, ref := range refs {
-		delete(f.asked, ref)
-	}
+	f.asked = slices.DeleteFunc(f.asked, func(o *asked) bool { return o == a })
 }
 
 // Where returns the level and index of a block that Run asks its source for at
@@ -251,8 +253,12 @@ func (f *Filler) forget(refs []Ref) {
 func (f *Filler) Where(ref Ref) (level int, index int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p, ok := f.asked[ref]
-	return p.level, p.index, ok
+	for _, a := range f.asked {
+		if i, ok := a.where(a.pairs, ref); ok {
+			return a.level, a.index[i], true
+		}
+	}
+	return 0, 0, false
 }
 
 // Span is a run of leaves that are not there.

@@ -15,21 +15,27 @@ type ReaderOptions struct {
 	// only lie beyond it. Default: what the read capability's level can hold.
 	MaxLength int64
 
-	// Batch is how many blocks one call of the Fetcher asks for. Default 64.
+	// Batch is how many blocks one call of the Fetcher asks for. Default 64, of
+	// 1 KiB 256.
 	Batch int
 
 	// Ahead is how many blocks are asked for ahead of the reader; Ahead/Batch
 	// calls of the Fetcher run at once. It bounds the memory that the Reader
-	// holds, about (Ahead + 2*Batch) times the block size. Default 256.
+	// holds, about (Ahead + 2*Batch) times the block size. Default 256, of 1 KiB
+	// 1024.
 	Ahead int
 }
 
-func (o ReaderOptions) defaults() ReaderOptions {
+func (o ReaderOptions) defaults(size BlockSize) ReaderOptions {
+	more := 1
+	if size == Size1KiB {
+		more = 4
+	}
 	if o.Batch <= 0 {
-		o.Batch = 64
+		o.Batch = 64 * more
 	}
 	if o.Ahead <= 0 {
-		o.Ahead = 256
+		o.Ahead = 256 * more
 	}
 	o.Ahead = max(o.Ahead, o.Batch)
 	return o
@@ -67,7 +73,7 @@ type Reader struct {
 func NewReader(ctx context.Context, c ReadCap, f Fetcher, o ReaderOptions) *Reader {
 	r := &Reader{c: c, f: f, length: -1, path: make([]pathNode, int(c.Level)+1)}
 	r.ctx, r.end = context.WithCancelCause(ctx)
-	r.o = o.defaults()
+	r.o = o.defaults(c.Size)
 	r.o.MaxLength, r.refused = c.bound(o.MaxLength)
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -123,7 +124,7 @@ func TestAheadIsBounded(t *testing.T) {
 				synctest.Wait()
 				batch, ahead := o.Batch, o.Ahead
 				if batch == 0 {
-					batch, ahead = 64, 256
+					batch, ahead = 256, 1024
 				}
 				ahead = max(ahead, batch)
 				// The leaves, then 16 to 1 above them, two batches a level at least.
@@ -135,6 +136,89 @@ func TestAheadIsBounded(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// manySource gives all that is asked for at once.
+type manySource struct{ *blockMap }
+
+func (s manySource) FetchMany(_ context.Context, _ eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	is, blocks := make([]int, 0, len(refs)), make([][]byte, 0, len(refs))
+	for i, ref := range refs {
+		if b, ok := s.blocks[ref]; ok {
+			is, blocks = append(is, i), append(blocks, b)
+		}
+	}
+	n, err := got(is, blocks)
+	if err == nil && n != len(is) {
+		err = fmt.Errorf("%d of %d blocks taken without a reason", n, len(is))
+	}
+	return err
+}
+
+// TestDecodeAllocations wants none for a block: a hundred at the start, and some for
+// each call of the Fetcher, which asks for 256 blocks of 1 KiB, or 64 of 32 KiB.
+func TestDecodeAllocations(t *testing.T) {
+	for size, n := range map[eris.BlockSize]int64{eris.Size1KiB: 8 << 20, eris.Size32KiB: 32 << 20} {
+		_, c, m := encoded(t, n, size)
+		got := testing.AllocsPerRun(1, func() {
+			r := eris.NewReader(t.Context(), c, manySource{m}, eris.ReaderOptions{})
+			if length, err := r.WriteTo(io.Discard); err != nil || length != n {
+				t.Fatal(length, err)
+			}
+			r.Close()
+		})
+		if most := 150 + float64(n)/float64(size)/8; got > most {
+			t.Errorf("%v: %.0f allocations for %d blocks, limit %.0f", size, got, n/int64(size), most)
+		}
+	}
+}
+
+// TestManyAtOnce reads, fills and seeks in what a source gives many of at once: with a
+// block that is wrong or missing among them, the first fault is told.
+func TestManyAtOnce(t *testing.T) {
+	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
+		content, c, m := encoded(t, 70*int64(size)+5, size)
+		decoders := maps.Clone(decoders)
+		delete(decoders, "bytes") // which is as "whole" here, and slow
+		for name, how := range decoders {
+			if got, err := decode(t, c, manySource{m}, how); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("%v %s: %d bytes, %v", size, name, len(got), err)
+			}
+		}
+		var leaves []eris.Ref
+		if _, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(b eris.Block) error {
+			if b.Level == 0 {
+				leaves = append(leaves, b.Ref)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, 7, 8, 33, 70} {
+			right := m.blocks[leaves[at]]
+			for fault, wrong := range map[string][]byte{
+				"do not match": append([]byte{right[0] ^ 1}, right[1:]...),
+				"wrong length": right[1:],
+			} {
+				m.blocks[leaves[at]] = wrong
+				for name, how := range decoders {
+					_, err := decode(t, c, manySource{m}, how)
+					var corrupt *eris.CorruptError
+					if !errors.As(err, &corrupt) || corrupt.Ref != leaves[at] || !strings.Contains(err.Error(), fault) {
+						t.Errorf("%v %s, leaf %d: %v, want %q", size, name, at, err, fault)
+					}
+				}
+			}
+			delete(m.blocks, leaves[at])
+			for name, how := range decoders {
+				var missing *eris.MissingError
+				if _, err := decode(t, c, manySource{m}, how); !errors.As(err, &missing) || missing.Ref != leaves[at] {
+					t.Errorf("%v %s, leaf %d: %v, want it to be missing", size, name, at, err)
+				}
+			}
+			m.blocks[leaves[at]] = right
+		}
 	}
 }
 

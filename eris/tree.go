@@ -101,6 +101,7 @@ type stage struct {
 	above *stage // nil for the root's stage
 	out   chan *batch
 	free  chan *batch // that are not in use; nil stands for one that was not made yet
+	idle  chan *batch // for who has fetched one and waits for the next
 
 	// Of the batch of the stage above that is being taken apart.
 	parent *batch
@@ -129,7 +130,7 @@ func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 			next:  leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
 			limit: c.lastNode(level, o.MaxLength), bound: o.MaxLength,
 			above: above, out: make(chan *batch, sizes[level][1]),
-			free: make(chan *batch, sizes[level][1]+1),
+			free: make(chan *batch, sizes[level][1]+1), idle: make(chan *batch),
 		}
 		if above == nil {
 			s.size, s.next = 1, 0
@@ -148,6 +149,7 @@ func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 func (s *stage) run(ctx context.Context) {
 	var fetches sync.WaitGroup
 	defer fetches.Wait()
+	defer close(s.idle)
 	defer close(s.out)
 	if s.above == nil {
 		if b := s.newBatch(ctx); b != nil {
@@ -207,7 +209,16 @@ func (s *stage) start(ctx context.Context, b *batch, fetches *sync.WaitGroup) bo
 	}
 	b.nodes = b.nodes[:n]
 	s.next += int64(len(b.pairs))
-	fetches.Go(func() { b.fetch(ctx, s.f, s.c) })
+	select {
+	case s.idle <- b:
+	default:
+		// A goroutine does one batch after another, as its stack has grown for that.
+		fetches.Go(func() {
+			for b, ok := b, true; ok; b, ok = <-s.idle {
+				b.fetch(ctx, s.f, s.c)
+			}
+		})
+	}
 	return s.send(ctx, b)
 }
 
