@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +29,8 @@ const DedupMinSize = 8192
 // Guix trusts it. It must at least be a file of the right size, permissions
 // and modification time; another one is left alone and not linked to.
 type Dedup struct {
-	dir *folder
+	dir *os.File
+	fd  int // dir's
 }
 
 // OpenDedup opens the folder .links of storeDir, which it makes if needed.
@@ -38,48 +39,50 @@ func OpenDedup(storeDir string) (*Dedup, error) {
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("nar: dedup: %w", err)
 	}
-	root, err := os.OpenRoot(path)
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("nar: dedup: %w", err)
 	}
-	dir, err := openFolder(root, ".links")
-	if err != nil {
-		return nil, fmt.Errorf("nar: dedup: %w", err)
-	}
-	return &Dedup{dir: dir}, nil
+	return &Dedup{dir: dir, fd: int(dir.Fd())}, nil
 }
 
 // Close closes the folder. No Restore may be using d.
-func (d *Dedup) Close() error { return d.dir.close() }
+func (d *Dedup) Close() error { return d.dir.Close() }
 
-// fileKey computes the name of a file in .links.
+// fileKey computes the name of a file in .links. It is used for one file after
+// the other.
 type fileKey struct {
-	hash *Hasher
+	hash hashing
 	size int64
 	perm uint32
 	name string // once summed
+	tags []byte // around the content
 }
 
-// newFileKey returns the key of the file that ev begins.
-func newFileKey(ev event) *fileKey {
-	k := &fileKey{hash: NewHasher(), size: ev.size, perm: 0o444}
-	head := appendStrings(nil, magic, "(", "type", "regular")
-	if ev.exec {
-		k.perm = 0o555
-		head = appendStrings(head, "executable", "")
+// begin makes k the key of a file, whose content is added to k.hash, and
+// returns it.
+func (k *fileKey) begin(size int64, exec bool) *fileKey {
+	if k.hash.Hasher.hash == nil {
+		k.hash.Hasher = *NewHasher()
 	}
-	k.hash.Write(wire.AppendUint64(appendStrings(head, "contents"), uint64(ev.size)))
+	k.hash.reset()
+	k.size, k.perm, k.name = size, permOf(exec), ""
+	k.tags = appendStrings(k.tags[:0], magic, "(", "type", "regular")
+	if exec {
+		k.tags = appendStrings(k.tags, "executable", "")
+	}
+	k.tags = wire.AppendUint64(appendStrings(k.tags, "contents"), uint64(size))
+	k.hash.Write(k.tags)
 	return k
 }
 
-// write adds content.
-func (k *fileKey) write(p []byte) { k.hash.Write(p) }
-
-// sum returns the name, all content having been written.
+// sum returns the name, all content having been added.
 func (k *fileKey) sum() string {
 	if k.name == "" {
-		var tail [8]byte
-		k.hash.Write(appendStrings(tail[:wire.Padding(uint64(k.size))], ")"))
+		k.hash.finish()
+		var zeros [8]byte
+		k.tags = append(k.tags[:0], zeros[:wire.Padding(uint64(k.size))]...)
+		k.hash.Write(appendStrings(k.tags, ")"))
 		sum := k.hash.Sum()
 		k.name = nixbase32.Encode(sum[:])
 	}
@@ -92,7 +95,7 @@ func (d *Dedup) link(k *fileKey, dirfd int, name string) (bool, error) {
 	if ok, err := d.has(k); !ok {
 		return false, err
 	}
-	err := linkat(d.dir.fd, k.sum(), dirfd, name)
+	err := linkat(d.fd, k.sum(), dirfd, name)
 	if err == nil || dispensable(err) || errors.Is(err, unix.ENOENT) {
 		return err == nil, nil
 	}
@@ -102,7 +105,7 @@ func (d *Dedup) link(k *fileKey, dirfd int, name string) (bool, error) {
 // share puts the complete file name of the folder dirfd into .links, or if
 // there is one like it already, replaces the file by a link to that.
 func (d *Dedup) share(k *fileKey, dirfd int, name string) error {
-	err := linkat(dirfd, name, d.dir.fd, k.sum())
+	err := linkat(dirfd, name, d.fd, k.sum())
 	if err == nil || dispensable(err) {
 		return nil
 	}
@@ -115,12 +118,12 @@ func (d *Dedup) share(k *fileKey, dirfd int, name string) error {
 	return d.replace(k, dirfd, name)
 }
 
-// replace makes the link beside the file, under a name that is free, and then
-// renames it.
+// replace makes the link beside the file, and then renames it. Its name until
+// then is one that no archive can have foreseen, since entries are made at the
+// same time.
 func (d *Dedup) replace(k *fileKey, dirfd int, name string) error {
-	stem := name[:min(len(name), MaxName-32)] + ".link-"
-	for i := uint64(0); ; i++ {
-		temp := stem + strconv.FormatUint(i, 10)
+	for {
+		temp := fmt.Sprintf(".link-%016x", rand.Uint64())
 		linked, err := d.link(k, dirfd, temp)
 		if errors.Is(err, unix.EEXIST) {
 			continue
@@ -140,7 +143,7 @@ func (d *Dedup) replace(k *fileKey, dirfd int, name string) error {
 func (d *Dedup) has(k *fileKey) (bool, error) {
 	var st unix.Stat_t
 	err := retry(func() error {
-		return unix.Fstatat(d.dir.fd, k.sum(), &st, unix.AT_SYMLINK_NOFOLLOW)
+		return unix.Fstatat(d.fd, k.sum(), &st, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil

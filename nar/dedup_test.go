@@ -139,7 +139,7 @@ func TestDedupMistrust(t *testing.T) {
 					when[1].Sec++
 					make = func(p string) error { return os.WriteFile(p, right, 0o444) }
 				}
-				if err := errors.Join(make(p), unix.UtimesNanoAt(unix.AT_FDCWD, p, when, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+				if err := errors.Join(make(p), unix.UtimesNanoAt(unix.AT_FDCWD, p, when[:], unix.AT_SYMLINK_NOFOLLOW)); err != nil {
 					t.Fatal(err)
 				}
 				before, links := inode(t, p)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -18,33 +18,111 @@ import (
 // archived as one. Of the permissions only the owner's right to execute counts,
 // for regular files alone.
 //
+// The tree is read up to 1.5 MiB ahead of what w has taken, by another
+// goroutine, and hashed by a third; w is used by the caller's alone, and the
+// others have ended when Dump returns.
+//
 // Sockets, FIFOs, devices and nesting beyond MaxDepth are errors, as is a file
-// that changes its size meanwhile; each names the file. Every file is opened
-// relative to the directory that lists it, without following links, so a tree
-// that changes does not lead elsewhere.
+// that changes its kind or size meanwhile; each names the file. Every file is
+// opened relative to the directory that lists it, without following links, so a
+// tree that changes does not lead elsewhere.
 func Dump(w io.Writer, path string) (Info, error) {
 	path = filepath.Clean(path)
-	d := dumper{w: w, hasher: NewHasher(), buf: buffers.Get().(*[bufSize]byte), path: []byte(path)}
-	defer buffers.Put(d.buf)
-	d.strings(magic)
-	err := d.node(unix.AT_FDCWD, path)
-	if err == nil {
-		err = d.flush()
+	ring := newRing()
+	defer ring.release()
+	p := pump{w: w, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}}
+	defer p.hash.finish()
+	var err error
+	if runtime.GOMAXPROCS(0) == 1 {
+		err = walk(path, ring, nil, p.pass)
+	} else {
+		err = p.walkAhead(path)
 	}
 	if err != nil {
 		return Info{}, fmt.Errorf("nar: dump: %w", err)
 	}
-	return d.hasher.Info(), nil
+	p.hash.finish()
+	return p.hash.Info(), nil
 }
 
-// dumper fills a buffer, and hashes and writes it when it is full.
+// pump hashes and writes the chunks of an archive.
+type pump struct {
+	w    io.Writer
+	ring *ring
+	hash hashing
+}
+
+// pass hashes and writes the first n bytes of c, whose user it is.
+func (p *pump) pass(c *chunk, n int) error {
+	defer p.ring.put(c)
+	p.hash.add(c, 0, n)
+	if _, err := p.w.Write(c.buf[:n]); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// errStopped ends a walk that nobody waits for.
+var errStopped = errors.New("stopped")
+
+// walkAhead passes the archive of path, while another goroutine walks.
+func (p *pump) walkAhead(path string) error {
+	full := make(chan piece, ringSize) // room for all
+	stop := make(chan struct{})
+	var walkErr error
+	go func() {
+		defer close(full)
+		walkErr = walk(path, p.ring, stop, func(c *chunk, n int) error {
+			full <- piece{c: c, hi: n}
+			return nil
+		})
+	}()
+	defer func() { // if w fails, or panics
+		close(stop)
+		for f := range full {
+			p.ring.put(f.c)
+		}
+	}()
+	for f := range full {
+		if err := p.pass(f.c, f.hi); err != nil {
+			return err
+		}
+	}
+	return walkErr
+}
+
+// dumper walks through a tree and fills chunks.
 type dumper struct {
-	w      io.Writer
-	hasher *Hasher
-	buf    *[bufSize]byte
-	n      int    // bytes in buf
-	path   []byte // of the current entry, for errors
-	depth  int
+	ring *ring
+	stop <-chan struct{}
+	emit func(c *chunk, n int) error // takes over c
+	cur  *chunk
+	n    int    // bytes in cur
+	path []byte // of the current entry, for errors
+
+	lister
+	depth int
+	link  [MaxTarget + 1]byte
+}
+
+// walk gives the archive of path to emit, in chunks of ring.
+func walk(path string, ring *ring, stop <-chan struct{}, emit func(*chunk, int) error) error {
+	d := dumper{ring: ring, stop: stop, emit: emit, cur: ring.get(stop), path: []byte(path)}
+	if d.cur == nil {
+		return errStopped
+	}
+	defer func() {
+		if d.cur != nil {
+			ring.put(d.cur)
+		}
+	}()
+	d.strings(magic)
+	if err := d.node(unix.AT_FDCWD, path, unix.DT_UNKNOWN); err != nil {
+		return err
+	}
+	c := d.cur
+	d.cur = nil
+	return emit(c, d.n)
 }
 
 // room is more than is appended between two calls of reserve, in bytes: at most
@@ -53,18 +131,17 @@ const room = 8 << 10
 
 // reserve makes room for n bytes.
 func (d *dumper) reserve(n int) error {
-	if len(d.buf)-d.n >= n {
+	if bufSize-d.n >= n {
 		return nil
 	}
-	return d.flush()
-}
-
-func (d *dumper) flush() error {
-	b := d.buf[:d.n]
+	c := d.cur
+	d.cur = nil
+	if err := d.emit(c, d.n); err != nil {
+		return err
+	}
 	d.n = 0
-	d.hasher.Write(b)
-	if _, err := d.w.Write(b); err != nil {
-		return fmt.Errorf("write: %w", err)
+	if d.cur = d.ring.get(d.stop); d.cur == nil {
+		return errStopped
 	}
 	return nil
 }
@@ -76,7 +153,7 @@ func (d *dumper) fail(op string, err error) error {
 
 // strings appends strings, for which reserve has made room.
 func (d *dumper) strings(list ...string) {
-	d.n = len(appendStrings(d.buf[:d.n], list...))
+	d.n = len(appendStrings(d.cur.buf[:d.n], list...))
 }
 
 func appendStrings(b []byte, list ...string) []byte {
@@ -86,65 +163,80 @@ func appendStrings(b []byte, list ...string) []byte {
 	return b
 }
 
-// node writes the node of the current entry, name in the folder dirfd.
-func (d *dumper) node(dirfd int, name string) error {
+// errChanged means that an entry was not any more, or had not the size any more,
+// that it was said to be or have.
+var errChanged = errors.New("changed while it was read")
+
+// node writes the node of the current entry, name in the folder dirfd, which is
+// listed there as of type typ.
+func (d *dumper) node(dirfd int, name string, typ uint8) error {
 	if err := d.reserve(room); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := retry(func() error {
-		return unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	}); err != nil {
-		return d.fail("stat", err)
+	if typ == unix.DT_UNKNOWN {
+		var st unix.Stat_t
+		if err := retry(func() error {
+			return unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		}); err != nil {
+			return d.fail("stat", err)
+		}
+		typ = uint8(st.Mode & unix.S_IFMT >> 12) // the same numbers
 	}
 	d.strings("(", "type")
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		d.strings("regular")
-		if st.Mode&0o100 != 0 {
-			d.strings("executable", "")
-		}
-		d.strings("contents")
-		if err := d.file(dirfd, name, st.Size); err != nil {
-			return err
-		}
-	case unix.S_IFLNK:
-		target, err := readlinkat(dirfd, name)
-		if err != nil {
-			return d.fail("readlink", err)
-		}
-		d.strings("symlink", "target", target)
-	case unix.S_IFDIR:
-		d.strings("directory")
-		if err := d.directory(dirfd, name); err != nil {
-			return err
-		}
+	var err error
+	switch typ {
+	case unix.DT_REG:
+		err = d.file(dirfd, name)
+	case unix.DT_LNK:
+		err = d.symlink(dirfd, name)
+	case unix.DT_DIR:
+		err = d.directory(dirfd, name)
 	default:
-		return d.fail("archive", errors.New("not a file, directory or link"))
+		err = d.fail("archive", errors.New("not a file, directory or link"))
+	}
+	if err != nil {
+		return err
 	}
 	d.strings(")")
 	return nil
 }
 
-// errChanged means that a file had not the size that it was said to have.
-var errChanged = errors.New("size changed while it was read")
-
-// file writes the content of a file of size bytes. It was looked at before it
-// is opened: one that has taken its place meanwhile is read as far as it has
-// that size too. Each read asks for a byte more than there should be, so that
-// no other call is needed to see that there are no more.
-func (d *dumper) file(dirfd int, name string, size int64) error {
+// file writes what is inside of a file's node. Of a link or a FIFO that has
+// taken its place nothing is read.
+func (d *dumper) file(dirfd int, name string) error {
 	fd, err := openat(dirfd, name, unix.O_RDONLY, 0)
+	if errors.Is(err, unix.ELOOP) {
+		err = errChanged
+	}
 	if err != nil {
 		return d.fail("open", err)
 	}
 	defer unix.Close(fd)
-	d.n = len(wire.AppendUint64(d.buf[:d.n], uint64(size)))
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return d.fail("stat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return d.fail("open", errChanged)
+	}
+	d.strings("regular")
+	if st.Mode&0o100 != 0 {
+		d.strings("executable", "")
+	}
+	d.strings("contents")
+	d.n = len(wire.AppendUint64(d.cur.buf[:d.n], uint64(st.Size)))
+	return d.content(fd, st.Size)
+}
+
+// content writes the content of a file of size bytes, and its padding. Each read
+// asks for a byte more than there should be, so that no other call is needed to
+// see that there are no more.
+func (d *dumper) content(fd int, size int64) error {
 	for left := size; ; {
 		if err := d.reserve(int(min(left+1, bufSize/4))); err != nil {
 			return err
 		}
-		b := d.buf[d.n:min(int64(len(d.buf)), int64(d.n)+left+1)]
+		b := d.cur.buf[d.n:min(bufSize, int64(d.n)+left+1)]
 		n := 0
 		if err := retry(func() (err error) { n, err = unix.Read(fd, b); return err }); err != nil {
 			return d.fail("read", err)
@@ -162,8 +254,24 @@ func (d *dumper) file(dirfd int, name string, size int64) error {
 		return err
 	}
 	pad := wire.Padding(uint64(size))
-	clear(d.buf[d.n : d.n+pad])
+	clear(d.cur.buf[d.n : d.n+pad])
 	d.n += pad
+	return nil
+}
+
+func (d *dumper) symlink(dirfd int, name string) error {
+	n := 0
+	err := retry(func() (err error) { n, err = unix.Readlinkat(dirfd, name, d.link[:]); return err })
+	switch {
+	case err == nil && n > MaxTarget:
+		err = unix.ENAMETOOLONG
+	case errors.Is(err, unix.EINVAL):
+		err = errChanged
+	}
+	if err != nil {
+		return d.fail("readlink", err)
+	}
+	d.strings("symlink", "target", string(d.link[:n]))
 	return nil
 }
 
@@ -172,40 +280,34 @@ func (d *dumper) directory(dirfd int, name string) error {
 		return d.fail("archive", fmt.Errorf("nested deeper than %d directories", MaxDepth))
 	}
 	fd, err := openDir(dirfd, name)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		err = errChanged
+	}
 	if err != nil {
 		return d.fail("open", err)
 	}
-	dir := os.NewFile(uintptr(fd), name)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
+	defer unix.Close(fd)
+	first := len(d.entries)
+	if err := d.push(fd); err != nil {
 		return d.fail("list", err)
 	}
-	slices.Sort(names)
 	d.depth++
+	d.strings("directory")
 	own := len(d.path)
-	for _, n := range names {
+	for i := first; i < len(d.entries); i++ {
 		if err := d.reserve(room); err != nil {
 			return err
 		}
-		d.path = append(append(d.path, '/'), n...)
-		d.strings("entry", "(", "name", n, "node")
-		if err := d.node(fd, n); err != nil {
+		e := d.entries[i]
+		d.path = append(append(d.path, '/'), e.name...)
+		d.strings("entry", "(", "name", e.name, "node")
+		if err := d.node(fd, e.name, e.typ); err != nil {
 			return err
 		}
 		d.strings(")")
 		d.path = d.path[:own]
 	}
+	d.pop(first)
 	d.depth--
 	return d.reserve(room) // the ends of many directories follow each other
-}
-
-func readlinkat(dirfd int, name string) (string, error) {
-	var buf [MaxTarget + 1]byte
-	n := 0
-	err := retry(func() (err error) { n, err = unix.Readlinkat(dirfd, name, buf[:]); return err })
-	if err == nil && n > MaxTarget {
-		err = unix.ENAMETOOLONG
-	}
-	return string(buf[:max(n, 0)]), err
 }

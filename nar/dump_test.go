@@ -100,9 +100,10 @@ func (w *trigger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A file that grows or shrinks between the look at its size and its end.
+// A file that grows or shrinks between the look at its size and its end, which
+// cannot have been read ahead.
 func TestDumpChangedSize(t *testing.T) {
-	const size = 4 * bufSize
+	const size = (ringSize + 2) * bufSize
 	for _, to := range []int64{0, size - 1, size + 1, 2 * size} {
 		_, path := tempRoot(t)
 		p := filepath.Join(path, "f")
@@ -120,33 +121,40 @@ func TestDumpChangedSize(t *testing.T) {
 	}
 }
 
-// A folder that becomes a link while it is read does not lead elsewhere.
-func TestDumpSwappedFolder(t *testing.T) {
-	_, path := tempRoot(t)
-	src, outside := filepath.Join(path, "src"), filepath.Join(path, "outside")
-	for _, d := range []string{filepath.Join(src, "z"), outside} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	secret := "not part of the tree"
-	if err := os.WriteFile(filepath.Join(outside, "f"), []byte(secret), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(src, "a"), make([]byte, 2*bufSize), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	_, err := Dump(io.MultiWriter(&b, &trigger{func() {
-		if err := errors.Join(os.Remove(filepath.Join(src, "z")), os.Symlink(outside, filepath.Join(src, "z"))); err != nil {
-			t.Error(err)
-		}
-	}}), src)
-	if err != nil {
-		t.Fatal(err) // it is a link by then, and archived as one
-	}
-	if bytes.Contains(b.Bytes(), []byte(secret)) {
-		t.Fatal("the link was followed")
+// An entry that becomes another one after it was listed is an error, and does
+// not lead elsewhere.
+func TestDumpSwapped(t *testing.T) {
+	const secret = "not part of the tree"
+	folder := func(p string) error { return os.Mkdir(p, 0o755) }
+	file := func(p string) error { return os.WriteFile(p, nil, 0o644) }
+	link := func(p string) error { return os.Symlink("../outside", p) }
+	fifo := func(p string) error { return unix.Mkfifo(p, 0o644) }
+	for name, tt := range map[string]struct{ before, after func(string) error }{
+		"folder to link": {folder, link}, "file to link": {file, link}, "link to file": {link, file}, "link to folder": {link, folder},
+		"folder to file": {folder, file}, "file to folder": {file, folder}, "file to FIFO": {file, fifo}, "folder to FIFO": {folder, fifo},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, path := tempRoot(t)
+			src, z := filepath.Join(path, "src"), filepath.Join(path, "src", "z")
+			if err := errors.Join(os.Mkdir(src, 0o755), tt.before(z),
+				os.Mkdir(filepath.Join(path, "outside"), 0o755),
+				os.WriteFile(filepath.Join(path, "outside", "f"), []byte(secret), 0o600),
+				os.WriteFile(filepath.Join(src, "a"), make([]byte, (ringSize+2)*bufSize), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			_, err := Dump(io.MultiWriter(&b, &trigger{func() {
+				if err := errors.Join(os.Remove(z), tt.after(z)); err != nil {
+					t.Error(err)
+				}
+			}}), src)
+			if !errors.Is(err, errChanged) || !strings.Contains(err.Error(), z+": ") {
+				t.Errorf("got %v", err)
+			}
+			if bytes.Contains(b.Bytes(), []byte(secret)) {
+				t.Error("the link was followed")
+			}
+		})
 	}
 }
 

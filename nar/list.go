@@ -47,7 +47,7 @@ func List(r io.Reader, visit func(Entry) error) (Info, error) {
 		case kindEnd:
 			continue
 		case kindDone:
-			return p.src.hasher.Info(), nil
+			return p.src.info(), nil
 		}
 		e := Entry{Path: string(p.path), Type: Type(ev.kind), Executable: ev.exec, Size: ev.size, Target: ev.target}
 		if err := visit(e); err != nil {
@@ -67,7 +67,7 @@ func Verify(r io.Reader) (Info, error) {
 			return Info{}, err
 		}
 		if ev.kind == kindDone {
-			return p.src.hasher.Info(), nil
+			return p.src.info(), nil
 		}
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"hash"
 	"strings"
-	"sync"
 )
 
 // Limits that hold for every archive, written or read.
@@ -76,6 +75,12 @@ func (h *Hasher) Write(p []byte) (int, error) {
 	return h.hash.Write(p)
 }
 
+// reset forgets what was written.
+func (h *Hasher) reset() {
+	h.hash.Reset()
+	h.size = 0
+}
+
 // Sum returns the SHA-256 of what was written so far.
 func (h *Hasher) Sum() (sum [32]byte) {
 	h.hash.Sum(sum[:0])
@@ -87,14 +92,6 @@ func (h *Hasher) Size() int64 { return h.size }
 
 // Info returns both.
 func (h *Hasher) Info() Info { return Info{Hash: h.Sum(), Size: h.size} }
-
-// bufSize is the size of the one buffer that a dump or a reading holds, in
-// bytes: it fits a core's second-level cache, where hashing finds the bytes
-// again that a system call has just put there.
-const bufSize = 256 << 10
-
-// buffers keeps them, as *[bufSize]byte, for the next one.
-var buffers = sync.Pool{New: func() any { return new([bufSize]byte) }}
 
 // validName reports whether s can name a directory entry.
 func validName(s string) error {

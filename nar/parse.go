@@ -221,7 +221,7 @@ func (p *parser) content() ([]byte, error) {
 	}
 	b, err := p.src.peek(int(min(p.left, bufSize/2)))
 	if err != nil {
-		p.at = p.src.hasher.size
+		p.at = p.src.n
 		return nil, p.wrap(err)
 	}
 	b = b[:min(p.left, int64(len(b)))]
@@ -326,7 +326,7 @@ func (p *parser) wrap(err error) error {
 	case errors.Is(err, errEnd):
 		return p.wrapf(io.ErrUnexpectedEOF, "archive ends too early")
 	}
-	return fmt.Errorf("nar: reading byte %d, in %q: %w", p.src.hasher.size, p.path, err)
+	return fmt.Errorf("nar: reading byte %d, in %q: %w", p.src.n, p.path, err)
 }
 
 func zero(b []byte) bool {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // RestoreOptions are the options of Restore. The zero value is ready to use.
@@ -30,12 +28,17 @@ type RestoreOptions struct {
 // modification time of 1 second after the epoch. name is a single component
 // and must not exist.
 //
-// On any error, all that was made is removed. The error is a *SyntaxError for
-// an archive that is refused; it matches ErrTooLarge for one that exceeds
-// o.MaxSize, and fs.ErrExist if name exists, which is then left alone. A
-// process that is killed leaves what it has made so far: restore under a
-// temporary name in the folder where the item is to be, check the Info, then
-// rename. Restore syncs nothing to the disk.
+// Small files are made by several goroutines, and another one hashes; r is read
+// by the caller's alone, and the others have ended when Restore returns. It
+// holds at most some 500 files and directories open.
+//
+// On any error, all that was made is removed. Of several the first in the
+// archive's order is returned. It is a *SyntaxError for an archive that is
+// refused; it matches ErrTooLarge for one that exceeds o.MaxSize, and
+// fs.ErrExist if name exists, which is then left alone. A process that is
+// killed leaves what it has made so far: restore under a temporary name in the
+// folder where the item is to be, check the Info, then rename. Restore syncs
+// nothing to the disk.
 func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info, error) {
 	if err := validName(name); err != nil {
 		return Info{}, fmt.Errorf("nar: restore: %w", err)
@@ -47,7 +50,11 @@ func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info,
 	defer dot.Close()
 	p := newParser(r, o.MaxSize, o.MaxDepth)
 	defer p.src.release()
-	rs := restorer{parser: p, name: name, dedup: o.Dedup, dirs: []*folder{{root: parent, dot: dot, fd: int(dot.Fd())}}}
+	rs := restorer{
+		parser: p, maker: maker{item: name, dedup: o.Dedup}, crew: newCrew(p.src.ring, name, o.Dedup),
+		root: name, dirs: []*folder{{fd: int(dot.Fd()), outside: true}},
+	}
+	defer rs.crew.finish() // in case r panics
 	info, err := rs.run()
 	if err != nil && rs.made {
 		err = errors.Join(err, RemoveAll(parent, name))
@@ -55,186 +62,109 @@ func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info,
 	return info, err
 }
 
-// restorer makes what a parser reads.
+// restorer makes what a parser reads: directories and large files itself, and
+// the rest by a crew.
 type restorer struct {
 	*parser
-	name  string // of the root
-	dedup *Dedup
-	dirs  []*folder // dirs[0] is the parent of all; the last one is being filled
-	made  bool      // the root exists and is ours: it goes if there is an error
+	maker
+	crew *crew
+	root string
+	dirs []*folder // dirs[0] is the parent of all; the last one is being filled
 }
 
+// run returns when the crew has ended.
 func (rs *restorer) run() (Info, error) {
-	defer func() {
-		for _, d := range rs.dirs[1:] {
-			d.close()
-		}
-	}()
-	for {
+	err := rs.read()
+	for _, d := range rs.dirs[1:] { // there are some if there is an error
+		err = errors.Join(err, rs.done(d))
+	}
+	if first := rs.crew.finish(); first != nil {
+		err = first // the crew's jobs come before what has ended the reading
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	return rs.src.info(), nil
+}
+
+// read ends with the archive, an error, or when the crew has failed.
+func (rs *restorer) read() error {
+	for !rs.crew.hasFailed() {
 		ev, err := rs.next()
 		if err != nil {
-			return Info{}, err
+			return err
 		}
 		if ev.kind == kindDone {
-			return rs.src.hasher.Info(), nil
+			return nil
 		}
 		if len(rs.dirs) == 1 {
-			ev.name = rs.name
+			ev.name = rs.root
 		}
 		if err := rs.step(ev); err != nil {
-			return Info{}, err
+			return err
 		}
 	}
+	return nil
 }
 
 func (rs *restorer) step(ev event) error {
 	switch ev.kind {
 	case kindRegular:
-		return rs.regular(ev)
-	case kindSymlink:
-		fd := rs.dir().fd
-		if err := retry(func() error { return unix.Symlinkat(ev.target, fd, ev.name) }); err != nil {
-			return rs.fail("symlink", err)
+		data, err := rs.content()
+		if err != nil {
+			return err
 		}
-		rs.made = true
-		return rs.settle(fd, ev.name)
+		if int64(len(data)) < ev.size {
+			return rs.large(ev, data)
+		}
+		return rs.give(job{dir: rs.dir(), name: ev.name, exec: ev.exec, data: data})
+	case kindSymlink:
+		return rs.give(job{dir: rs.dir(), name: ev.name, target: ev.target})
 	case kindDirectory:
-		return rs.enter(ev.name)
+		d, err := rs.mkdir(rs.dir(), ev.name)
+		if err != nil {
+			return err
+		}
+		rs.dirs = append(rs.dirs, d)
+		return nil
 	}
-	return rs.leave()
+	d := rs.dir()
+	rs.dirs = rs.dirs[:len(rs.dirs)-1]
+	return rs.done(d)
 }
 
 // dir returns the directory being filled.
 func (rs *restorer) dir() *folder { return rs.dirs[len(rs.dirs)-1] }
 
-// enter makes a directory, which it leaves writable until it is full.
-func (rs *restorer) enter(name string) error {
-	parent := rs.dir().root
-	if err := parent.Mkdir(name, 0o700); err != nil {
-		return rs.fail("mkdir", err)
+// give has the crew do a job, unless it makes the root.
+func (rs *restorer) give(j job) error {
+	if len(rs.dirs) == 1 {
+		return rs.do(&j)
 	}
-	rs.made = true
-	// The umask may have kept even its owner out.
-	if err := unix.Fchmodat(rs.dir().fd, name, 0o700, 0); err != nil {
-		return rs.fail("chmod", err)
-	}
-	root, err := parent.OpenRoot(name)
-	if err != nil {
-		return rs.fail("open", err)
-	}
-	d, err := openFolder(root, name)
-	if err != nil {
-		return rs.fail("open", err)
-	}
-	rs.dirs = append(rs.dirs, d)
+	rs.crew.add(j, rs.src.cur)
 	return nil
 }
 
-// leave gives a full directory its metadata.
-func (rs *restorer) leave() error {
-	d := rs.dir()
-	rs.dirs = rs.dirs[:len(rs.dirs)-1]
-	err := unix.Fchmod(d.fd, 0o555)
-	if err := errors.Join(err, d.close()); err != nil {
-		return rs.fail("chmod", err)
-	}
-	return rs.settle(rs.dir().fd, d.name)
-}
-
-// regular makes a file, or a link to one that has the same content.
-func (rs *restorer) regular(ev event) error {
-	chunk, err := rs.content()
-	if err != nil {
-		return err
-	}
-	fd := rs.dir().fd
+// large makes a file whose content comes in pieces, the first of which is data.
+func (rs *restorer) large(ev event, data []byte) error {
+	rs.crew.dispatch()
 	var key *fileKey
 	if rs.dedup != nil && ev.size >= DedupMinSize {
-		key = newFileKey(ev)
-		key.write(chunk)
-		if int64(len(chunk)) == ev.size {
-			// All of it is here: if there is such a file, a link
-			// saves writing this one.
-			linked, err := rs.dedup.link(key, fd, ev.name)
-			if err != nil {
-				return rs.fail("link", err)
-			}
-			if linked {
-				rs.made = true
-				_, err := rs.content()
-				return err
-			}
-		}
+		key = rs.key.begin(ev.size, ev.exec)
+		key.hash.ring = rs.src.ring
+		defer key.hash.finish()
 	}
-	if err := rs.write(fd, ev, chunk, key); err != nil {
+	f, err := rs.create(rs.dir(), ev.name, ev.exec)
+	if err != nil {
 		return err
 	}
-	if key != nil {
-		if err := rs.dedup.share(key, fd, ev.name); err != nil {
-			return rs.fail("link", err)
+	for len(data) > 0 && err == nil {
+		if key != nil {
+			key.hash.add(rs.src.cur, rs.src.lo-len(data), rs.src.lo)
+		}
+		if err = rs.write(f, data); err == nil {
+			data, err = rs.content()
 		}
 	}
-	return nil
-}
-
-// write makes a file of chunk and the content that follows it, all of which
-// passes through key if there is one.
-func (rs *restorer) write(dirfd int, ev event, chunk []byte, key *fileKey) (err error) {
-	perm := uint32(0o444)
-	if ev.exec {
-		perm = 0o555
-	}
-	fd, err := openat(dirfd, ev.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
-	if err != nil {
-		return rs.fail("create", err)
-	}
-	rs.made = true
-	defer func() {
-		if cerr := unix.Close(fd); cerr != nil && err == nil {
-			err = rs.fail("close", cerr)
-		}
-		if err == nil {
-			err = rs.settle(dirfd, ev.name)
-		}
-	}()
-	for first := true; ; first = false {
-		if !first {
-			if chunk, err = rs.content(); err != nil {
-				return err
-			}
-			if key != nil {
-				key.write(chunk)
-			}
-		}
-		if len(chunk) == 0 {
-			break
-		}
-		if err := writeAll(fd, chunk); err != nil {
-			return rs.fail("write", err)
-		}
-	}
-	if err := unix.Fchmod(fd, perm); err != nil { // the umask may have had its say
-		return rs.fail("chmod", err)
-	}
-	return nil
-}
-
-// settle gives an entry its modification time, to a link itself.
-func (rs *restorer) settle(dirfd int, name string) error {
-	if err := retry(func() error {
-		return unix.UtimesNanoAt(dirfd, name, storeTime(), unix.AT_SYMLINK_NOFOLLOW)
-	}); err != nil {
-		return rs.fail("set time", err)
-	}
-	return nil
-}
-
-// mtime is the modification time of all that is in a store, in seconds since
-// the epoch.
-const mtime = 1
-
-func storeTime() []unix.Timespec { return []unix.Timespec{{Sec: mtime}, {Sec: mtime}} }
-
-func (rs *restorer) fail(op string, err error) error {
-	return fmt.Errorf("nar: restore %s: %s %q: %w", rs.name, op, rs.path, err)
+	return rs.finish(f, key, err)
 }

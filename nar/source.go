@@ -10,59 +10,73 @@ import (
 // for an io.ErrUnexpectedEOF that the stream itself returned.
 var errEnd = fmt.Errorf("archive ends too early: %w", io.ErrUnexpectedEOF)
 
-// source is a stream seen through a buffer: it hashes what it reads, and reads
+// minRead is the room that is worth a Read, in bytes, if there is a choice.
+const minRead = 32 << 10
+
+// source is a stream seen through chunks: it hashes what it reads, and reads
 // no more than its bound allows.
 type source struct {
 	r      io.Reader
-	hasher *Hasher
-	buf    *[bufSize]byte
-	lo, hi int   // buf[lo:hi] is read and not consumed
-	max    int64 // bound on all that is read
+	ring   *ring
+	hash   hashing
+	cur    *chunk
+	lo, hi int   // cur.buf[lo:hi] is read and not consumed
+	hashed int   // cur.buf[hashed:hi] is to be hashed
+	n      int64 // bytes read
+	max    int64 // bound on n
 }
 
 func newSource(r io.Reader, max int64) *source {
 	if max <= 0 {
 		max = math.MaxInt64
 	}
-	return &source{r: r, hasher: NewHasher(), buf: buffers.Get().(*[bufSize]byte), max: max}
+	ring := newRing()
+	return &source{r: r, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}, cur: ring.get(nil), max: max}
 }
 
-// release gives the buffer back; nothing that points into it may be used then.
+// release gives the chunks back; nobody may use any of them then.
 func (s *source) release() {
-	buffers.Put(s.buf)
-	s.buf = nil
+	s.hash.finish()
+	s.ring.put(s.cur)
+	s.ring.release()
+}
+
+// info returns the hash and size of all that was read.
+func (s *source) info() Info {
+	s.hash.finish()
+	s.hash.Write(s.cur.buf[s.hashed:s.hi])
+	s.hashed = s.hi
+	return s.hash.Info()
 }
 
 // offset returns the offset in the stream of the next byte.
-func (s *source) offset() int64 { return s.hasher.size - int64(s.hi-s.lo) }
+func (s *source) offset() int64 { return s.n - int64(s.hi-s.lo) }
 
 // peek returns what is buffered, at least n bytes of it, n being at most half
-// of bufSize. The bytes are valid until the next call. At the end of the
-// stream it returns errEnd, at the bound ErrTooLarge.
+// of bufSize. The bytes are valid until the next call, and for a user of cur as
+// long as it has that. At the end of the stream it returns errEnd, at the bound
+// ErrTooLarge.
 func (s *source) peek(n int) ([]byte, error) {
 	for s.hi-s.lo < n {
 		if err := s.fill(n); err != nil {
 			return nil, err
 		}
 	}
-	return s.buf[s.lo:s.hi], nil
+	return s.cur.buf[s.lo:s.hi], nil
 }
 
 // fill reads once, having made room for n bytes.
 func (s *source) fill(n int) error {
-	if s.lo == s.hi {
-		s.lo, s.hi = 0, 0
-	} else if s.lo+n > len(s.buf) {
-		s.hi = copy(s.buf[:], s.buf[s.lo:s.hi])
-		s.lo = 0
-	}
-	room := min(int64(len(s.buf)-s.hi), s.max-s.hasher.size)
-	if room <= 0 {
+	if s.n >= s.max {
 		return ErrTooLarge
 	}
-	m, err := read(s.r, s.buf[s.hi:s.hi+int(room)])
-	s.hasher.Write(s.buf[s.hi : s.hi+m])
+	if s.lo+n > bufSize || s.lo == s.hi && s.lo+minRead > bufSize {
+		s.turn()
+	}
+	room := int(min(int64(bufSize-s.hi), s.max-s.n))
+	m, err := read(s.r, s.cur.buf[s.hi:s.hi+room])
 	s.hi += m
+	s.n += int64(m)
 	if m > 0 {
 		return nil // an error that came with bytes comes again
 	}
@@ -70,6 +84,21 @@ func (s *source) fill(n int) error {
 		return errEnd
 	}
 	return err
+}
+
+// turn takes what is not consumed to the beginning of a chunk, the same one if
+// nobody else uses it.
+func (s *source) turn() {
+	s.hash.add(s.cur, s.hashed, s.hi)
+	old := s.cur
+	if old.users.Load() > 1 {
+		s.cur = s.ring.get(nil)
+	}
+	s.hi = copy(s.cur.buf[:], old.buf[s.lo:s.hi])
+	s.lo, s.hashed = 0, s.hi
+	if s.cur != old {
+		s.ring.put(old)
+	}
 }
 
 // skip consumes n bytes that peek has returned.

@@ -2,7 +2,7 @@ package nar
 
 import (
 	"errors"
-	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,23 +39,14 @@ func writeAll(fd int, p []byte) error {
 	return nil
 }
 
-// folder is an open directory: its handle as a root, for what is not worth a
-// system call more or less, and as a descriptor for single components under
-// it.
-type folder struct {
-	root *os.Root
-	dot  *os.File
-	fd   int    // dot's
-	name string // in its parent
+// futimens sets both times of the open file fd to t (utimensat(2): with no
+// path). Package unix knows it by path only.
+func futimens(fd int, t *[2]unix.Timespec) error {
+	return retry(func() error {
+		_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(t)), 0, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
 }
-
-// openFolder takes over root, or closes it if it returns an error.
-func openFolder(root *os.Root, name string) (*folder, error) {
-	dot, err := root.Open(".")
-	if err != nil {
-		return nil, errors.Join(err, root.Close())
-	}
-	return &folder{root: root, dot: dot, fd: int(dot.Fd()), name: name}, nil
-}
-
-func (f *folder) close() error { return errors.Join(f.dot.Close(), f.root.Close()) }
