@@ -9,6 +9,7 @@ type level int
 
 const (
 	portable level = iota
+	ssse3          // 4 blocks of ChaCha20
 	avx2           // 4 messages, 8 blocks of ChaCha20
 	avx512         // 8 messages or 4, 16 blocks of ChaCha20
 )
@@ -18,8 +19,10 @@ var here = best()
 
 func best() level {
 	switch {
-	case !cpu.X86.HasAVX2:
+	case !cpu.X86.HasSSSE3:
 		return portable
+	case !cpu.X86.HasAVX2:
+		return ssse3
 	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL:
 		return avx512
 	}
@@ -27,14 +30,14 @@ func best() level {
 }
 
 // levels returns those that this machine has.
-func levels() []level { return []level{portable, avx2, avx512}[:here+1] }
+func levels() []level { return []level{portable, ssse3, avx2, avx512}[:here+1] }
 
-func (l level) String() string { return [...]string{"portable", "avx2", "avx512"}[l] }
+func (l level) String() string { return [...]string{"portable", "ssse3", "avx2", "avx512"}[l] }
 
-func (l level) width() int { return [...]int{1, 4, 8}[l] }
+func (l level) width() int { return [...]int{1, 1, 4, 8}[l] }
 
 func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
-	if l == portable {
+	if l < avx2 {
 		portableSum(sums, key, msgs)
 		return
 	}
@@ -107,7 +110,7 @@ func (l level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 		portableChaCha20(dst, src, key, nonce)
 		return
 	}
-	group := [...]int{avx2: 512, avx512: 1024}[l]
+	group := [...]int{ssse3: 256, avx2: 512, avx512: 1024}[l]
 	groups := len(src) / group
 	if groups > 0 {
 		l.groups(&dst[0], &src[0], key, nonce, groups, 0)
@@ -122,9 +125,12 @@ func (l level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 
 // groups encrypts whole groups, the first block with the given counter.
 func (l level) groups(dst, src *byte, key *[32]byte, nonce *[12]byte, n int, counter uint32) {
-	if l == avx512 {
+	switch l {
+	case avx512:
 		chacha20AVX512(dst, src, key, nonce, n, counter)
-	} else {
+	case avx2:
 		chacha20AVX2(dst, src, key, nonce, n, counter)
+	default:
+		chacha20SSSE3(dst, src, key, nonce, n, counter)
 	}
 }

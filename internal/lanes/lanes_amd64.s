@@ -6577,16 +6577,18 @@ DATA left8<>+24(SB)/8, $0x0e0d0c0f0a09080b
 GLOBL left8<>(SB), RODATA|NOPTR, $32
 
 // func chacha20AVX2(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, SSE2
 TEXT ·chacha20AVX2(SB), $896-44
 	MOVQ         dst+0(FP), AX
 	MOVQ         src+8(FP), CX
 	MOVQ         groups+32(FP), DX
-	VMOVDQU      expand<>+0(SB), X0
-	VMOVDQU      X0, (SP)
+	MOVOU        expand<>+0(SB), X0
+	MOVOU        X0, (SP)
 	MOVQ         key+16(FP), BX
-	VMOVDQU      (BX), Y0
-	VMOVDQU      Y0, 16(SP)
+	MOVOU        (BX), X0
+	MOVOU        X0, 16(SP)
+	MOVOU        16(BX), X0
+	MOVOU        X0, 32(SP)
 	MOVL         counter+40(FP), BX
 	MOVL         BX, 48(SP)
 	MOVQ         nonce+24(FP), BX
@@ -6909,24 +6911,429 @@ rounds:
 	VZEROUPPER
 	RET
 
+// func chacha20SSSE3(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
+// Requires: SSE, SSE2, SSSE3
+TEXT ·chacha20SSSE3(SB), $608-44
+	MOVQ   dst+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   groups+32(FP), DX
+	MOVOU  expand<>+0(SB), X0
+	MOVOU  X0, (SP)
+	MOVQ   key+16(FP), BX
+	MOVOU  (BX), X0
+	MOVOU  X0, 16(SP)
+	MOVOU  16(BX), X0
+	MOVOU  X0, 32(SP)
+	MOVL   counter+40(FP), BX
+	MOVL   BX, 48(SP)
+	MOVQ   nonce+24(FP), BX
+	MOVQ   (BX), SI
+	MOVQ   SI, 52(SP)
+	MOVL   8(BX), SI
+	MOVL   SI, 60(SP)
+	LEAQ   79(SP), BX
+	ANDQ   $-16, BX
+	MOVSS  (SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 16(BX)
+	MOVSS  4(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 32(BX)
+	MOVSS  8(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 48(BX)
+	MOVSS  12(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 64(BX)
+	MOVSS  16(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 80(BX)
+	MOVSS  20(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 96(BX)
+	MOVSS  24(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 112(BX)
+	MOVSS  28(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 128(BX)
+	MOVSS  32(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 144(BX)
+	MOVSS  36(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 160(BX)
+	MOVSS  40(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 176(BX)
+	MOVSS  44(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 192(BX)
+	MOVSS  48(SP), X0
+	PSHUFD $0x00, X0, X0
+	PADDD  numbers<>+0(SB), X0
+	MOVO   X0, 208(BX)
+	MOVSS  52(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 224(BX)
+	MOVSS  56(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 240(BX)
+	MOVSS  60(SP), X0
+	PSHUFD $0x00, X0, X0
+	MOVO   X0, 256(BX)
+	MOVL   $0x00000004, (SP)
+
+next:
+	MOVO 16(BX), X0
+	MOVO 32(BX), X1
+	MOVO 48(BX), X2
+	MOVO 64(BX), X3
+	MOVO 80(BX), X4
+	MOVO 96(BX), X5
+	MOVO 112(BX), X6
+	MOVO 128(BX), X7
+	MOVO 144(BX), X8
+	MOVO 160(BX), X9
+	MOVO 176(BX), X10
+	MOVO 192(BX), X11
+	MOVO 208(BX), X12
+	MOVO 224(BX), X13
+	MOVO 240(BX), X14
+	MOVO 256(BX), X15
+	MOVO X8, (BX)
+	MOVQ $0x0000000a, SI
+
+rounds:
+	PADDD      X4, X0
+	PXOR       X0, X12
+	PADDD      X5, X1
+	PSHUFB     left16<>+0(SB), X12
+	PXOR       X1, X13
+	PADDD      X6, X2
+	MOVO       (BX), X8
+	PADDD      X12, X8
+	PXOR       X8, X4
+	MOVO       X8, (BX)
+	PSHUFB     left16<>+0(SB), X13
+	PXOR       X2, X14
+	PADDD      X7, X3
+	MOVO       X4, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X4
+	POR        X8, X4
+	PADDD      X13, X9
+	PSHUFB     left16<>+0(SB), X14
+	PXOR       X3, X15
+	PADDD      X4, X0
+	PXOR       X9, X5
+	PADDD      X14, X10
+	PSHUFB     left16<>+0(SB), X15
+	PXOR       X0, X12
+	MOVO       X5, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X5
+	POR        X8, X5
+	PXOR       X10, X6
+	PADDD      X15, X11
+	PSHUFB     left8<>+0(SB), X12
+	PADDD      X5, X1
+	MOVO       X6, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X6
+	POR        X8, X6
+	PXOR       X11, X7
+	MOVO       (BX), X8
+	PADDD      X12, X8
+	PXOR       X8, X4
+	MOVO       X8, (BX)
+	PXOR       X1, X13
+	PADDD      X6, X2
+	MOVO       X7, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X7
+	POR        X8, X7
+	MOVO       X4, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X4
+	POR        X8, X4
+	PSHUFB     left8<>+0(SB), X13
+	PXOR       X2, X14
+	PADDD      X7, X3
+	PADDD      X13, X9
+	PSHUFB     left8<>+0(SB), X14
+	PXOR       X3, X15
+	PXOR       X9, X5
+	PADDD      X14, X10
+	PSHUFB     left8<>+0(SB), X15
+	MOVO       X5, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X5
+	POR        X8, X5
+	PXOR       X10, X6
+	PADDD      X15, X11
+	MOVO       X6, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X6
+	POR        X8, X6
+	PXOR       X11, X7
+	MOVO       X7, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X7
+	POR        X8, X7
+	PADDD      X5, X0
+	PXOR       X0, X15
+	PADDD      X6, X1
+	PSHUFB     left16<>+0(SB), X15
+	PXOR       X1, X12
+	PADDD      X7, X2
+	PADDD      X15, X10
+	PSHUFB     left16<>+0(SB), X12
+	PXOR       X2, X13
+	PADDD      X4, X3
+	PXOR       X10, X5
+	PADDD      X12, X11
+	PSHUFB     left16<>+0(SB), X13
+	PXOR       X3, X14
+	MOVO       X5, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X5
+	POR        X8, X5
+	PXOR       X11, X6
+	MOVO       (BX), X8
+	PADDD      X13, X8
+	PXOR       X8, X7
+	MOVO       X8, (BX)
+	PSHUFB     left16<>+0(SB), X14
+	PADDD      X5, X0
+	MOVO       X6, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X6
+	POR        X8, X6
+	MOVO       X7, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X7
+	POR        X8, X7
+	PADDD      X14, X9
+	PXOR       X0, X15
+	PADDD      X6, X1
+	PADDD      X7, X2
+	PXOR       X9, X4
+	PSHUFB     left8<>+0(SB), X15
+	PXOR       X1, X12
+	PXOR       X2, X13
+	MOVO       X4, X8
+	PSLLL      $0x0c, X8
+	PSRLL      $0x14, X4
+	POR        X8, X4
+	PADDD      X15, X10
+	PSHUFB     left8<>+0(SB), X12
+	PSHUFB     left8<>+0(SB), X13
+	PADDD      X4, X3
+	PXOR       X10, X5
+	PADDD      X12, X11
+	MOVO       (BX), X8
+	PADDD      X13, X8
+	PXOR       X8, X7
+	MOVO       X8, (BX)
+	PXOR       X3, X14
+	MOVO       X5, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X5
+	POR        X8, X5
+	PXOR       X11, X6
+	MOVO       X7, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X7
+	POR        X8, X7
+	PSHUFB     left8<>+0(SB), X14
+	MOVO       X6, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X6
+	POR        X8, X6
+	PADDD      X14, X9
+	PXOR       X9, X4
+	MOVO       X4, X8
+	PSLLL      $0x07, X8
+	PSRLL      $0x19, X4
+	POR        X8, X4
+	DECQ       SI
+	JNE        rounds
+	MOVO       (BX), X8
+	PADDD      16(BX), X0
+	MOVO       X0, 272(BX)
+	PADDD      32(BX), X1
+	MOVO       X1, 288(BX)
+	PADDD      48(BX), X2
+	MOVO       X2, 304(BX)
+	PADDD      64(BX), X3
+	MOVO       X3, 320(BX)
+	PADDD      80(BX), X4
+	MOVO       X4, 336(BX)
+	PADDD      96(BX), X5
+	MOVO       X5, 352(BX)
+	PADDD      112(BX), X6
+	MOVO       X6, 368(BX)
+	PADDD      128(BX), X7
+	MOVO       X7, 384(BX)
+	PADDD      144(BX), X8
+	MOVO       X8, 400(BX)
+	PADDD      160(BX), X9
+	MOVO       X9, 416(BX)
+	PADDD      176(BX), X10
+	MOVO       X10, 432(BX)
+	PADDD      192(BX), X11
+	MOVO       X11, 448(BX)
+	PADDD      208(BX), X12
+	MOVO       X12, 464(BX)
+	PADDD      224(BX), X13
+	MOVO       X13, 480(BX)
+	PADDD      240(BX), X14
+	MOVO       X14, 496(BX)
+	PADDD      256(BX), X15
+	MOVO       X15, 512(BX)
+	MOVO       272(BX), X0
+	MOVO       288(BX), X1
+	MOVO       304(BX), X2
+	MOVO       320(BX), X3
+	MOVO       X0, X4
+	PUNPCKLLQ  X1, X0
+	PUNPCKHLQ  X1, X4
+	MOVO       X2, X5
+	PUNPCKLLQ  X3, X2
+	PUNPCKHLQ  X3, X5
+	MOVO       X0, X6
+	PUNPCKLQDQ X2, X0
+	PUNPCKHQDQ X2, X6
+	MOVO       X4, X7
+	PUNPCKLQDQ X5, X4
+	PUNPCKHQDQ X5, X7
+	MOVOU      (CX), X1
+	PXOR       X1, X0
+	MOVOU      X0, (AX)
+	MOVOU      64(CX), X1
+	PXOR       X1, X6
+	MOVOU      X6, 64(AX)
+	MOVOU      128(CX), X1
+	PXOR       X1, X4
+	MOVOU      X4, 128(AX)
+	MOVOU      192(CX), X1
+	PXOR       X1, X7
+	MOVOU      X7, 192(AX)
+	MOVO       336(BX), X4
+	MOVO       352(BX), X5
+	MOVO       368(BX), X6
+	MOVO       384(BX), X7
+	MOVO       X4, X8
+	PUNPCKLLQ  X5, X4
+	PUNPCKHLQ  X5, X8
+	MOVO       X6, X9
+	PUNPCKLLQ  X7, X6
+	PUNPCKHLQ  X7, X9
+	MOVO       X4, X10
+	PUNPCKLQDQ X6, X4
+	PUNPCKHQDQ X6, X10
+	MOVO       X8, X11
+	PUNPCKLQDQ X9, X8
+	PUNPCKHQDQ X9, X11
+	MOVOU      16(CX), X5
+	PXOR       X5, X4
+	MOVOU      X4, 16(AX)
+	MOVOU      80(CX), X5
+	PXOR       X5, X10
+	MOVOU      X10, 80(AX)
+	MOVOU      144(CX), X5
+	PXOR       X5, X8
+	MOVOU      X8, 144(AX)
+	MOVOU      208(CX), X5
+	PXOR       X5, X11
+	MOVOU      X11, 208(AX)
+	MOVO       400(BX), X8
+	MOVO       416(BX), X9
+	MOVO       432(BX), X10
+	MOVO       448(BX), X11
+	MOVO       X8, X12
+	PUNPCKLLQ  X9, X8
+	PUNPCKHLQ  X9, X12
+	MOVO       X10, X13
+	PUNPCKLLQ  X11, X10
+	PUNPCKHLQ  X11, X13
+	MOVO       X8, X14
+	PUNPCKLQDQ X10, X8
+	PUNPCKHQDQ X10, X14
+	MOVO       X12, X15
+	PUNPCKLQDQ X13, X12
+	PUNPCKHQDQ X13, X15
+	MOVOU      32(CX), X9
+	PXOR       X9, X8
+	MOVOU      X8, 32(AX)
+	MOVOU      96(CX), X9
+	PXOR       X9, X14
+	MOVOU      X14, 96(AX)
+	MOVOU      160(CX), X9
+	PXOR       X9, X12
+	MOVOU      X12, 160(AX)
+	MOVOU      224(CX), X9
+	PXOR       X9, X15
+	MOVOU      X15, 224(AX)
+	MOVO       464(BX), X12
+	MOVO       480(BX), X13
+	MOVO       496(BX), X14
+	MOVO       512(BX), X15
+	MOVO       X12, X0
+	PUNPCKLLQ  X13, X12
+	PUNPCKHLQ  X13, X0
+	MOVO       X14, X1
+	PUNPCKLLQ  X15, X14
+	PUNPCKHLQ  X15, X1
+	MOVO       X12, X2
+	PUNPCKLQDQ X14, X12
+	PUNPCKHQDQ X14, X2
+	MOVO       X0, X3
+	PUNPCKLQDQ X1, X0
+	PUNPCKHQDQ X1, X3
+	MOVOU      48(CX), X13
+	PXOR       X13, X12
+	MOVOU      X12, 48(AX)
+	MOVOU      112(CX), X13
+	PXOR       X13, X2
+	MOVOU      X2, 112(AX)
+	MOVOU      176(CX), X13
+	PXOR       X13, X0
+	MOVOU      X0, 176(AX)
+	MOVOU      240(CX), X13
+	PXOR       X13, X3
+	MOVOU      X3, 240(AX)
+	MOVSS      (SP), X0
+	PSHUFD     $0x00, X0, X0
+	PADDD      208(BX), X0
+	MOVO       X0, 208(BX)
+	ADDQ       $+256, CX
+	ADDQ       $+256, AX
+	DECQ       DX
+	JNE        next
+	RET
+
 // func chacha20AVX512(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, SSE2
 TEXT ·chacha20AVX512(SB), $64-44
-	MOVQ    dst+0(FP), AX
-	MOVQ    src+8(FP), CX
-	MOVQ    groups+32(FP), DX
-	VMOVDQU expand<>+0(SB), X0
-	VMOVDQU X0, (SP)
-	MOVQ    key+16(FP), BX
-	VMOVDQU (BX), Y0
-	VMOVDQU Y0, 16(SP)
-	MOVL    counter+40(FP), BX
-	MOVL    BX, 48(SP)
-	MOVQ    nonce+24(FP), BX
-	MOVQ    (BX), SI
-	MOVQ    SI, 52(SP)
-	MOVL    8(BX), SI
-	MOVL    SI, 60(SP)
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  groups+32(FP), DX
+	MOVOU expand<>+0(SB), X0
+	MOVOU X0, (SP)
+	MOVQ  key+16(FP), BX
+	MOVOU (BX), X0
+	MOVOU X0, 16(SP)
+	MOVOU 16(BX), X0
+	MOVOU X0, 32(SP)
+	MOVL  counter+40(FP), BX
+	MOVL  BX, 48(SP)
+	MOVQ  nonce+24(FP), BX
+	MOVQ  (BX), SI
+	MOVQ  SI, 52(SP)
+	MOVL  8(BX), SI
+	MOVL  SI, 60(SP)
 
 next:
 	VPBROADCASTD (SP), Z0

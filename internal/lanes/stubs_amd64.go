@@ -39,6 +39,11 @@ func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, blocks int, t u
 //go:noescape
 func chacha20AVX2(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
 
+// chacha20SSSE3 encrypts groups times 256 bytes, the first block with the given counter.
+//
+//go:noescape
+func chacha20SSSE3(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
+
 // chacha20AVX512 encrypts groups times 1024 bytes, the first block with the given counter.
 //
 //go:noescape

@@ -8,7 +8,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// How ChaCha20 goes, of 8 or 16 blocks, a group: lane i of each vector belongs
+// How ChaCha20 goes, of 4, 8 or 16 blocks, a group: lane i of each vector belongs
 // to block i, and the 16 words of the state (RFC 8439, section 2.3) are
 // registers 0 to 15. At the end they are transposed into blocks. Each byte is
 // read before it is written, and no other after that, so that source and
@@ -16,7 +16,7 @@ import (
 
 const doubleRounds = 10
 
-// chacha20 is what both implementations have in common.
+// chacha20 is what the implementations have in common.
 type chacha20 struct {
 	mixer
 	dst, src, groups reg.Register
@@ -33,11 +33,13 @@ func (c *chacha20) begin(name string, lanes int) (state Mem) {
 	c.groups = Load(Param("groups"), GP64())
 	state = AllocLocal(64)
 	p, q := GP64(), GP64()
-	VMOVDQU(constant("expand"), x[0])
-	VMOVDQU(x[0], state)
+	MOVOU(constant("expand"), x[0])
+	MOVOU(x[0], state)
 	key := Load(Param("key"), p)
-	VMOVDQU(Mem{Base: key}, y[0])
-	VMOVDQU(y[0], state.Offset(16))
+	for i := range 2 {
+		MOVOU(Mem{Base: key}.Offset(16*i), x[0])
+		MOVOU(x[0], state.Offset(16+16*i))
+	}
 	MOVL(Load(Param("counter"), GP32()), state.Offset(48))
 	nonce := Load(Param("nonce"), p)
 	MOVQ(Mem{Base: nonce}, q)
@@ -65,7 +67,9 @@ func (c *chacha20) end(lanes int) {
 	ADDQ(I32(64*lanes), c.dst)
 	DECQ(c.groups)
 	JNE(LabelRef("next"))
-	VZEROUPPER()
+	if lanes > 4 {
+		VZEROUPPER()
+	}
 	RET()
 }
 

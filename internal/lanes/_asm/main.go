@@ -15,6 +15,7 @@ func main() {
 	blake2bEVEX("blake2bAVX512VL", 4, y)
 	blake2bEVEX("blake2bAVX512", 8, z)
 	chacha20AVX2()
+	chacha20SSSE3()
 	chacha20AVX512()
 	Generate()
 }
