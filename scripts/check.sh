@@ -63,6 +63,17 @@ shell() {
 	done
 }
 
+# generated wants the assembly that its generator makes. The generator is a
+# module of its own.
+generated() {
+	local dir=internal/lanes
+	if ! try go -C $dir/_asm mod download >"$logs/asm" 2>&1; then
+		note SKIPPED "the generator of the assembly: its modules are refused"
+		return 0
+	fi
+	cp -r $dir "$logs/lanes" && (cd "$logs/lanes" && go generate lanes.go && go -C _asm vet .) && diff -r $dir "$logs/lanes"
+}
+
 # static wants programs that load nothing.
 static() {
 	local program
@@ -134,6 +145,7 @@ step "go mod tidy" go mod tidy -diff
 step "go vet" go vet ./...
 step "staticcheck" go tool staticcheck ./...
 step "layers and sizes" go test ./internal/lint
+step "generated assembly" generated
 [ "${1:-}" != lint ] || report
 step "static build" static
 step "without cgo" nocgo
