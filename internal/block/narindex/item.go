@@ -12,9 +12,12 @@ import (
 // Content is an item that is open for reading all its blocks, a block.Content. It is not safe
 // for concurrent use.
 type Content struct {
-	c   *content
-	err error
-	buf []byte // of Block
+	c     *content
+	err   error
+	next  int64  // place after the last one that Block was asked for
+	group *group // of the places from first on; nil if Block was not asked for two in a row
+	first int64
+	buf   []byte // of Block
 }
 
 // Open opens an item. The error matches ErrNoItem, fs.ErrNotExist if the tree
@@ -47,16 +50,47 @@ func (c *Content) Len() int64 { return c.c.shape.Nodes() }
 
 // Block returns the block at a place in the order of Refs. It is verified, and
 // valid until the next call. An error matches eris.ErrCorrupt if it is no longer
-// what was encoded.
+// what was encoded. Blocks that are asked for in a row are made by groups.
 func (c *Content) Block(ctx context.Context, place int64) (eris.Ref, []byte, error) {
 	if err := ctx.Err(); err != nil {
 		return eris.Ref{}, nil, err
+	}
+	if place == c.next && !c.ahead(place) {
+		c.make(place)
+	}
+	c.next = place + 1
+	if c.ahead(place) {
+		if s := c.group.slots[place-c.first]; !s.bad {
+			return s.ref, c.group.frames[s.end-int(c.c.cap.Size) : s.end], nil
+		}
 	}
 	if c.buf == nil {
 		c.buf = make([]byte, c.c.cap.Size)
 	}
 	ref, err := c.c.block(c.buf, place)
 	return ref, c.buf, err
+}
+
+// ahead reports whether the group has a place.
+func (c *Content) ahead(place int64) bool {
+	return c.group != nil && place >= c.first && place-c.first < int64(len(c.group.slots))
+}
+
+// make makes the blocks from a place on, as far as their pairs can be read.
+func (c *Content) make(place int64) {
+	if c.group == nil {
+		c.group = newGroup()
+	}
+	c.first = place
+	c.group.reset()
+	for ; place < c.Len() && c.group.room(c.c.cap.Size); place++ {
+		ref, key, err := c.c.pair(place)
+		if err != nil {
+			break
+		}
+		c.group.add(c.c.cap.Size, place, ref, key)
+	}
+	c.group.make(c.c)
 }
 
 // Refs returns the references of all blocks, leaves first, the root last; one
