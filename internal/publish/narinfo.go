@@ -132,9 +132,20 @@ func (s *Server) baking(w http.ResponseWriter, r *http.Request) {
 	web.Plain(w, r, http.StatusNotFound, "We're baking it: "+r.URL.EscapedPath())
 }
 
-// liveNarinfo answers with a narinfo signed now, without the sizes of files
-// that are not there yet.
+// liveNarinfo answers with a narinfo signed on request.
 func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info storedb.Info, ttl time.Duration) {
+	b, err := s.liveReady(info, ttl)
+	if err != nil {
+		s.unavailable(w, r, "signing a narinfo", err)
+		return
+	}
+	web.MaxAge(w.Header(), ttl)
+	web.Send(w, r, http.StatusOK, narinfoType, b.Body)
+}
+
+// sign makes the narinfo of an item, without the sizes of files that are not
+// there yet.
+func (s *Server) sign(info storedb.Info) ([]byte, error) {
 	layout := bake.Layout{NarPath: s.opt.NarPath}
 	var nars []narinfo.Nar
 	for _, m := range bake.Methods(info.Path.Base(), s.opt.Methods) {
@@ -144,13 +155,7 @@ func (s *Server) liveNarinfo(w http.ResponseWriter, r *http.Request, info stored
 		}
 		nars = append(nars, n)
 	}
-	text, err := s.signer.Narinfo(info, bake.Encoded{}, nars)
-	if err != nil {
-		s.unavailable(w, r, "signing a narinfo", err)
-		return
-	}
-	web.MaxAge(w.Header(), ttl)
-	web.Send(w, r, http.StatusOK, narinfoType, text)
+	return s.signer.Narinfo(info, bake.Encoded{}, nars)
 }
 
 // serveContent sends content with Range, If-Range and If-None-Match; the

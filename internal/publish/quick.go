@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"ersatz/internal/bake"
 	"ersatz/internal/metrics"
+	"ersatz/internal/storedb"
 	"ersatz/internal/web"
 	"ersatz/storepath"
 )
@@ -21,22 +23,24 @@ import (
 const (
 	// recheck is for how long the memory of a narinfo is believed before its
 	// file is looked at again, which another process may have removed or
-	// replaced.
+	// replaced, or, of one that was signed on request, the store is asked again.
 	recheck = time.Second
 
 	// memorySize bounds the memory of narinfos in bytes: some 30,000 of them.
 	memorySize = 64 << 20
 
 	// memoryText bounds the text of a narinfo that is kept in memory, and
-	// memoryEntry is what one takes beside its texts, in bytes.
+	// memoryEntry is what one takes beside its texts, in bytes, and memoryRef
+	// what one reference takes.
 	memoryText  = 64 << 10
 	memoryEntry = 512
+	memoryRef   = 128
 )
 
 // hashPart is 32 characters of nix-base32.
 type hashPart [32]byte
 
-// memory holds baked narinfos as they are sent. It is safe for concurrent use.
+// memory holds narinfos as they are sent. It is safe for concurrent use.
 type memory struct {
 	sent *metrics.Tally // counts what is sent of it
 
@@ -48,11 +52,14 @@ type memory struct {
 // remembered is a narinfo. Nothing but checked changes.
 type remembered struct {
 	web.Answer
-	file    fs.FileInfo
-	checked atomic.Int64 // when file was found to be the one that is there, in ns since 1970
+	file    fs.FileInfo  // of one that was baked
+	info    storedb.Info // of one that was signed on request
+	checked atomic.Int64 // when file was there, or the store said info, in ns since 1970
 }
 
-func (b *remembered) size() int { return len(b.Head) + len(b.Body) + memoryEntry }
+func (b *remembered) size() int {
+	return len(b.Head) + len(b.Body) + memoryEntry + len(b.info.References)*memoryRef
+}
 
 func (m *memory) get(hash hashPart) *remembered {
 	m.mu.RLock()
@@ -88,15 +95,20 @@ func (m *memory) drop(hash hashPart) {
 	}
 }
 
-// Quick answers for a baked narinfo as ServeHTTP does, from memory. It leaves
-// all else to that, and the log of requests too.
+// fresh reports whether it is what is there, at most recheck ago.
+func (b *remembered) fresh(now time.Time) bool {
+	return now.UnixNano()-b.checked.Load() < int64(recheck)
+}
+
+// Quick answers for a narinfo as ServeHTTP does, from memory, or from the cache
+// folder. It leaves all else to that, and the log of requests too.
 func (s *Server) Quick(r web.Request) (a web.Answer, ok bool) {
 	hash, ok := narinfoHash(r.Path)
-	if !ok || s.root == nil || s.opt.Log.Enabled(context.Background(), slog.LevelDebug) {
+	if !ok || s.opt.Log.Enabled(context.Background(), slog.LevelDebug) {
 		return web.Answer{}, false
 	}
 	b := s.memory.get(hash)
-	if b == nil || r.Time.UnixNano()-b.checked.Load() >= int64(recheck) {
+	if b == nil || !b.fresh(r.Time) {
 		if b = s.remember(hash, b, r.Time); b == nil {
 			return web.Answer{}, false
 		}
@@ -118,16 +130,19 @@ func narinfoHash(path []byte) (hash hashPart, ok bool) {
 	return hashPart(path[1:]), true
 }
 
-// remember looks at the file of a narinfo, and returns what is remembered of it
-// from then on; nil if there is nothing to remember. old is what was remembered.
+// remember looks at the file of a baked narinfo, and returns what is remembered
+// of it from then on; nil if there is none. old is what was remembered.
 func (s *Server) remember(hash hashPart, old *remembered, now time.Time) *remembered {
 	part := string(hash[:])
-	if !storepath.ValidHash(part) {
+	if s.root == nil || !storepath.ValidHash(part) {
 		return nil
 	}
 	b := old
-	if old == nil || !s.unchanged(part, old.file) {
+	if old == nil || old.file == nil || !s.unchanged(part, old.file) {
 		b = s.readReady(part)
+		if b == nil && (old == nil || old.file == nil) {
+			return nil // ServeHTTP knows what to do with one that it has signed
+		}
 		s.memory.put(hash, b)
 	}
 	if b != nil {
@@ -166,4 +181,32 @@ func (s *Server) readReady(hash string) *remembered {
 
 func (s *Server) narinfoFile(hash string) string {
 	return bake.Layout{NarPath: s.opt.NarPath}.Narinfo(hash)
+}
+
+// liveReady returns the narinfo of an item that the store has just said to be
+// valid. It is signed anew only if the store says another thing than it did.
+func (s *Server) liveReady(info storedb.Info, ttl time.Duration) (*remembered, error) {
+	hash := hashPart([]byte(info.Path.Hash))
+	if b := s.memory.get(hash); b != nil && b.file == nil && same(b.info, info) {
+		b.checked.Store(time.Now().UnixNano())
+		return b, nil
+	}
+	text, err := s.sign(info)
+	if err != nil {
+		return nil, err
+	}
+	h := http.Header{"Content-Type": {narinfoType}, "Content-Length": {strconv.Itoa(len(text))}}
+	web.MaxAge(h, ttl)
+	b := &remembered{Answer: web.Answer{Head: web.AnswerHead(http.StatusOK, h), Body: text}, info: info}
+	b.checked.Store(time.Now().UnixNano())
+	if len(text) <= memoryText {
+		s.memory.put(hash, b)
+	}
+	return b, nil
+}
+
+// same reports whether a and b make the same narinfo.
+func same(a, b storedb.Info) bool {
+	return a.Path == b.Path && a.NarHash == b.NarHash && a.NarSize == b.NarSize && a.Deriver == b.Deriver &&
+		slices.Equal(a.References, b.References)
 }

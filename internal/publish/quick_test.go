@@ -18,6 +18,7 @@ import (
 
 	"ersatz/internal/metrics"
 	"ersatz/internal/publish"
+	"ersatz/internal/storedb"
 	"ersatz/internal/web"
 )
 
@@ -200,6 +201,95 @@ func TestQuickNotices(t *testing.T) {
 	baker.write(t, hash+".narinfo", bytes.Repeat([]byte("x"), 1<<20))
 	if got := ask(3 * time.Second); got != "" {
 		t.Errorf("%d bytes in memory", len(got))
+	}
+}
+
+// TestQuickLive: a narinfo that was signed on request is in memory for a second,
+// and the store is asked each second.
+func TestQuickLive(t *testing.T) {
+	p := guixPath(t, hashOf("a")+"-x")
+	store := fixedStore{p.Hash: {Path: p, NarSize: 1}}
+	baker := newFakeBaker(t)
+	for _, o := range []publish.Options{{TTL: time.Hour}, {Cache: baker.cache()}} {
+		o.Log = discard()
+		s, err := publish.New(store, signer(t), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := web.Request{Path: []byte("/" + p.Hash + ".narinfo")}
+		// quick returns what is in memory some time after it was asked for.
+		quick := func(after time.Duration) (text string) {
+			request.Time = time.Now().Add(after)
+			a, ok := s.Quick(request)
+			if ok {
+				text = string(a.Head) + "\r\n" + string(a.Body)
+			}
+			return text
+		}
+		slow := func() string {
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, string(request.Path), nil))
+			var b bytes.Buffer
+			fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", w.Code, http.StatusText(w.Code))
+			if err := w.Result().Header.Write(&b); err != nil {
+				t.Error(err)
+			}
+			return b.String() + "\r\n" + w.Body.String()
+		}
+		if got := quick(0); got != "" {
+			t.Errorf("before it was asked for: %q", got)
+		}
+		first := slow()
+		if got := quick(0); got != first || !strings.Contains(got, "NarSize: 1\n") {
+			t.Errorf("%q\nnot\n%q", got, first)
+		}
+		if got := quick(time.Second); got != "" {
+			t.Errorf("a second later: %q", got)
+		}
+		store[p.Hash] = storedb.Info{Path: p, NarSize: 2}
+		second := slow()
+		if got := quick(0); got != second || !strings.Contains(got, "NarSize: 2\n") {
+			t.Errorf("%q\nnot\n%q", got, second)
+		}
+		store[p.Hash] = storedb.Info{Path: p, NarSize: 1}
+		if got := slow(); got != first {
+			t.Errorf("%q\nnot\n%q", got, first)
+		}
+		item := store[p.Hash]
+		delete(store, p.Hash)
+		if got := slow(); !strings.HasPrefix(got, "HTTP/1.1 404 ") {
+			t.Errorf("no longer valid: %q", got)
+		}
+		if got := quick(time.Second); got != "" {
+			t.Errorf("no longer valid: %q", got)
+		}
+		store[p.Hash] = item
+		if o.Cache != nil {
+			slow()
+			baker.write(t, p.Hash+".narinfo", []byte("baked"))
+			if got := quick(time.Second); !strings.HasSuffix(got, "\r\n\r\nbaked") {
+				t.Errorf("baked meanwhile: %q", got)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSignedOnce: an item is signed once, as long as the store says the same of
+// it: ECDSA takes most of the memory of an answer, and of the time.
+func TestSignedOnce(t *testing.T) {
+	p := guixPath(t, hashOf("a")+"-x")
+	s, err := publish.New(fixedStore{p.Hash: {Path: p}}, signer(t), publish.Options{Log: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/"+p.Hash+".narinfo", nil))
+	}
+	if n := testing.AllocsPerRun(50, ask); n > 40 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
