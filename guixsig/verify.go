@@ -20,7 +20,8 @@ const tableAfter = 10
 type verifier struct {
 	q     *edwards25519.Point
 	uses  atomic.Int32
-	table atomic.Pointer[table] // nil at first
+	once  sync.Once
+	table *table // nil before once
 }
 
 // verify checks r and s, neither of which is zero (FIPS 186-4, section 6.4).
@@ -29,19 +30,15 @@ func (v *verifier) verify(digest [32]byte, r, s *edwards25519.Scalar) bool {
 	w := inverse(s)
 	u1 := edwards25519.NewScalar().Multiply(scalarBE(h[:]), w)
 	u2 := edwards25519.NewScalar().Multiply(r, w)
-	t := v.table.Load()
-	if t == nil && v.uses.Add(1) == tableAfter {
-		t = newTable(v.q)
-		v.table.Store(t)
-	}
-	if t == nil {
+	if v.uses.Load() < tableAfter && v.uses.Add(1) < tableAfter {
 		p := new(edwards25519.Point).VarTimeDoubleScalarBaseMult(u2, v.q, u1)
 		x, _, z, _ := p.ExtendedCoordinates()
 		return isAbscissa(r, x, z)
 	}
+	v.once.Do(func() { v.table = newTable(v.q) })
 	p := new(sum).zero()
 	baseTable().addMultiple(p, u1)
-	t.addMultiple(p, u2)
+	v.table.addMultiple(p, u2)
 	return isAbscissa(r, &p.x, &p.z)
 }
 

@@ -80,10 +80,10 @@ func Parse(text []byte) (*Narinfo, error) {
 		return nil, fmt.Errorf("%w: text does not end with a newline", ErrMalformed)
 	}
 	n := &Narinfo{text: bytes.Clone(text), seen: map[string]int{}}
-	offset := 0
-	for number := 1; offset < len(text); number++ {
-		end := offset + bytes.IndexByte(text[offset:], '\n')
-		if err := n.line(offset, string(text[offset:end])); err != nil {
+	offset, whole := 0, string(text)
+	for number := 1; offset < len(whole); number++ {
+		end := offset + strings.IndexByte(whole[offset:], '\n')
+		if err := n.line(offset, whole[offset:end]); err != nil {
 			return nil, fmt.Errorf("%w: line %d: %w", ErrMalformed, number, err)
 		}
 		offset = end + 1

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -145,7 +146,8 @@ func (p *parser) node(depth int) (Node, error) {
 }
 
 func (p *parser) listRest(depth int) (Node, error) {
-	n := List()
+	var few [4]Node // most lists are as short
+	nodes := few[:0]
 	for {
 		p.space()
 		if p.at == len(p.text) {
@@ -153,13 +155,13 @@ func (p *parser) listRest(depth int) (Node, error) {
 		}
 		if p.text[p.at] == ')' {
 			p.at++
-			return n, nil
+			return List(append([]Node(nil), nodes...)...), nil
 		}
 		m, err := p.node(depth)
 		if err != nil {
 			return Node{}, err
 		}
-		n.List = append(n.List, m)
+		nodes = append(nodes, m)
 	}
 }
 
@@ -170,11 +172,9 @@ func (p *parser) delimited(end byte, decode func(dst, src []byte) (int, error)) 
 	if n < 0 {
 		return Node{}, errEnd
 	}
-	src := make([]byte, 0, n)
-	for _, c := range p.text[p.at+1 : p.at+1+n] {
-		if !isSpace(c) {
-			src = append(src, c)
-		}
+	src := p.text[p.at+1 : p.at+1+n]
+	if slices.ContainsFunc(src, isSpace) {
+		src = slices.DeleteFunc(slices.Clone(src), isSpace)
 	}
 	dst := make([]byte, len(src))
 	m, err := decode(dst, src)

@@ -34,7 +34,7 @@ func TestLinks(t *testing.T) {
 		"internal/upstream", "internal/votes", "internal/fetch", "internal/nodeapi",
 		"internal/transport/httpclient", "internal/transport/n2r", "internal/transport/ipfs", "internal/block",
 		"eris", "nar", "narinfo", "guixsig", "nixsig", "storepath", "internal/compress",
-		"nixbase32", "sexp", "internal/wire", "internal/durable", "internal/stream",
+		"nixbase32", "sexp", "internal/lanes", "internal/wire", "internal/durable", "internal/stream",
 	}
 	modules := []string{
 		"golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/sys", "filippo.io/edwards25519",

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-
-	"golang.org/x/sync/errgroup"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"ersatz/guixsig"
 	"ersatz/internal/upstream"
@@ -13,9 +14,6 @@ import (
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
-
-// verifiers is how many narinfos are verified at once.
-const verifiers = 8
 
 // find returns, for each path in order, what can be had of it.
 func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstream.Choice {
@@ -26,15 +24,16 @@ func (s *Substituter) find(ctx context.Context, paths []storepath.Path) []upstre
 	}
 	answers := s.answers(ctx, paths)
 	choices := make([]upstream.Choice, len(paths))
-	var group errgroup.Group
-	group.SetLimit(verifiers)
-	for i, p := range paths {
-		group.Go(func() error {
-			choices[i] = r.choose(p, answers[i])
-			if err != nil {
-				choices[i].Refused = append(choices[i].Refused, err)
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(paths)) {
+		group.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(paths)); i = next.Add(1) - 1 {
+				choices[i] = r.choose(paths[i], answers[i])
+				if err != nil {
+					choices[i].Refused = append(choices[i].Refused, err)
+				}
 			}
-			return nil
 		})
 	}
 	group.Wait()

@@ -207,8 +207,10 @@ func TestDeadServer(t *testing.T) {
 		ask = append(ask, it.path.String())
 	}
 	silent := newServer(t)
-	silent.intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		<-r.Context().Done()
+	over := make(chan struct{}) // net/http does not see the end of a connection that further requests came on
+	defer close(over)
+	silent.intercept(func(http.ResponseWriter, *http.Request) bool {
+		<-over
 		return true
 	})
 	m := newMachine(t, "http://127.0.0.1:1", silent.URL, server.URL)

@@ -8,6 +8,7 @@
 package substitute
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,8 @@ type Substituter struct {
 	slow     map[*upstream.Server]bool // whose nar was last waited for in vain
 	told     string                    // what was last said of the files of keys
 	lacking  map[storepath.Path]bool   // what people were told of that it lacks votes
+	aclText  []byte                    // of the ACL when it was last read
+	aclRead  guixsig.ACL               // what that says; it has what was computed of the keys
 
 	node  *nodeapi.Client // nil if none is there
 	ahead teller          // of the node
@@ -163,9 +166,13 @@ func (s *Substituter) acl() (guixsig.ACL, error) {
 	if err != nil {
 		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
 	}
+	if bytes.Equal(text, s.aclText) {
+		return s.aclRead, nil
+	}
 	acl, err := guixsig.ParseACL(text)
 	if err != nil {
 		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
 	}
+	s.aclText, s.aclRead = text, acl
 	return acl, nil
 }

@@ -51,6 +51,8 @@ type Answer struct {
 	// Expires is until when the answer holds; the zero time if it is not one to
 	// keep.
 	Expires time.Time
+
+	n *narinfo.Narinfo // what Text says, if it was read
 }
 
 // query is an item that servers are asked for.
@@ -58,6 +60,9 @@ type query struct {
 	hash string // the hash part of its store path
 	path string // its store path, "" if that is not known
 }
+
+// file returns the name of the item's narinfo at a server.
+func (q query) file() string { return q.hash + ".narinfo" }
 
 // Ask asks all servers at once for the narinfos of all paths, several at a
 // time, or takes them from the cache. The answers are by path, then by server.
@@ -131,7 +136,7 @@ func (c *Client) askAll(ctx context.Context, l *lookup, j int, queries []query, 
 	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(parallel)
-	for _, i := range l.missing {
+	for _, i := range c.pipeline(ctx, l, j, queries, answers, answered) {
 		group.Go(func() error {
 			answers[i][j] = c.askOne(ctx, l, queries[i])
 			answered(j)
@@ -147,7 +152,7 @@ func (c *Client) spare(l *lookup, j int, queries []query, answers [][]Answer, an
 	left := l.missing
 	l.missing = nil
 	for _, i := range left {
-		if !slices.ContainsFunc(answers[i], func(a Answer) bool { return queries[i].isAnswer(a.Text) }) {
+		if !slices.ContainsFunc(answers[i], func(a Answer) bool { return queries[i].answer(a.Text) != nil }) {
 			l.missing = append(l.missing, i)
 			continue
 		}
@@ -216,11 +221,18 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 	if err := ctx.Err(); err != nil {
 		return Answer{Server: sv, Err: err} // others have used its time up
 	}
-	text, ttl, err := c.read(ctx, sv, q.hash+".narinfo")
+	text, ttl, err := c.read(ctx, sv, q.file())
 	if err != nil && BrokeOff(err) && ctx.Err() == nil {
-		text, ttl, err = c.read(ctx, sv, q.hash+".narinfo")
+		text, ttl, err = c.read(ctx, sv, q.file())
 	}
+	return c.settle(ctx, l, q, text, ttl, err)
+}
+
+// settle makes an answer of what a request for a narinfo has come to.
+func (c *Client) settle(ctx context.Context, l *lookup, q query, text []byte, ttl time.Duration, err error) Answer {
+	sv := l.server
 	var expires time.Time
+	var n *narinfo.Narinfo
 	var status *statusError
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.As(err, &status) {
 		sv.silent.Store(false)
@@ -234,7 +246,7 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 			l.kill(err)
 			return Answer{Server: sv, Err: err}
 		}
-		if q.isAnswer(text) {
+		if n = q.answer(text); n != nil {
 			expires = c.until(sv, ttl)
 			c.keep(sv, q.hash, text, expires)
 		}
@@ -257,7 +269,7 @@ func (c *Client) askOne(ctx context.Context, l *lookup, q query) Answer {
 		c.log.Log(ctx, sv.level(), "narinfo cannot be read", slog.String("store_path", cmp.Or(q.path, q.hash)),
 			slog.String("server", sv.String()), slog.Any("error", err))
 	}
-	return Answer{sv, text, err, expires}
+	return Answer{Server: sv, Text: text, Err: err, Expires: expires, n: n}
 }
 
 // keep keeps an answer until it expires. What peers say is not kept: anybody can
@@ -277,21 +289,23 @@ func (c *Client) until(sv *Server, ttl time.Duration) time.Time {
 	return c.o.Now().Add(min(ttl, maxTTL))
 }
 
-// isAnswer reports whether a text is worth keeping. A page that a hotel's
-// network gives for everything would hide the item until it expires.
-func (q query) isAnswer(text []byte) bool {
+// answer reads a text, and returns nil if it is not worth keeping. A page that a
+// hotel's network gives for everything would hide the item until it expires.
+func (q query) answer(text []byte) *narinfo.Narinfo {
 	if len(text) > maxKept {
-		return false
+		return nil
 	}
 	n, err := narinfo.Parse(text)
 	if err != nil {
-		return false
+		return nil
 	}
-	if q.path != "" {
-		return n.StorePath == q.path
+	if q.path != "" && n.StorePath == q.path {
+		return n
 	}
-	p, err := storepath.Parse(n.StorePath)
-	return err == nil && p.Hash == q.hash
+	if p, err := storepath.Parse(n.StorePath); q.path == "" && err == nil && p.Hash == q.hash {
+		return n
+	}
+	return nil
 }
 
 // read reads a narinfo and says how long it can be kept.
@@ -301,12 +315,9 @@ func (c *Client) read(ctx context.Context, sv *Server, name string) ([]byte, tim
 		return nil, maxAge(header, absentTTL), err
 	}
 	defer drain(body)
-	text, err := readAll(body)
+	text, err := readAll(body, body.Size)
 	if err != nil {
 		return nil, 0, err
-	}
-	if text == nil {
-		text = []byte{}
 	}
 	return text, maxAge(header, foundTTL), nil
 }

@@ -7,10 +7,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,30 +45,38 @@ type entry struct {
 // bytes prints the entry as a file: "ersatz-narinfo-1 found EXPIRES LENGTH",
 // a newline and the text, or "ersatz-narinfo-1 absent EXPIRES 0" and a newline.
 func (e entry) bytes() []byte {
-	state := "found"
+	return append(e.head(make([]byte, 0, len(cacheMagic)+50+len(e.text))), e.text...)
+}
+
+// head appends the first line.
+func (e entry) head(b []byte) []byte {
+	b = append(b, cacheMagic...)
 	if e.text == nil {
-		state = "absent"
+		b = append(b, " absent "...)
+	} else {
+		b = append(b, " found "...)
 	}
-	return append(fmt.Appendf(nil, "%s %s %d %d\n", cacheMagic, state, e.expires, len(e.text)), e.text...)
+	b = append(strconv.AppendInt(b, e.expires, 10), ' ')
+	return append(strconv.AppendInt(b, int64(len(e.text)), 10), '\n')
 }
 
 // parseEntry reads what bytes prints, and nothing else: a file that a power
 // failure has torn is not taken for an answer.
 func parseEntry(file []byte) (entry, error) {
-	head, text, _ := bytes.Cut(file, []byte("\n"))
-	words := bytes.Split(head, []byte(" "))
+	line, text, _ := bytes.Cut(file, []byte("\n"))
+	words := strings.Split(string(line), " ")
 	if len(words) != 4 {
 		return entry{}, errors.New("no entry of the narinfo cache")
 	}
-	expires, err := strconv.ParseInt(string(words[2]), 10, 64)
+	expires, err := strconv.ParseInt(words[2], 10, 64)
 	if err != nil {
 		return entry{}, fmt.Errorf("entry of the narinfo cache: %w", err)
 	}
 	e := entry{expires: expires}
-	if string(words[1]) == "found" {
+	if words[1] == "found" {
 		e.text = text
 	}
-	if !bytes.Equal(e.bytes(), file) {
+	if head := e.head(nil); !bytes.HasPrefix(file, head) || len(file) != len(head)+len(e.text) {
 		return entry{}, errors.New("entry of the narinfo cache is damaged")
 	}
 	return e, nil
@@ -111,18 +121,36 @@ func (c *cache) get(sv *Server, hash string) (entry, bool) {
 	return e, err == nil && c.now().Unix() < e.expires
 }
 
-func readEntry(name string) (entry, error) {
-	f, err := os.Open(name)
+// readEntry reads a file. A query reads hundreds, each in three system calls:
+// os.File would take ten.
+func readEntry(name string) (e entry, err error) {
+	fd, err := retry(func() (int, error) { return unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0) })
 	if err != nil {
 		return entry{}, err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	const most = narinfo.MaxSize + 100
-	file, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return entry{}, err
+	file := make([]byte, 0, 4<<10)
+	for len(file) < most {
+		n, err := retry(func() (int, error) { return unix.Read(fd, file[len(file):min(cap(file), most)]) })
+		if err != nil {
+			return entry{}, err
+		}
+		if file = file[:len(file)+n]; n == 0 {
+			break
+		}
+		file = slices.Grow(file, 1)
 	}
 	return parseEntry(file)
+}
+
+// retry repeats a system call that a signal has interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // put keeps an answer until it expires. Nothing is synced: a torn entry is none.
@@ -137,25 +165,42 @@ func (c *cache) put(sv *Server, hash string, text []byte, expires time.Time) {
 	}
 }
 
-// replace writes a file at once, without syncing it.
+// replace writes a file at once, without syncing it, and makes its folder if
+// need be.
 func replace(name string, data []byte) error {
 	dir := filepath.Dir(name)
-	f, err := os.CreateTemp(dir, durable.TempPrefix+"*")
-	if errors.Is(err, os.ErrNotExist) {
-		if err = os.Mkdir(dir, 0o755); err == nil || errors.Is(err, os.ErrExist) {
-			f, err = os.CreateTemp(dir, durable.TempPrefix+"*")
+	temp := dir + "/" + durable.TempPrefix + strconv.FormatUint(rand.Uint64(), 36)
+	err := writeNew(temp, data)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.Mkdir(dir, 0o755); err == nil || errors.Is(err, fs.ErrExist) {
+			err = writeNew(temp, data)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
+	if err := unix.Rename(temp, name); err != nil {
+		return errors.Join(err, unix.Unlink(temp))
 	}
+	return nil
+}
+
+// writeNew makes a file, in four system calls with replace: os.File takes some
+// more. What it leaves if it fails is removed.
+func writeNew(name string, data []byte) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	})
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return err
+	}
+	for len(data) > 0 && err == nil {
+		var n int
+		n, err = retry(func() (int, error) { return unix.Write(fd, data) })
+		data = data[max(n, 0):]
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return errors.Join(err, unix.Unlink(name))
 	}
 	return nil
 }

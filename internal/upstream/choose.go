@@ -164,6 +164,7 @@ func (c *Choice) refuse(sv *Server, err error) {
 // read parses and verifies the answers.
 func (c *Choice) read(answers []Answer, judge Judge) []candidate {
 	var candidates []candidate
+	path := c.Path.String()
 	for _, a := range answers {
 		if a.Err != nil {
 			if !errors.Is(a.Err, fs.ErrNotExist) {
@@ -171,8 +172,11 @@ func (c *Choice) read(answers []Answer, judge Judge) []candidate {
 			}
 			continue
 		}
-		n, err := narinfo.Parse(a.Text)
-		if err == nil && n.StorePath != c.Path.String() {
+		n, err := a.n, error(nil)
+		if n == nil {
+			n, err = narinfo.Parse(a.Text)
+		}
+		if err == nil && n.StorePath != path {
 			err = fmt.Errorf("%w: %s", narinfo.ErrWrongPath, n.StorePath)
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,10 +78,15 @@ func (c *Client) get(ctx context.Context, sv *Server, u *url.URL, header http.He
 	if header != nil {
 		req.Header = header
 	}
-	if sv.peer || c.o.OnlyKept {
-		req.Header.Set(OnlyKept, "1")
-	}
+	c.mark(sv, req.Header)
 	return c.httpOf(sv).Do(req)
+}
+
+// mark adds to the header of a request what tells the server not to ask others.
+func (c *Client) mark(sv *Server, header http.Header) {
+	if sv.peer || c.o.OnlyKept {
+		header.Set(OnlyKept, "1")
+	}
 }
 
 // refusal makes an error of an answer that is not the file.
@@ -146,14 +152,28 @@ func openFile(name string) (*os.File, int64, error) {
 	return f, fi.Size(), nil
 }
 
-// readAll reads a body of at most narinfo.MaxSize bytes.
-func readAll(body io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(body, narinfo.MaxSize+1))
-	if err == nil && len(text) > narinfo.MaxSize {
-		err = fmt.Errorf("narinfo of more than %d bytes", narinfo.MaxSize)
+// readAll reads a body of at most narinfo.MaxSize bytes, size of them if that is
+// not negative.
+func readAll(body io.Reader, size int64) ([]byte, error) {
+	text := make([]byte, 0, min(max(size, 511)+1, narinfo.MaxSize+1)) // room to meet the end
+	for len(text) <= narinfo.MaxSize {
+		n, err := body.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		switch {
+		case isEOF(err):
+			return text, nil
+		case err != nil:
+			return nil, err
+		case len(text) == cap(text):
+			text = slices.Grow(text, min(len(text), narinfo.MaxSize+1-len(text)))
+		}
 	}
-	return text, err
+	return nil, fmt.Errorf("narinfo of more than %d bytes", narinfo.MaxSize)
 }
+
+// isEOF reports whether a Reader says that it has ended. A wrapped io.EOF is
+// something else: that of a connection that was lost.
+func isEOF(err error) bool { return err == io.EOF }
 
 // drainTime is how long a connection is worth waiting for.
 const drainTime = time.Second

@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ersatz/narinfo"
+	"ersatz/nixbase32"
+	"ersatz/storepath"
+)
+
+// many returns the paths of n items.
+func many(n int) []storepath.Path {
+	paths := make([]storepath.Path, n)
+	for i := range paths {
+		paths[i] = storepath.Path{Dir: "/gnu/store", Hash: nixbase32.Encode([]byte(fmt.Sprintf("%020d", i))), Name: fmt.Sprint("item-", i)}
+	}
+	return paths
+}
+
+// narinfos returns their texts by the path of the request.
+func narinfos(paths []storepath.Path) map[string]string {
+	texts := map[string]string{}
+	for _, p := range paths {
+		texts["/"+p.Hash+".narinfo"] = string(narinfo.Fields{StorePath: p, NarHash: [32]byte{1}, NarSize: 1000}.Body())
+	}
+	return texts
+}
+
+// TestManyNarinfos asks for some hundred narinfos, which takes few connections,
+// and gets each one's own answer.
+func TestManyNarinfos(t *testing.T) {
+	paths := many(300)
+	texts := narinfos(paths)
+	for name, start := range map[string]func(*httptest.Server){"plain": (*httptest.Server).Start, "TLS": (*httptest.Server).StartTLS} {
+		t.Run(name, func(t *testing.T) {
+			var asked, connections atomic.Int32
+			hs := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				text := texts[strings.TrimPrefix(r.URL.Path, "/elsewhere")]
+				w.Header().Set("Cache-Control", "max-age=60")
+				switch n := asked.Add(1); {
+				case strings.HasPrefix(r.URL.Path, "/elsewhere"):
+				case strings.Contains(text, "item-17\n"):
+					http.NotFound(w, r)
+					return
+				case strings.Contains(text, "item-18\n"):
+					w.WriteHeader(http.StatusAccepted)
+					return
+				case strings.Contains(text, "item-19\n"):
+					http.Error(w, "no", http.StatusBadGateway)
+					return
+				case strings.Contains(text, "item-20\n"):
+					http.Redirect(w, r, "/elsewhere"+r.URL.Path, http.StatusFound)
+					return
+				case n == 200: // not just once all have been asked for
+					panic(http.ErrAbortHandler)
+				}
+				fmt.Fprint(w, text)
+			}))
+			hs.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			start(hs)
+			defer hs.Close()
+			c := newClient(t, Options{}, t.TempDir())
+			for _, sv := range []*Server{server(t, hs.URL), server(t, hs.URL)} { // anew, and from the cache
+				for i, a := range c.Ask(t.Context(), []*Server{sv}, paths) {
+					var status *statusError
+					switch text := texts["/"+paths[i].Hash+".narinfo"]; {
+					case i == 17 || i == 18:
+						if !errors.Is(a[0].Err, fs.ErrNotExist) || a[0].Expires.IsZero() {
+							t.Errorf("item %d: %+v", i, a[0])
+						}
+					case i == 19:
+						if !errors.As(a[0].Err, &status) {
+							t.Errorf("item %d: %+v", i, a[0])
+						}
+					case string(a[0].Text) != text || a[0].Err != nil || time.Until(a[0].Expires) > time.Minute:
+						t.Errorf("item %d: %+v", i, a[0])
+					}
+				}
+			}
+			// One breaks off, and two items are asked for alone, twice the one that failed.
+			if n := connections.Load(); n > pipelines+1+3 {
+				t.Errorf("%d connections", n)
+			}
+			// A window at most is asked for twice; the second time, one that failed.
+			if n := asked.Load(); n > 300+64+3 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
+// TestSlowNarinfo: one that takes its time does not hold up those that other
+// connections can ask for.
+func TestSlowNarinfo(t *testing.T) {
+	paths := many(300)
+	texts := narinfos(paths)
+	var rest sync.WaitGroup
+	rest.Add(150)
+	sv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		text := texts[r.URL.Path]
+		if strings.Contains(text, "item-0\n") {
+			rest.Wait()
+		} else if n := strings.TrimSpace(text[strings.LastIndex(text[:strings.Index(text, "\n")], "-")+1 : strings.Index(text, "\n")]); len(n) == 3 && n < "250" {
+			rest.Done()
+		}
+		fmt.Fprint(w, text)
+	})
+	for i, a := range newClient(t, Options{}).Ask(t.Context(), []*Server{sv}, paths) {
+		if a[0].Err != nil {
+			t.Errorf("item %d: %v", i, a[0].Err)
+		}
+	}
+}
+
+// TestFewNarinfos: no connections of their own for few.
+func TestFewNarinfos(t *testing.T) {
+	paths := many(pipelineFrom - 1)
+	texts := narinfos(paths)
+	var connections sync.Map
+	sv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		connections.Store(r.RemoteAddr, true)
+		fmt.Fprint(w, texts[r.URL.Path])
+	})
+	c := newClient(t, Options{})
+	for range 3 {
+		for _, a := range c.Ask(t.Context(), []*Server{sv}, paths) {
+			if a[0].Err != nil {
+				t.Error(a[0].Err)
+			}
+		}
+	}
+	n := 0
+	connections.Range(func(any, any) bool { n++; return true })
+	if n > pipelineFrom-1 {
+		t.Errorf("%d connections: none was kept", n)
+	}
+}
