@@ -22,17 +22,18 @@ import (
 	"ersatz/storepath"
 )
 
-// crowd is a folder with very many small items, for a server or for a node. All
-// have the same nar and the same tree, which are one file each; each has a
-// narinfo and rows in the index of its own. The signatures are of another
-// narinfo, since nobody verifies what is served as it was baked; the rows are
-// of blocks that there are not. So it takes a minute to make, not an hour.
+// crowd is a folder with very many small items, a server's and a node's at once:
+// what both have is the same, and neither looks at what the other has besides.
+// All items have the same nar and the same tree, which are one file each; each
+// has a narinfo, a record and rows in the index of its own. The signatures are
+// of another narinfo, since nobody verifies what is served as it was baked; the
+// rows are of blocks that there are not. So it takes a minute to make, not an
+// hour.
 type crowd struct {
 	dir   string
 	n     int
 	nar   []byte // compressed
 	c     eris.ReadCap
-	key   *guixsig.PrivateKey
 	tail  []byte // what stands below the signed fields of each narinfo, up to the URL
 	nodes int64
 }
@@ -43,9 +44,9 @@ func crowdItem(i int) storepath.Path {
 	return storepath.Path{Dir: storepath.Guix, Hash: nixbase32.Encode(sum[:20]), Name: fmt.Sprintf("item-%d-1.0", i)}
 }
 
-// makeCrowd makes the folder dir, for a node or else for a server.
-func makeCrowd(ctx context.Context, dir string, n int, node bool, key *guixsig.PrivateKey) (*crowd, error) {
-	w := &crowd{dir: dir, n: n, key: key}
+// makeCrowd makes the folder dir.
+func makeCrowd(ctx context.Context, dir string, n int, key *guixsig.PrivateKey) (*crowd, error) {
+	w := &crowd{dir: dir, n: n}
 	if err := w.first(ctx); err != nil {
 		return nil, err
 	}
@@ -54,14 +55,10 @@ func makeCrowd(ctx context.Context, dir string, n int, node bool, key *guixsig.P
 		return nil, err
 	}
 	w.tail = signed[len(w.body(0)):]
-	write := w.baked
-	if node {
-		write = w.kept
-	}
-	if err := w.each(ctx, write); err != nil {
-		return nil, err
-	}
-	return w, w.rows(ctx)
+	rows := make(chan error, 1)
+	go func() { rows <- w.rows(ctx) }()
+	err = w.files(ctx)
+	return w, errors.Join(err, <-rows)
 }
 
 const (
@@ -127,23 +124,15 @@ func (w *crowd) narinfo(i int) []byte {
 	return append(append(w.body(i), w.tail...), at...)
 }
 
-// each calls write for each item, on several cores, after its nar and its tree
-// are there.
-func (w *crowd) each(ctx context.Context, write func(i int) error) error {
-	nar := filepath.Join(w.dir, crowdNar)
-	trees := filepath.Join(w.dir, narindex.TreeDir)
-	const workers = 4
+// files writes what each item has in the folder, on several cores.
+func (w *crowd) files(ctx context.Context) error {
+	const workers = 2
 	errs := make([]error, workers)
 	var wg sync.WaitGroup
 	for k := range workers {
 		wg.Go(func() {
-			first := crowdItem(0).Base()
 			for i := k; i < w.n && errs[k] == nil; i += workers {
-				if base := crowdItem(i).Base(); i > 0 {
-					errs[k] = errors.Join(os.Link(filepath.Join(nar, first), filepath.Join(nar, base)),
-						os.Link(filepath.Join(trees, first), filepath.Join(trees, base)))
-				}
-				errs[k] = errors.Join(errs[k], write(i), ctx.Err())
+				errs[k] = errors.Join(w.item(i), ctx.Err())
 			}
 		})
 	}
@@ -151,15 +140,11 @@ func (w *crowd) each(ctx context.Context, write func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// baked writes the narinfo of an item where `ersatz publish` has it.
-func (w *crowd) baked(i int) error {
-	return os.WriteFile(filepath.Join(w.dir, crowdItem(i).Hash+".narinfo"), w.narinfo(i), 0o644)
-}
-
-// kept writes the record of an item where `ersatz node` has it (docs/node.md,
-// "What is kept").
-func (w *crowd) kept(i int) error {
-	p := crowdItem(i)
+// item writes the narinfo of an item where `ersatz publish` has it, the record
+// where `ersatz node` has it (docs/node.md, "What is kept"), and links to the
+// nar and the tree.
+func (w *crowd) item(i int) error {
+	p, text := crowdItem(i), w.narinfo(i)
 	var b strings.Builder
 	b.WriteString("ersatz-keep-1\n")
 	for _, f := range [][2]string{
@@ -169,8 +154,15 @@ func (w *crowd) kept(i int) error {
 	} {
 		b.WriteString(f[0] + ": " + f[1] + "\n")
 	}
-	b.WriteString("\n" + string(w.narinfo(i)))
-	return os.WriteFile(filepath.Join(w.dir, "narinfo", p.Hash), []byte(b.String()), 0o644)
+	b.WriteString("\n" + string(text))
+	err := errors.Join(os.WriteFile(filepath.Join(w.dir, p.Hash+".narinfo"), text, 0o644),
+		os.WriteFile(filepath.Join(w.dir, "narinfo", p.Hash), []byte(b.String()), 0o644))
+	if first := crowdItem(0); err == nil && i > 0 {
+		for _, dir := range []string{crowdNar, narindex.TreeDir} {
+			err = errors.Join(err, os.Link(filepath.Join(w.dir, dir, first.Base()), filepath.Join(w.dir, dir, p.Base())))
+		}
+	}
+	return err
 }
 
 // rows adds the other items to the index, in one transaction.

@@ -27,59 +27,104 @@ import (
 
 // growthGroup measures what more items cost a server and a node.
 func growthGroup(ctx context.Context, o Options) ([]Table, error) {
-	sizes := []int{10, 1000, 100_000, 1_000_000}
 	if o.Quick {
-		sizes = []int{10, 5000}
+		return growth(ctx, o, []int{10, 5000})
 	}
+	return growth(ctx, o, []int{10, 1000, 100_000, 1_000_000})
+}
+
+// crowdMemory is what an item takes in a folder in memory, in bytes: the pages
+// of its narinfo and of its record, four names, rows.
+const crowdMemory = 11 << 10
+
+// growth fills folders and starts both programs on each.
+func growth(ctx context.Context, o Options, sizes []int) ([]Table, error) {
+	programs := []string{"publish", "node"}
 	var tables []Table
-	for _, node := range []bool{false, true} {
-		t, err := growth(ctx, o, node, sizes)
-		if err != nil {
-			return nil, err
+	for _, program := range programs {
+		t := Table{
+			Title: fmt.Sprintf("Growth: `ersatz %s` by the number of items", program),
+			Note: "Small synthetic items, five blocks each, in memory. Start is from the start of the process to its first answer; settled is when it " +
+				"uses no processor any more, and CPU and memory (RssAnon, what is its own) are those then. Narinfos of items by chance are asked for one at a time.",
+			Head: []string{"what"},
+		}
+		for _, what := range []string{"start, to the first answer", "CPU until settled", "memory when settled", "peak memory", "narinfo, median", "narinfo, p99", "index, bytes per item"} {
+			t.Rows = append(t.Rows, []string{what})
 		}
 		tables = append(tables, t)
 	}
-	return tables, nil
-}
-
-// crowdMemory is what an item takes in a folder in memory, in bytes: the page
-// of its narinfo, three names, rows.
-const crowdMemory = 8 << 10
-
-// growth fills folders and starts the program on each.
-func growth(ctx context.Context, o Options, node bool, sizes []int) (Table, error) {
-	program := "publish"
-	if node {
-		program = "node"
-	}
-	t := Table{
-		Title: fmt.Sprintf("Growth: `ersatz %s` by the number of items", program),
-		Note: "Small synthetic items, five blocks each, in memory. Start is from the start of the process to its first answer; settled is when it " +
-			"uses no processor any more, and CPU and memory (RssAnon, what is its own) are those then. Narinfos of items by chance are asked for one at a time.",
-		Head: []string{"what"},
-	}
-	rows := [][]string{{"start, to the first answer"}, {"CPU until settled"}, {"memory when settled"}, {"peak memory"}, {"narinfo, median"}, {"narinfo, p99"}, {"index, bytes per item"}}
 	for _, n := range sizes {
 		dir, err := memoryDir(int64(n) * crowdMemory)
 		if err != nil {
 			o.absent.note(fmt.Sprintf("%s items: %v", grouped(n), err))
 			continue
 		}
-		o.Log.InfoContext(ctx, "filling", slog.String("program", program), slog.Int("items", n))
-		g, err := grow(ctx, o, dir, node, n)
+		o.Log.InfoContext(ctx, "filling a folder", slog.Int("items", n))
+		err = growthOf(ctx, o, dir, n, programs, tables)
 		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
-			return Table{}, fmt.Errorf("%s with %d items: %w", program, n, err)
+			return nil, fmt.Errorf("%s items: %w", grouped(n), err)
+		}
+	}
+	return tables, nil
+}
+
+// growthOf adds a column to the table of each program.
+func growthOf(ctx context.Context, o Options, dir string, n int, programs []string, tables []Table) error {
+	key, err := guixsig.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{7}, 32)))
+	if err != nil {
+		return err
+	}
+	w, err := makeCrowd(ctx, filepath.Join(dir, "items"), n, key)
+	if err != nil {
+		return err
+	}
+	args, err := growthArgs(dir, w.dir, key)
+	if err != nil {
+		return err
+	}
+	runs := min(o.Runs, 3)
+	if n >= 1_000_000 {
+		runs = 1
+	}
+	for k, program := range programs {
+		t := &tables[k]
+		var g grown
+		for range runs {
+			o.Log.InfoContext(ctx, "starting", slog.String("program", program), slog.Int("items", n))
+			if err := g.run(ctx, o, w, args[program]); err != nil {
+				return fmt.Errorf("%s: %w", program, err)
+			}
+		}
+		size, err := w.indexSize()
+		if err != nil {
+			return err
 		}
 		t.Head = append(t.Head, grouped(n)+" items")
 		for i, cell := range []string{
 			milliseconds.cell(g.start), seconds.cell(g.settled.cpu), mebibytes.cell(g.private), mebibytes.cell(g.settled.peak),
-			microseconds.cell(g.median), microseconds.cell(g.p99), number(g.perItem),
+			microseconds.cell(g.median), microseconds.cell(g.p99), number(float64(size) / float64(n)),
 		} {
-			rows[i] = append(rows[i], cell)
+			t.Rows[i] = append(t.Rows[i], cell)
 		}
 	}
-	t.Rows = rows
-	return t, nil
+	return nil
+}
+
+// growthArgs returns the arguments of the programs, without an address.
+func growthArgs(dir, items string, key *guixsig.PrivateKey) (map[string][]string, error) {
+	public, private, err := crowdKeys(dir, key)
+	if err != nil {
+		return nil, err
+	}
+	guix := filepath.Join(dir, "guix")
+	db, err := storedb.Create(guix)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]string{
+		"publish": {"publish", "--listen=127.0.0.1", "--cache=" + items, "--state=" + guix, "--public-key=" + public, "--private-key=" + private},
+		"node":    {"node", "--socket=none", "--state=" + items, "--quota=1TiB", "--discover=no"},
+	}, db.Close()
 }
 
 var microseconds = unit{name: "µs", scale: 1e6}
@@ -110,60 +155,27 @@ func memoryDir(need int64) (string, error) {
 	return os.MkdirTemp(shm, "ersatz-bench-")
 }
 
-// grown is what was measured of one folder.
+// grown is what was measured of one program on one folder.
 type grown struct {
 	start, private, median, p99 series
 	settled                     usages
-	perItem                     float64
-}
-
-func grow(ctx context.Context, o Options, dir string, node bool, n int) (grown, error) {
-	key, err := guixsig.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{7}, 32)))
-	if err != nil {
-		return grown{}, err
-	}
-	cache := filepath.Join(dir, "cache")
-	w, err := makeCrowd(ctx, cache, n, node, key)
-	if err != nil {
-		return grown{}, err
-	}
-	public, private, err := crowdKeys(dir, key)
-	if err != nil {
-		return grown{}, err
-	}
-	db, err := storedb.Create(filepath.Join(dir, "guix"))
-	if err != nil {
-		return grown{}, err
-	}
-	if err := db.Close(); err != nil {
-		return grown{}, err
-	}
-	addr, err := realguix.FreeAddr()
-	if err != nil {
-		return grown{}, err
-	}
-	_, port, _ := net.SplitHostPort(addr)
-	args := []string{"publish", "--listen=127.0.0.1", "--port=" + port, "--cache=" + cache, "--state=" + filepath.Join(dir, "guix"),
-		"--public-key=" + public, "--private-key=" + private}
-	if node {
-		args = []string{"node", "--listen=" + addr, "--socket=none", "--state=" + cache, "--quota=1TiB", "--discover=no"}
-	}
-	var g grown
-	for range min(o.Runs, 3) {
-		if err := g.run(ctx, o, w, args, "http://"+addr); err != nil {
-			return grown{}, err
-		}
-	}
-	size, err := w.indexSize()
-	g.perItem = float64(size) / float64(n)
-	return g, err
 }
 
 // run starts the program, waits until it has settled, and asks it.
-func (g *grown) run(ctx context.Context, o Options, w *crowd, args []string, url string) (err error) {
+func (g *grown) run(ctx context.Context, o Options, w *crowd, args []string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	cmd := ersatzCommand(ctx, o.Ersatz, args...)
+	addr, err := realguix.FreeAddr()
+	if err != nil {
+		return err
+	}
+	url := "http://" + addr
+	_, port, _ := net.SplitHostPort(addr)
+	at := "--port=" + port
+	if args[0] == "node" {
+		at = "--listen=" + addr
+	}
+	cmd := ersatzCommand(ctx, o.Ersatz, append(slices.Clone(args), at)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	client := newClient()

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,7 +24,7 @@ func TestCrowdIsBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 30
-	w, err := makeCrowd(t.Context(), t.TempDir(), n, false, key)
+	w, err := makeCrowd(t.Context(), t.TempDir(), n, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,11 +54,7 @@ func TestCrowdIsBelieved(t *testing.T) {
 	if size, err := w.indexSize(); err != nil || size < n*w.nodes*8 {
 		t.Errorf("index of %d bytes, %v", size, err)
 	}
-	state := t.TempDir()
-	if _, err := makeCrowd(t.Context(), state, n, true, key); err != nil {
-		t.Fatal(err)
-	}
-	store, err := keep.Open(state, keep.Options{})
+	store, err := keep.Open(w.dir, keep.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +62,14 @@ func TestCrowdIsBelieved(t *testing.T) {
 	if u := store.Usage(); u.Items != n {
 		t.Errorf("%+v", u)
 	}
+	for i := range n {
+		if _, err := os.Stat(filepath.Join(w.dir, crowdNar, crowdItem(i).Base())); err != nil {
+			t.Error(err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := makeCrowd(ctx, t.TempDir(), n, false, key); !errors.Is(err, context.Canceled) {
+	if _, err := makeCrowd(ctx, t.TempDir(), n, key); !errors.Is(err, context.Canceled) {
 		t.Errorf("nothing stops it: %v", err)
 	}
 }
@@ -130,18 +130,17 @@ func TestGrowth(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := growth(ctx, o, true, []int{3})
+	_, err := growth(ctx, o, []int{3})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "its reason") {
 		t.Errorf("%v", err)
 	}
 	var g grown
 	o.Ersatz = filepath.Join(t.TempDir(), "none")
-	if err := g.run(t.Context(), o, &crowd{}, nil, "http://127.0.0.1:1"); !errors.Is(err, os.ErrNotExist) {
+	if err := g.run(t.Context(), o, &crowd{}, []string{"node"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	var log bytes.Buffer
-	o.Log = slog.New(slog.NewTextHandler(&log, nil))
-	if table, err := growth(t.Context(), o, false, []int{math.MaxInt64 / crowdMemory}); err != nil || len(table.Head) != 1 || !strings.Contains(o.absent.String(), "of memory") {
-		t.Errorf("%v, %v, %s", table, err, o.absent)
+	tables, err := growth(t.Context(), o, []int{math.MaxInt64 / crowdMemory})
+	if err != nil || len(tables) != 2 || len(tables[0].Head) != 1 || !strings.Contains(o.absent.String(), "of memory") {
+		t.Errorf("%v, %v, %s", tables, err, o.absent)
 	}
 }
