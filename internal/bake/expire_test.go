@@ -20,6 +20,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/block/narindex"
+	"ersatz/internal/compress"
 	"ersatz/internal/storedb"
 	"ersatz/internal/transport/ipfs"
 	"ersatz/internal/transport/ipfs/kubotest"
@@ -400,8 +401,7 @@ func TestIPFSReplaced(t *testing.T) {
 			if err := os.Remove(filepath.Join(s.cache, info.Path.Hash+suffix)); err != nil {
 				t.Fatal(err)
 			}
-			o.Methods = append(o.Methods, fast[0])
-			o.Methods[0].Level = 9
+			o.Methods = []compress.Method{compress.None}
 			if c := s.open(o); true {
 				if _, err := c.bake(t.Context(), info.Path); err != nil {
 					t.Error(err)

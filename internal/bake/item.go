@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"ersatz/eris"
 	"ersatz/internal/block/narindex"
@@ -61,12 +62,13 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 			err = errors.Join(err, s.file.Abort())
 		}
 	}()
+	o := compress.Options{Size: int64(min(info.NarSize, math.MaxInt64)), Background: true}
 	for i, m := range methods {
 		var add func(eris.Block) error
 		if i == which {
 			add = blocks.add
 		}
-		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, add)
+		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, o, add)
 		if err != nil {
 			return closeAll(err, streams)
 		}

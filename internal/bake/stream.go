@@ -71,7 +71,7 @@ type stream struct {
 }
 
 // newStream begins a file. add takes the blocks, or is nil.
-func newStream(name string, m compress.Method, add func(eris.Block) error) (*stream, error) {
+func newStream(name string, m compress.Method, o compress.Options, add func(eris.Block) error) (*stream, error) {
 	f, err := durable.Create(name, 0o644)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func newStream(name string, m compress.Method, add func(eris.Block) error) (*str
 	if add != nil {
 		s.enc = &encoder{emit: add}
 	}
-	if s.comp, err = compress.NewWriter((*sink)(s), m); err != nil {
+	if s.comp, err = compress.NewWriterOptions((*sink)(s), m, o); err != nil {
 		return nil, errors.Join(err, f.Abort())
 	}
 	return s, nil

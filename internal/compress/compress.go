@@ -102,9 +102,29 @@ func ParseFormat(s string) (Method, error) {
 	return m, nil
 }
 
+// Options say how a stream is compressed. The zero Options are those of a
+// stream of which nothing is known, whose reader waits.
+type Options struct {
+	// Size is how many bytes will be written, about: a hint, by which zstd
+	// chooses its tables. The same level, Size and bytes give the same stream,
+	// always. Default: unknown.
+	Size int64
+	// Threads is how many threads may compress a stream that is long enough for
+	// several. Default 1.
+	Threads int
+	// Background says that nobody waits: threads of zstd run when nobody else
+	// wants the processor.
+	Background bool
+}
+
 // NewWriter returns a writer that compresses into w. Closing it ends the
 // stream and leaves w open.
 func NewWriter(w io.Writer, m Method) (io.WriteCloser, error) {
+	return NewWriterOptions(w, m, Options{})
+}
+
+// NewWriterOptions is NewWriter with Options.
+func NewWriterOptions(w io.Writer, m Method, o Options) (io.WriteCloser, error) {
 	switch m.Name {
 	case "none":
 		return nopCloser{w}, nil
@@ -113,7 +133,7 @@ func NewWriter(w io.Writer, m Method) (io.WriteCloser, error) {
 	case "lzip":
 		return newLzipWriter(w, m.Level)
 	case "zstd":
-		return newZstdWriter(w, m.Level)
+		return newZstdWriter(w, m.Level, o)
 	}
 	return nil, fmt.Errorf("compression method %q cannot be written", m.Name)
 }

@@ -1,17 +1,195 @@
-//go:build cgo
+//go:build cgo && linux
 
 package compress
 
-import (
-	"io"
+// #include "zstd_thread.h"
+import "C"
 
-	"github.com/DataDog/zstd"
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+
+	_ "github.com/DataDog/zstd" // libzstd itself
+	"golang.org/x/sys/unix"
 )
 
 // Native reports whether zstd is compressed by libzstd, whose ratio at level
 // 19 the Go encoder does not reach.
 const Native = true
 
-func newZstdWriter(w io.Writer, level int) (io.WriteCloser, error) {
-	return zstd.NewWriterLevel(w, level), nil
+// How many bytes the thread is given and gives at most in one turn. What is
+// given has room when it comes out, whatever it is (ZSTD_compressBound).
+const (
+	zstdIn  = 256 << 10
+	zstdOut = zstdIn + zstdIn>>8 + 64
+)
+
+// zstdWriter compresses in a thread of its own, which is none of Go's. A call
+// of C that takes long would keep a processor from goroutines until the runtime
+// sees it; and the priority of a thread that runs goroutines cannot be lowered,
+// since it may hold what all others wait for. While the thread has its turn, the
+// writer takes the next piece and hands on the last.
+type zstdWriter struct {
+	w    io.Writer
+	c    *C.ersatz_zstd // nil after Close
+	in   []byte         // what a turn compresses
+	n    int            // bytes in in, for the next turn
+	out  []byte         // what the last turn has given, to be written
+	todo int            // eventfd: its turn begins
+	done *os.File       // eventfd: its turn is over
+	word [8]byte        // what is written to and read from an eventfd
+	busy bool           // it has its turn
+	err  error          // the first
+}
+
+func newZstdWriter(w io.Writer, level int, o Options) (io.WriteCloser, error) {
+	workers := 0
+	if o.Size > 0 && o.Size/2 >= int64(C.ersatz_zstd_job(C.int(level), C.ulonglong(o.Size))) {
+		workers = max(1, o.Threads)
+	}
+	z, err := startZstd(level, max(0, o.Size), workers, o.Background)
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	z.w = w
+	return z, nil
+}
+
+// startZstd makes a writer without its w.
+func startZstd(level int, size int64, workers int, background bool) (z *zstdWriter, err error) {
+	fds := [3]int{-1, -1, -1} // what a turn is begun by; what it ends by, twice
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, fd := range fds {
+			if fd >= 0 {
+				err = errors.Join(err, unix.Close(fd))
+			}
+		}
+	}()
+	if fds[0], err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if fds[1], err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, err
+	}
+	if fds[2], err = unix.FcntlInt(uintptr(fds[1]), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	lower := C.int(0)
+	if background {
+		lower = 1
+	}
+	c := C.ersatz_zstd_new(C.int(fds[0]), C.int(fds[1]), C.int(level), C.ulonglong(size), C.int(workers), lower, zstdIn, zstdOut)
+	if c == nil {
+		return nil, errors.New("no memory or no thread")
+	}
+	return &zstdWriter{
+		c: c, in: unsafe.Slice((*byte)(unsafe.Pointer(c.in)), zstdIn),
+		todo: fds[0], done: os.NewFile(uintptr(fds[2]), "eventfd"),
+	}, nil
+}
+
+// Write takes p. It is compressed, and what comes out written, later, but for
+// what is in the way of p.
+func (z *zstdWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 && z.err == nil {
+		z.wait()
+		k := copy(z.in[z.n:], p)
+		p = p[k:]
+		if z.n += k; z.n == zstdIn {
+			z.begin(false)
+		}
+	}
+	if z.err != nil {
+		return 0, z.err
+	}
+	return n, nil
+}
+
+// Close ends the frame and frees the thread. If there was an error, the thread
+// may go on for a while.
+func (z *zstdWriter) Close() error {
+	if z.c == nil {
+		return z.err
+	}
+	z.wait()
+	z.begin(true)
+	z.wait()
+	z.hand()
+	z.c.quit = 1
+	z.signal()
+	z.c, z.in, z.out = nil, nil, nil
+	err := z.done.Close()
+	if z.err == nil {
+		z.err = err
+	}
+	return z.err
+}
+
+// begin gives the thread its turn, which it does not have, with what was
+// taken, and hands on what the last one gave meanwhile.
+func (z *zstdWriter) begin(end bool) {
+	if z.err != nil {
+		return
+	}
+	z.c.in_size, z.c.in_pos = C.size_t(z.n), 0
+	if z.n = 0; end {
+		z.c.end = 1
+	}
+	z.turn()
+}
+
+func (z *zstdWriter) turn() {
+	z.c.which ^= 1
+	z.busy = true
+	z.signal()
+	z.hand()
+}
+
+// wait waits until the thread has done its turn, which may take several, if it
+// has one.
+func (z *zstdWriter) wait() {
+	for z.busy && z.err == nil {
+		if _, err := z.done.Read(z.word[:]); err != nil {
+			z.fail(err)
+			return
+		}
+		z.busy = false
+		if z.c.fault != nil {
+			z.fail(errors.New(C.GoString(z.c.fault)))
+			return
+		}
+		out := unsafe.Slice((*byte)(unsafe.Pointer(z.c.out[z.c.which])), zstdOut)
+		z.out = out[:z.c.out_size]
+		if z.c.in_pos < z.c.in_size || z.c.end != 0 && z.c.left > 0 {
+			z.turn()
+		}
+	}
+}
+
+// hand writes what the last turn has given.
+func (z *zstdWriter) hand() {
+	if z.err != nil || len(z.out) == 0 {
+		return
+	}
+	_, z.err = z.w.Write(z.out)
+	z.out = nil
+}
+
+func (z *zstdWriter) signal() {
+	binary.NativeEndian.PutUint64(z.word[:], 1)
+	if _, err := unix.Write(z.todo, z.word[:]); err != nil && z.err == nil {
+		z.fail(err)
+	}
+}
+
+func (z *zstdWriter) fail(err error) {
+	z.err = fmt.Errorf("zstd: %w", err)
 }

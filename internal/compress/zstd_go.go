@@ -1,4 +1,4 @@
-//go:build !cgo
+//go:build !(cgo && linux)
 
 package compress
 
@@ -12,6 +12,7 @@ import (
 // 19 the Go encoder does not reach.
 const Native = false
 
-func newZstdWriter(w io.Writer, level int) (io.WriteCloser, error) {
+// newZstdWriter takes no notice of the Options.
+func newZstdWriter(w io.Writer, level int, _ Options) (io.WriteCloser, error) {
 	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
 }

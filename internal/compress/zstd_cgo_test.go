@@ -1,0 +1,205 @@
+//go:build cgo && linux
+
+package compress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// text is compressible and not trivial.
+func text(n int) []byte {
+	rng := rand.New(rand.NewPCG(5, 6))
+	var b bytes.Buffer
+	for b.Len() < n {
+		fmt.Fprintf(&b, "line %d of a text that repeats %x\n", rng.IntN(500), rng.IntN(1<<16))
+	}
+	return b.Bytes()[:n]
+}
+
+// packed compresses data in pieces.
+func packed(t *testing.T, data []byte, level, piece int, o Options) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := NewWriterOptions(&b, Method{"zstd", level}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range slices.Chunk(data, piece) {
+		if _, err := w.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestZstdSame wants the same frame whatever the pieces, the threads and the
+// priority are: the URN names these very bytes.
+func TestZstdSame(t *testing.T) {
+	all := text(6 << 20)
+	for _, n := range []int{0, 1, 1000, zstdIn - 1, zstdIn, zstdIn + 1, 3 << 20, 6 << 20} {
+		data := all[:n]
+		for _, size := range []int64{0, int64(n)} {
+			want := packed(t, data, 1, max(1, n), Options{Size: size})
+			for _, x := range []struct {
+				piece   int
+				threads int
+				back    bool
+			}{{1<<20 - 7, 1, true}, {100_000, 3, false}} {
+				if got := packed(t, data, 1, x.piece, Options{size, x.threads, x.back}); !bytes.Equal(got, want) {
+					t.Errorf("%d bytes, size %d, %+v: another frame", n, size, x)
+				}
+			}
+			r, err := NewReader(bytes.NewReader(want), "zstd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes, size %d: %d back, %v", n, size, len(got), err)
+			}
+			r.Close()
+		}
+	}
+}
+
+// TestZstdSize wants the hint to be one: a wrong one costs some bytes.
+func TestZstdSize(t *testing.T) {
+	data := text(1 << 20)
+	for _, size := range []int64{1, 100, 1 << 30, 1 << 62} {
+		r, err := NewReader(bytes.NewReader(packed(t, data, 1, 1<<20, Options{Size: size})), "zstd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("size %d: %d back, %v", size, len(got), err)
+		}
+		r.Close()
+	}
+}
+
+// threads returns how many threads of this process have which nice value.
+func threads(t *testing.T) map[string]int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/self/task/*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]int{}
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		f := strings.Fields(rest) // from the third on, proc_pid_stat(5)
+		m[f[19-3]]++              // nice
+		m["policy "+f[41-3]]++
+	}
+	return m
+}
+
+// opened returns how many descriptors this process has.
+func opened(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+// until waits for what other threads do meanwhile.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 20_000 {
+		if ok() {
+			return
+		}
+		threads(t) // takes a while
+	}
+	t.Errorf("waiting for %s: threads %v, %d descriptors", what, threads(t), opened(t))
+}
+
+// TestZstdBackground wants all threads of a stream at the lowest priority, and
+// none of them, nor a descriptor, to be left after it.
+func TestZstdBackground(t *testing.T) {
+	data := text(5 << 20)
+	fds := opened(t)
+	for _, c := range []struct {
+		o    Options
+		want int // threads
+	}{{Options{Background: true}, 1}, {Options{Size: 5 << 20, Threads: 2, Background: true}, 3}, {Options{Size: 5 << 20, Threads: 2}, 0}} {
+		w, err := NewWriterOptions(io.Discard, Method{"zstd", 1}, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if m := threads(t); m["19"] != c.want || m["policy 3"] != c.want { // SCHED_BATCH
+			t.Errorf("%+v: threads %v", c.o, m)
+		}
+		if err := errors.Join(w.Close(), w.Close()); err != nil {
+			t.Error(err)
+		}
+		until(t, "the end of the threads", func() bool { return threads(t)["19"] == 0 && opened(t) == fds })
+	}
+}
+
+// short fails after n bytes.
+type short int
+
+var errShort = errors.New("no room")
+
+func (s *short) Write(p []byte) (int, error) {
+	if *s -= short(len(p)); *s < 0 {
+		return 0, errShort
+	}
+	return len(p), nil
+}
+
+// TestZstdFails wants the writer's error, from then on, and nothing left.
+func TestZstdFails(t *testing.T) {
+	noise := make([]byte, 4<<20)
+	rand.NewChaCha8([32]byte{1}).Read(noise) // never fails
+	fds := opened(t)
+	for _, room := range []short{0, 1 << 20} {
+		w, err := NewWriterOptions(&room, Method{"zstd", 1}, Options{Size: 4 << 20, Threads: 2, Background: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err = w.Write(noise); err == nil {
+				t.Error("written")
+			}
+		}
+		if !errors.Is(err, errShort) || !errors.Is(w.Close(), errShort) {
+			t.Errorf("%v, %v", err, w.Close())
+		}
+	}
+	until(t, "the end of the threads", func() bool { return threads(t)["19"] == 0 && opened(t) == fds })
+}
+
+// TestZstdAllocs wants what a stream allocates not to grow with it.
+func TestZstdAllocs(t *testing.T) {
+	piece := text(300_000)
+	w, err := NewWriterOptions(io.Discard, Method{"zstd", 1}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if n := testing.AllocsPerRun(20, func() { _, err = w.Write(piece) }); n != 0 || err != nil {
+		t.Errorf("%v allocations per write, %v", n, err)
+	}
+}
