@@ -35,6 +35,8 @@ func groups() []group {
 		{"narinfo", narinfoGroup, guix},
 		{"bake", bakeGroup, guix},
 		{"eris", erisGroup, nothing},
+		{"nar", narGroup, nothing},
+		{"serving", servingGroup, nothing},
 		{"batch", batchGroup, nothing},
 		{"growth", growthGroup, nothing},
 		{"kubo", kuboGroup, patience},
