@@ -4,14 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"ersatz/internal/realguix"
 	"ersatz/storepath"
@@ -26,8 +21,8 @@ func closing(err error, closer func() error) error { return errors.Join(err, clo
 // narinfoGroup measures requests per second, by wrk with one thread and eight
 // connections.
 func narinfoGroup(ctx context.Context, o Options) ([]Table, error) {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return nil, fmt.Errorf("apt-get install wrk: %w", err)
+	if !o.have("wrk") {
+		return nil, nil
 	}
 	s, err := newSite(ctx, o)
 	if err != nil {
@@ -42,99 +37,98 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	script, err := s.wrkScript(paths)
+	script, err := wrkScript(s.dir, narinfoPaths(paths))
 	if err != nil {
 		return nil, err
 	}
 	rows := []struct {
-		what     string
-		args     []string
-		baked    bool
-		ours, by series
+		what  string
+		args  []string
+		cache string // in the machine; "": there is none
+		sides [3]*side
 	}{
-		{what: "baked", args: []string{"--cache=/var/cache/narinfos", "--compression=zstd:1"}, baked: true},
+		{what: "baked", args: []string{"--compression=zstd:1"}, cache: "/var/cache/narinfos"},
 		{what: "signed on request", args: []string{"--compression=zstd:1"}},
 	}
 	for r := range rows {
 		row := &rows[r]
-		var servers []*server
-		for _, program := range []string{"ersatz", "guix"} {
-			args := append([]string(nil), row.args...)
-			if row.baked {
-				args[0] += "-" + program
+		for k, program := range []string{"ersatz", "guix"} {
+			args := row.args
+			if row.cache != "" {
+				args = append(args, "--cache="+row.cache+"-"+program)
 			}
 			server, err := serve(ctx, s.origin, program, args...)
 			if err != nil {
 				return nil, err
 			}
 			defer server.Stop()
-			servers = append(servers, server)
-			if row.baked {
+			if row.cache != "" {
 				if err := bakeAll(ctx, server.client, server.URL, paths); err != nil {
 					return nil, err
 				}
 			}
+			row.sides[k] = wrkSide(program, s.o, server, "", []string{"-c8", "-s", script})
 		}
-		for n := range s.o.Runs + 1 {
-			for k, to := range []*series{&row.ours, &row.by} {
-				rate, err := wrk(ctx, script, servers[k].URL)
-				if err != nil {
-					return nil, err
-				}
-				s.o.Log.InfoContext(ctx, "narinfos", slog.String("what", row.what), slog.Int("server", k), slog.Float64("per_second", rate))
-				if n > 0 {
-					*to = append(*to, rate)
-				}
+		sides := row.sides[:2]
+		if row.cache != "" && s.o.have("nginx") {
+			server, err := nginx(ctx, s.dir, s.origin.Path(row.cache+"-ersatz"))
+			if err != nil {
+				return nil, err
 			}
+			defer server.Stop()
+			row.sides[2] = wrkSide("nginx", s.o, server, "", []string{"-c8", "-s", script})
+			sides = row.sides[:]
+		}
+		if err := turns(ctx, s.o, sides...); err != nil {
+			return nil, err
 		}
 	}
 	t := Table{
 		Title: "Narinfos per second",
-		Note:  fmt.Sprintf("`wrk -t1 -c8`, %d different items, 3 s each; wrk shares the machine.", queried),
-		Head:  compareHead,
+		Note: fmt.Sprintf("`wrk -t1 -c8`, %d different items, %s each; wrk shares the machine. nginx serves the narinfos that ersatz has baked. "+
+			"What ersatz has signed it keeps in memory, and asks the store each second whether it still holds: here each is asked for more than once a second.",
+			queried, s.o.wrkTime()),
+		Peer: "guix publish", Limit: "nginx",
 	}
 	for _, row := range rows {
-		t.compare(row.what, perSecond, row.ours, row.by)
+		var limit series
+		if row.sides[2] != nil {
+			limit = row.sides[2].rate
+		}
+		t.versus(row.what, perSecond, row.sides[0].rate, row.sides[1].rate, limit)
 	}
 	return []Table{t}, nil
 }
 
-// wrkScript writes the script that makes wrk ask for all items in turn.
-func (s *site) wrkScript(paths []storepath.Path) (string, error) {
-	var b strings.Builder
-	b.WriteString("local paths = {\n")
+func narinfoPaths(paths []storepath.Path) (all []string) {
 	for _, p := range paths {
-		fmt.Fprintf(&b, "  \"/%s.narinfo\",\n", p.Hash)
+		all = append(all, "/"+p.Hash+".narinfo")
 	}
-	b.WriteString("}\nlocal n = 0\nfunction request()\n  n = n % #paths + 1\n  return wrk.format(\"GET\", paths[n])\nend\n")
-	name := filepath.Join(s.dir, "narinfos.lua")
-	return name, os.WriteFile(name, []byte(b.String()), 0o644)
-}
-
-// wrk returns the requests per second that a server answers.
-func wrk(ctx context.Context, script, url string) (float64, error) {
-	out, err := exec.CommandContext(ctx, "wrk", "-t1", "-c8", "-d3s", "-s", script, url).CombinedOutput()
-	if err != nil {
-		return 0, fmt.Errorf("wrk: %w\n%s", err, out)
-	}
-	return parseWrk(string(out))
+	return all
 }
 
 var (
 	wrkRate   = regexp.MustCompile(`(?m)^Requests/sec:\s+([0-9.]+)$`)
+	wrkCount  = regexp.MustCompile(`(?m)^\s+([0-9]+) requests in `)
 	wrkFaults = regexp.MustCompile(`(?m)^\s+(Non-2xx or 3xx responses:.*|Socket errors:.*)$`)
 )
 
-// parseWrk reads what wrk prints. Answers that are no success do not count.
-func parseWrk(out string) (float64, error) {
+// parseWrk reads what wrk prints: requests per second, and how many there were.
+// Answers that are no success do not count.
+func parseWrk(out string) (rate, n float64, err error) {
 	if m := wrkFaults.FindStringSubmatch(out); m != nil {
-		return 0, fmt.Errorf("wrk: %s", m[1])
+		return 0, 0, fmt.Errorf("wrk: %s", m[1])
 	}
-	m := wrkRate.FindStringSubmatch(out)
-	if m == nil {
-		return 0, fmt.Errorf("wrk: no rate in %q", out)
+	perSecond, count := wrkRate.FindStringSubmatch(out), wrkCount.FindStringSubmatch(out)
+	if perSecond == nil || count == nil {
+		return 0, 0, fmt.Errorf("wrk: no rate in %q", out)
 	}
-	return strconv.ParseFloat(m[1], 64)
+	rate, err = strconv.ParseFloat(perSecond[1], 64)
+	if err != nil {
+		return 0, 0, err
+	}
+	n, err = strconv.ParseFloat(count[1], 64)
+	return rate, n, err
 }
 
 // bakeGroup measures how an item is made ready to be served.

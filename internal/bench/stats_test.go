@@ -128,15 +128,15 @@ func TestParseWrk(t *testing.T) {
 Requests/sec:  58816.57
 Transfer/sec:     31.68MB
 `
-	if got, err := parseWrk(good); err != nil || got != 58816.57 {
-		t.Errorf("%v, %v", got, err)
+	if got, n, err := parseWrk(good); err != nil || got != 58816.57 || n != 182331 {
+		t.Errorf("%v, %v, %v", got, n, err)
 	}
 	for what, out := range map[string]string{
 		"refused answers": strings.Replace(good, "Requests/sec", "  Non-2xx or 3xx responses: 17\nRequests/sec", 1),
 		"broken pipes":    strings.Replace(good, "Requests/sec", "  Socket errors: connect 0, read 5, write 0, timeout 0\nRequests/sec", 1),
 		"nothing":         "",
 	} {
-		if rate, err := parseWrk(out); err == nil {
+		if rate, _, err := parseWrk(out); err == nil {
 			t.Errorf("%s: %v requests per second", what, rate)
 		}
 	}
