@@ -25,7 +25,7 @@ step() {
 note() { summary+=("$(printf '%-15s %s' "$1" "$2")"); }
 
 # Programs that tests use, and the Debian packages that have them.
-programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd lintian:lintian groff:groff-base mandoc:mandoc coap-client-openssl:libcoap3-bin gnunet-arm:gnunet aria2c:aria2 mktorrent:mktorrent transmission-show:transmission-cli'
+programs='gcc:gcc ldd:libc-bin git:git debootstrap:debootstrap nix-store:nix-bin lzip:lzip zstd:zstd xz:xz-utils bzip2:bzip2 gzip:gzip ip:iproute2 tc:iproute2 nft:nftables avahi-daemon:avahi-daemon avahi-browse:avahi-utils dbus-daemon:dbus-daemon curl:curl systemd-analyze:systemd lintian:lintian groff:groff-base mandoc:mandoc coap-client-openssl:libcoap3-bin gnunet-arm:gnunet aria2c:aria2 mktorrent:mktorrent transmission-show:transmission-cli qemu-aarch64:qemu-user'
 
 packages() {
 	local pair missing=()
@@ -72,6 +72,17 @@ generated() {
 		return 0
 	fi
 	cp -r $dir "$logs/lanes" && (cd "$logs/lanes" && go generate lanes.go && go -C _asm vet .) && diff -r $dir "$logs/lanes"
+}
+
+# arm64 runs what has assembly for it under emulation.
+arm64() {
+	if ! command -v qemu-aarch64 >/dev/null; then
+		note SKIPPED "tests under emulation of arm64: no qemu-aarch64"
+		return 0
+	fi
+	GOARCH=arm64 go vet ./internal/lanes &&
+		GOARCH=arm64 go test -exec qemu-aarch64 ./internal/lanes &&
+		GOARCH=arm64 go test -exec qemu-aarch64 -run '(Positive|Negative|Legacy)Vectors' ./eris
 }
 
 # static wants programs that load nothing.
@@ -147,6 +158,7 @@ step "staticcheck" go tool staticcheck ./...
 step "layers and sizes" go test ./internal/lint
 step "generated assembly" generated
 [ "${1:-}" != lint ] || report
+step "arm64 under emulation" arm64
 step "static build" static
 step "without cgo" nocgo
 step "tests under the race detector" go test -race -timeout 15m ./...

@@ -63,16 +63,3 @@ func TestRFC7693One(t *testing.T) {
 		}
 	})
 }
-
-// TestChoice wants levels to be in order, and the best to be taken.
-func TestChoice(t *testing.T) {
-	all := levels()
-	if here != all[len(all)-1] || Width() != here.width() {
-		t.Errorf("%v of %v, width %d", here, all, Width())
-	}
-	for i, l := range all {
-		if int(l) != i || l.width() > MaxWidth {
-			t.Errorf("level %d is %v, width %d", i, l, l.width())
-		}
-	}
-}

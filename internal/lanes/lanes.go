@@ -7,7 +7,8 @@
 // 64-bit lane of its own.
 //
 // The implementation is chosen once, when the program starts. GODEBUG can
-// choose a lesser one: cpu.avx512f=off, cpu.avx2=off.
+// choose a lesser one: cpu.avx512f=off, cpu.avx2=off, cpu.ssse3=off. See
+// docs/decisions/0001-lanes.md.
 package lanes
 
 import (
@@ -16,6 +17,7 @@ import (
 )
 
 //go:generate go run -C _asm . -out ../lanes_amd64.s -stubs ../stubs_amd64.go -pkg lanes
+//go:generate go run -C _asm ./neon ../lanes_arm64.s
 
 // MaxWidth is the largest Width of any processor.
 const MaxWidth = 8
@@ -29,8 +31,8 @@ const chachaBlock = 64
 // maxChaCha is how far a counter of 32 bits goes, in bytes.
 const maxChaCha = chachaBlock << 32
 
-// Width returns for how many messages a call of Sum256 takes about as long as
-// for one: 8, 4 or 1. Calls with a multiple of it are the fastest.
+// Width returns how many messages Sum256 hashes at once on this machine: 8, 4, 2
+// or 1. Calls with a multiple of it are the fastest.
 func Width() int { return here.width() }
 
 // Sum256 sets sums[i] to BLAKE2b-256 of msgs[i], keyed with *key unless key is

@@ -50,6 +50,18 @@ func keyBlock(key *[32]byte) (b [block]byte) {
 	return b
 }
 
+// start returns the state before a message, and how many bytes have gone into
+// it.
+func start(key *[32]byte) (h state, t uint64) {
+	h = parameters(key)
+	if key == nil {
+		return h, 0
+	}
+	b := keyBlock(key)
+	compress(&h, &b, block, false)
+	return h, block
+}
+
 // digest is the first half of a state.
 func digest(sum *[32]byte, h *state) {
 	for i := range 4 {
@@ -112,10 +124,9 @@ func portableSum(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 		}
 		return
 	}
-	first, b := parameters(key), keyBlock(key)
-	compress(&first, &b, block, false)
+	first, t0 := start(key)
 	for i, m := range msgs {
-		h, t := first, uint64(block)
+		h, t := first, t0
 		for ; len(m) > 0; m = m[block:] {
 			t += block
 			compress(&h, (*[block]byte)(m), t, len(m) == block)
