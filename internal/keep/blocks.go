@@ -3,11 +3,9 @@ package keep
 import (
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 
 	"ersatz/eris"
-	"ersatz/internal/block"
 )
 
 // Blocks are the blocks of what is kept, as n2r.Handler wants them, and of the
@@ -15,6 +13,8 @@ import (
 type Blocks struct {
 	s     *Store
 	allow func(Item) bool
+
+	rows sync.Pool // of *row
 
 	mu   sync.Mutex
 	said map[any]bool // by *entry and *Part
@@ -41,46 +41,6 @@ func (b *Blocks) Get(ctx context.Context, ref eris.Ref) (got []byte, err error) 
 		err = &eris.MissingError{Ref: ref}
 	}
 	return got, err
-}
-
-// Batch calls emit(i, block) for each reference in order, with a nil block for
-// one that is not there. emit does not keep the block. It holds a block and two
-// open files. It returns the first error of emit.
-func (b *Blocks) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	parts := b.parts()
-	defer func() {
-		for _, p := range parts {
-			p.release() // the files were only read
-		}
-	}()
-	index := b.s.index.Reader(b.allowHash)
-	defer index.Close()
-	var buf []byte
-	for i, ref := range refs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var got []byte
-		for _, p := range parts {
-			if buf == nil {
-				buf = make([]byte, block.MaxSize)
-			}
-			if p.block(ref, buf[:p.size]) {
-				got = buf[:p.size]
-				break
-			}
-		}
-		if got == nil {
-			var err error
-			if got, err = index.Get(ctx, ref); err != nil && !errors.Is(err, eris.ErrNotFound) {
-				return err
-			}
-		}
-		if err := emit(i, got); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // parts returns the parts whose blocks may be served; the caller releases them.

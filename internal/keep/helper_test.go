@@ -3,6 +3,7 @@ package keep
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -215,6 +216,9 @@ func served(t testing.TB, b *Blocks, x *thing) (n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if sent := sentFrames(t, b, x, refs); sent != n {
+		t.Errorf("%d blocks are sent, %d given", sent, n)
+	}
 	for i, ref := range refs {
 		if i > 4 && i < len(refs)-4 {
 			continue
@@ -273,4 +277,33 @@ func files(t testing.TB, dir string) (names []string) {
 		t.Fatal(err)
 	}
 	return names
+}
+
+// sentFrames returns how many blocks Frames gives, and fails the test if they are
+// not those, in order.
+func sentFrames(t testing.TB, b *Blocks, x *thing, refs []eris.Ref) (n int) {
+	t.Helper()
+	var all []byte
+	err := b.Frames(t.Context(), refs, func(frames []byte) error {
+		all = append(all, frames...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, ref := range refs {
+		want := []byte{0, 0, 0, 0}
+		if !bytes.HasPrefix(all, want) {
+			want = append(binary.BigEndian.AppendUint32(nil, uint32(x.ReadCap.Size)), x.blocks[ref]...)
+			n++
+		}
+		if !bytes.HasPrefix(all, want) {
+			t.Fatalf("the frame of block %d of %d is wrong", i, len(refs))
+		}
+		all = all[len(want):]
+	}
+	if len(all) > 0 {
+		t.Errorf("%d bytes too many are sent", len(all))
+	}
+	return n
 }

@@ -172,12 +172,19 @@ func (p *Part) Done(level int, index int64, ref eris.Ref, _ eris.Key) {
 	}
 }
 
-// block makes the block named ref in buf, which is one block size long. It
-// reports whether the part has it.
-func (p *Part) block(ref eris.Ref, buf []byte) bool {
+// find returns the node whose block a reference names, if it is right. Its first bytes
+// may be those of another one.
+func (p *Part) find(ref eris.Ref) (nodeID, bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	id, ok := p.filled.served[binary.NativeEndian.Uint64(ref[:])]
-	p.mu.Unlock()
+	return id, ok
+}
+
+// seal makes the block named ref in buf, which is one block size long, if the part
+// has it. Whether it is that block is for the caller to find out.
+func (p *Part) seal(ref eris.Ref, buf []byte) bool {
+	id, ok := p.find(ref)
 	if !ok {
 		return false
 	}
@@ -189,7 +196,7 @@ func (p *Part) block(ref eris.Ref, buf []byte) bool {
 		return false
 	}
 	eris.Seal(buf, buf, id.level(), key)
-	return eris.BlockRef(buf) == ref
+	return true
 }
 
 // key returns the key of a node from the pair in its parent, if that has ref.
