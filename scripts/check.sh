@@ -160,6 +160,7 @@ step "generated assembly" generated
 [ "${1:-}" != lint ] || report
 step "arm64 under emulation" arm64
 step "static build" static
+step "budgets of sizes and of an idle node" scripts/budgets.sh
 step "without cgo" nocgo
 step "tests under the race detector" go test -race -timeout 15m ./...
 step "fuzz" scripts/fuzz.sh --total 60
