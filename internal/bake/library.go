@@ -124,6 +124,13 @@ func (l library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, bl
 	return r.Batch(ctx, refs, emit)
 }
 
+// Frames is Batch in the form in which blocks are sent, as narindex.Index.Frames.
+func (l library) Frames(ctx context.Context, refs []eris.Ref, emit func(frames []byte) error) error {
+	r := l.c.index.Reader(l.allow)
+	defer r.Close()
+	return r.Frames(ctx, refs, emit)
+}
+
 // Open implements block.Library.
 func (l library) Open(ctx context.Context, root eris.Ref) (block.Content, error) {
 	c, err := l.c.index.OpenRoot(ctx, root, l.allow)

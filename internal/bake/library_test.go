@@ -85,6 +85,14 @@ func (s *site) has(l block.Library, x block.Shared) bool {
 	if err := errors.Join(err, c.Close()); err != nil || come != 3 {
 		s.t.Errorf("a batch has %d blocks, %v", come, err)
 	}
+	sent := 0
+	err = l.(library).Frames(s.t.Context(), []eris.Ref{root, {1}, root}, func(frames []byte) error {
+		sent += len(frames)
+		return nil
+	})
+	if want := 2*int(x.ReadCap.Size) + 3*4; err != nil || sent != want {
+		s.t.Errorf("as frames it has %d bytes, not %d; %v", sent, want, err)
+	}
 	return true
 }
 

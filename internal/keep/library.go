@@ -148,6 +148,13 @@ func (l *library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, b
 	return r.Batch(ctx, refs, emit)
 }
 
+// Frames is Batch in the form in which blocks are sent, as narindex.Index.Frames.
+func (l *library) Frames(ctx context.Context, refs []eris.Ref, emit func(frames []byte) error) error {
+	r := l.reader()
+	defer r.Close()
+	return r.Frames(ctx, refs, emit)
+}
+
 // Get implements block.Getter.
 func (l *library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	r := l.reader()

@@ -117,6 +117,14 @@ func TestLibrary(t *testing.T) {
 	if err != nil || string(bytes.Join(want, nil)) != strings.Repeat("has come", 3) {
 		t.Errorf("a batch ends with %v", err)
 	}
+	sent, frames := 0, 4+int(b.ReadCap.Size)+4
+	err = l.(*library).Frames(t.Context(), []eris.Ref{b.ReadCap.Root, secret.ReadCap.Root}, func(b []byte) error {
+		sent += len(b)
+		return nil
+	})
+	if err != nil || sent != frames {
+		t.Errorf("as frames it has %d bytes, not %d; %v", sent, frames, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.Each(ctx, func(block.Shared) error { return nil }); !errors.Is(err, context.Canceled) {

@@ -63,7 +63,11 @@ func (s *Set) serveHTTP(ctx context.Context, u URL) error {
 	if err != nil {
 		return err
 	}
-	handler := n2r.Handler(served{s.o.Library, s.o.Limiter})
+	var blocks n2r.Blocks = served{s.o.Library, s.o.Limiter}
+	if all, ok := s.o.Library.(n2r.Blocks); ok && s.o.Limiter == nil {
+		blocks = all
+	}
+	handler := n2r.Handler(blocks)
 	s.onRun(u, func(ctx context.Context) error { return web.Serve(ctx, []net.Listener{l}, handler, s.o.Log) })
 	return nil
 }
