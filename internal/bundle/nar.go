@@ -35,8 +35,8 @@ func copyNar(dst io.Writer, src io.Reader, method string, s narinfo.Signed) erro
 		switch {
 		case sink.err != nil:
 			return sink.err
-		case faults.Err != nil && !errors.Is(faults.Err, stream.ErrTooLong):
-			return faults.Err // decoders name the symptom only
+		case faults.Err() != nil && !errors.Is(faults.Err(), stream.ErrTooLong):
+			return faults.Err() // decoders name the symptom only
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
 		}

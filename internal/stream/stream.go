@@ -5,6 +5,7 @@ package stream
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 )
 
 // ErrTooLong means that a source sends more than a nar of the signed size can
@@ -38,19 +39,28 @@ func (l *Limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Faults remembers the error that R ended with, io.EOF aside.
+// Faults remembers the error that R ended with, io.EOF aside. A decoder may read
+// it in a goroutine of its own.
 type Faults struct {
 	R   io.Reader
-	Err error
+	err atomic.Pointer[error]
 }
 
 // Read implements io.Reader.
 func (f *Faults) Read(p []byte) (int, error) {
 	n, err := f.R.Read(p)
 	if err != nil && !isEOF(err) {
-		f.Err = err
+		f.err.Store(&err)
 	}
 	return n, err
+}
+
+// Err returns that error, nil if there was none so far.
+func (f *Faults) Err() error {
+	if err := f.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // isEOF reports whether a Reader says that it has ended. A wrapped io.EOF is

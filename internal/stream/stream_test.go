@@ -28,13 +28,13 @@ func TestLimited(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	f := &Faults{R: bytes.NewReader([]byte("x"))}
-	if _, err := io.ReadAll(f); err != nil || f.Err != nil {
-		t.Errorf("a good end: %v, %v", err, f.Err)
+	if _, err := io.ReadAll(f); err != nil || f.Err() != nil {
+		t.Errorf("a good end: %v, %v", err, f.Err())
 	}
 	// net/http wraps io.EOF for a connection that was lost.
 	lost := fmt.Errorf("post: %w", io.EOF)
 	f = &Faults{R: iotest.ErrReader(lost)}
-	if _, err := io.ReadAll(f); !errors.Is(err, lost) || f.Err == nil {
-		t.Errorf("a lost connection: %v, %v", err, f.Err)
+	if _, err := io.ReadAll(f); !errors.Is(err, lost) || f.Err() == nil {
+		t.Errorf("a lost connection: %v, %v", err, f.Err())
 	}
 }

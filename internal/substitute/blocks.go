@@ -20,7 +20,7 @@ func (in *installation) blockWay() (way, bool) {
 		return way{}, false
 	}
 	return way{
-		uri: in.Content.URN, compression: in.Content.Method,
+		uri: in.Content.URN, compression: in.Content.Method, verified: true,
 		open: func(ctx context.Context) (io.ReadCloser, int64, error) {
 			mix := fetch.New(sources, fetch.Options{Stall: in.o.Stall, Log: in.log})
 			// Nothing is asked for that lies beyond what a nar of the signed

@@ -44,6 +44,7 @@ type way struct {
 	uri         string // for people
 	compression string
 	server      *upstream.Server // nil for blocks
+	verified    bool             // the compressed nar is what an accepted key has signed
 	// open begins to read the compressed nar and returns its size, -1 if
 	// unknown.
 	open func(ctx context.Context) (io.ReadCloser, int64, error)
@@ -204,7 +205,7 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 		uri = n.uri
 	}
 	in.trace.start(uri, size)
-	info, err := in.restore(cancel, body, w.compression)
+	info, err := in.restore(cancel, body, w)
 	if err != nil {
 		return nar.Info{}, err
 	}
@@ -221,11 +222,15 @@ func (in *installation) try(ctx context.Context, w way) (nar.Info, error) {
 // restore reads a compressed nar and makes the temporary tree. When it returns,
 // the body is not being read any more, for which it may have to cancel. An error
 // that is not the stream's is a *localError.
-func (in *installation) restore(cancel func(), body io.Reader, compression string) (nar.Info, error) {
+func (in *installation) restore(cancel func(), body io.Reader, w way) (nar.Info, error) {
 	src := &stream.Faults{R: &stream.Limited{R: body, Left: in.CompressedLimit(), Add: in.trace.add}}
-	d, err := compress.NewReader(src, compression)
+	open := compress.NewReader
+	if w.verified {
+		open = compress.NewVerifiedReader
+	}
+	d, err := open(src, w.compression)
 	if err != nil {
-		return nar.Info{}, either(src.Err, err)
+		return nar.Info{}, either(src.Err(), err)
 	}
 	defer d.Close()
 	o := nar.RestoreOptions{Dedup: in.dedupFor()}
@@ -244,9 +249,9 @@ func (in *installation) restore(cancel func(), body io.Reader, compression strin
 	switch {
 	case err == nil:
 		return info, nil
-	case plain.Err != nil && src.Err != nil && !errors.Is(err, src.Err):
-		return nar.Info{}, src.Err // decoders name the symptom only
-	case plain.Err != nil || errors.As(err, &syntax):
+	case plain.Err() != nil && src.Err() != nil && !errors.Is(err, src.Err()):
+		return nar.Info{}, src.Err() // decoders name the symptom only
+	case plain.Err() != nil || errors.As(err, &syntax):
 		return nar.Info{}, err
 	}
 	return nar.Info{}, &localError{err}

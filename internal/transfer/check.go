@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"ersatz/internal/compress"
-	"ersatz/internal/keep"
 	"ersatz/internal/stream"
 	"ersatz/nixbase32"
 )
@@ -50,8 +50,8 @@ func unpack(file io.ReadCloser, method string, cancel func()) (*stretch, error) 
 
 // judge tells errors of the file from those of what is in it.
 func judge(err error, faults *stream.Faults) error {
-	if faults.Err != nil {
-		return faults.Err // decoders name the symptom only
+	if faults.Err() != nil {
+		return faults.Err() // decoders name the symptom only
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -92,10 +92,14 @@ func (s *stretch) end(h hash.Hash, want [32]byte) error {
 	return nil
 }
 
-// check reads a part behind who fills it and returns whether it is right.
-func (i *item) check(ctx context.Context, part *keep.Part, method string) error {
+// check returns whether a part is right, when all of it is there. It reads the part
+// behind who fills it, unless somebody reads it who finds that out anyway.
+func (i *item) check(ctx context.Context, t *try) error {
+	if i.judged(ctx, t) {
+		return nil
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := unpack(part.Reader(ctx), method, cancel)
+	s, err := unpack(t.part.Reader(ctx), t.method, cancel)
 	if err != nil {
 		return err
 	}
@@ -105,4 +109,54 @@ func (i *item) check(ctx context.Context, part *keep.Part, method string) error 
 		err = s.end(h, i.build.Signed.NarHash)
 	}
 	return errors.Join(err, s.Close())
+}
+
+const (
+	// boarding is how long one who has asked for an item may take to begin to read.
+	boarding = 100 * time.Millisecond
+
+	// behind and readerPace are what a reader has for a nar once all of it is there:
+	// so long, and as long as it takes at so many bytes per second.
+	behind     = time.Second
+	readerPace = 32 << 20
+)
+
+// judged waits for a reader of the way to find that the nar is right. It does not
+// wait for one that is much slower than the check would be, nor for one of a small
+// nar; what a reader finds wrong is to be checked.
+func (i *item) judged(ctx context.Context, t *try) bool {
+	size := i.build.Signed.NarSize
+	if size <= small {
+		return false
+	}
+	board := time.NewTimer(boarding)
+	defer board.Stop()
+	filled, seen := t.filled, false
+	var late <-chan time.Time
+	for {
+		i.mu.Lock()
+		readers, right, asked, changed := t.readers, t.right, i.asked, i.changed
+		i.mu.Unlock()
+		seen = seen || readers > 0
+		switch {
+		case right:
+			return true
+		case readers == 0 && (seen || !asked):
+			return false
+		}
+		select {
+		case <-changed:
+		case <-board.C:
+			if !seen {
+				return false
+			}
+		case <-filled:
+			filled = nil
+			late = time.After(behind + time.Duration(float64(size)/readerPace*float64(time.Second)))
+		case <-late:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
