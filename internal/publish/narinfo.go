@@ -46,7 +46,7 @@ func (s *Server) narinfo(w http.ResponseWriter, r *http.Request, hash string) {
 			return
 		}
 	}
-	info, err := s.lookup(r.Context(), hash)
+	info, err := s.store.Lookup(r.Context(), hash)
 	switch {
 	case errors.Is(err, storedb.ErrNotFound):
 		if s.root != nil {
@@ -93,15 +93,6 @@ func (s *Server) bakedNarinfo(hash string) ([]byte, fs.FileInfo, error) {
 		err = fmt.Errorf("%s: more than %d bytes", f.Name(), narinfo.MaxSize)
 	}
 	return text, fi, err
-}
-
-// lookup returns the valid item with a hash part.
-func (s *Server) lookup(ctx context.Context, hash string) (storedb.Info, error) {
-	p, err := s.store.ByHash(ctx, hash)
-	if err != nil {
-		return storedb.Info{}, err
-	}
-	return s.store.Info(ctx, p)
 }
 
 // bypass reports whether an item may be served before it is baked.

@@ -133,8 +133,8 @@ func TestNotBakeable(t *testing.T) {
 // brokenStore is one whose database does not answer.
 type brokenStore struct{ fixedStore }
 
-func (brokenStore) ByHash(context.Context, string) (storepath.Path, error) {
-	return storepath.Path{}, errors.New("database is locked")
+func (brokenStore) Lookup(context.Context, string) (storedb.Info, error) {
+	return storedb.Info{}, errors.New("database is locked")
 }
 
 func (brokenStore) Info(context.Context, storepath.Path) (storedb.Info, error) {

@@ -31,7 +31,7 @@ import (
 // Store says what is valid: *storedb.DB. Its errors match storedb.ErrNotFound
 // if the store has no such valid item. It is safe for concurrent use.
 type Store interface {
-	ByHash(ctx context.Context, hash string) (storepath.Path, error)
+	Lookup(ctx context.Context, hash string) (storedb.Info, error)
 	Info(ctx context.Context, p storepath.Path) (storedb.Info, error)
 	StoreDir() string
 }

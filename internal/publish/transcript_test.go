@@ -22,12 +22,12 @@ type fixedStore map[string]storedb.Info
 
 func (s fixedStore) StoreDir() string { return storepath.Guix }
 
-func (s fixedStore) ByHash(_ context.Context, hash string) (storepath.Path, error) {
+func (s fixedStore) Lookup(_ context.Context, hash string) (storedb.Info, error) {
 	i, ok := s[hash]
 	if !ok {
-		return storepath.Path{}, storedb.ErrNotFound
+		return storedb.Info{}, storedb.ErrNotFound
 	}
-	return i.Path, nil
+	return i, nil
 }
 
 func (s fixedStore) Info(_ context.Context, p storepath.Path) (storedb.Info, error) {

@@ -232,6 +232,13 @@ func (s *socketDB) byHash(ctx context.Context, hash string) (path string, err er
 	return path, err
 }
 
+func (s *socketDB) lookup(ctx context.Context, hash string) (path string, r record, err error) {
+	if path, err = s.byHash(ctx, hash); err == nil {
+		r, err = s.info(ctx, path)
+	}
+	return path, r, err
+}
+
 func (s *socketDB) info(ctx context.Context, path string) (r record, err error) {
 	found := true
 	err = s.ask(ctx, opQueryPathInfo, path, func() (err error) {

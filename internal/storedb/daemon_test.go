@@ -191,6 +191,9 @@ func TestDaemon(t *testing.T) {
 	if got, err := db.ByHash(t.Context(), dep.Hash); !errors.Is(err, storedb.ErrNotFound) {
 		t.Errorf("by another hash: %v, %v", got, err)
 	}
+	if got, err := db.Lookup(t.Context(), dep.Hash); !errors.Is(err, storedb.ErrNotFound) {
+		t.Errorf("by another hash: %v, %v", got, err)
+	}
 	narHash, err := hex.DecodeString(goodHash)
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +211,7 @@ func TestDaemon(t *testing.T) {
 	if got, err := db.Info(t.Context(), item); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("after a refusal: %+v, %v", got, err)
 	}
-	if conns, asked := d.count(); conns != 1 || asked != 5 {
+	if conns, asked := d.count(); conns != 1 || asked != 6 {
 		t.Errorf("%d connections for %d questions", conns, asked)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -16,6 +18,7 @@ type sqliteDB struct {
 	db       *sql.DB
 	hash     *sql.Stmt
 	path     *sql.Stmt
+	both     *sql.Stmt
 	storeDir string
 }
 
@@ -37,10 +40,13 @@ func openSQLite(file, storeDir string) (*sqliteDB, error) {
 	}
 	// A range instead of LIKE, which would not use the index.
 	s.hash = prepare(`SELECT path FROM ValidPaths WHERE path >= ? AND path < ? LIMIT 1`)
-	// One statement, since the collector may delete between two.
-	s.path = prepare(`SELECT p.hash, coalesce(p.narSize, 0), coalesce(p.deriver, ''), p.registrationTime, coalesce(r.path, '')
-		FROM ValidPaths p LEFT JOIN Refs ON referrer = p.id LEFT JOIN ValidPaths r ON reference = r.id
-		WHERE p.path = ? ORDER BY r.path`)
+	// One statement, since the collector may delete between two; and one row,
+	// since a row of its own for each reference takes twice the time.
+	const columns = `SELECT p.path, p.hash, coalesce(p.narSize, 0), coalesce(p.deriver, ''), p.registrationTime,
+		coalesce((SELECT group_concat(r.path, char(10)) FROM Refs JOIN ValidPaths r ON reference = r.id WHERE referrer = p.id), '')
+		FROM ValidPaths p `
+	s.path = prepare(columns + `WHERE p.path = ?`)
+	s.both = prepare(columns + `WHERE p.path >= ? AND p.path < ? LIMIT 1`)
 	if err == nil {
 		_, err = s.byHash(context.Background(), "")
 		if errors.Is(err, ErrNotFound) {
@@ -55,34 +61,39 @@ func openSQLite(file, storeDir string) (*sqliteDB, error) {
 
 func (s *sqliteDB) close() error { return s.db.Close() }
 
+// between returns the bounds of paths with a hash part.
+func (s *sqliteDB) between(hash string) (first, after string) {
+	return s.storeDir + "/" + hash + "-", s.storeDir + "/" + hash + "." // the character after the dash
+}
+
 func (s *sqliteDB) byHash(ctx context.Context, hash string) (path string, err error) {
-	first := s.storeDir + "/" + hash + "-"
-	after := s.storeDir + "/" + hash + "." // the character after the dash
+	first, after := s.between(hash)
 	if err = s.hash.QueryRowContext(ctx, first, after).Scan(&path); errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
 	return path, err
 }
 
-func (s *sqliteDB) info(ctx context.Context, path string) (r record, err error) {
-	rows, err := s.path.QueryContext(ctx, path)
-	if err != nil {
-		return r, err
+func (s *sqliteDB) info(ctx context.Context, path string) (record, error) {
+	_, r, err := scan(s.path.QueryRowContext(ctx, path))
+	return r, err
+}
+
+func (s *sqliteDB) lookup(ctx context.Context, hash string) (path string, r record, err error) {
+	first, after := s.between(hash)
+	return scan(s.both.QueryRowContext(ctx, first, after))
+}
+
+// scan reads the row of an item.
+func scan(row *sql.Row) (path string, r record, err error) {
+	var refs string
+	err = row.Scan(&path, &r.hash, &r.narSize, &r.deriver, &r.registered, &refs)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
 	}
-	defer rows.Close()
-	found := false
-	for rows.Next() {
-		var ref string
-		if err := rows.Scan(&r.hash, &r.narSize, &r.deriver, &r.registered, &ref); err != nil {
-			return r, err
-		}
-		found = true
-		if ref != "" { // else it refers to nothing
-			r.references = append(r.references, ref)
-		}
+	if refs != "" {
+		r.references = strings.Split(refs, "\n")
+		slices.Sort(r.references)
 	}
-	if err := rows.Err(); err != nil || found {
-		return r, err
-	}
-	return r, ErrNotFound
+	return path, r, err
 }

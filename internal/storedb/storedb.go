@@ -61,6 +61,7 @@ func (o Options) defaults() Options {
 type backend interface {
 	byHash(ctx context.Context, hash string) (path string, err error)
 	info(ctx context.Context, path string) (record, error)
+	lookup(ctx context.Context, hash string) (path string, r record, err error) // both
 	close() error
 }
 
@@ -121,6 +122,28 @@ func (db *DB) Info(ctx context.Context, p storepath.Path) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("%s: %w", p, err)
 	}
+	return db.read(p, r)
+}
+
+// Lookup returns what the database says of the valid item whose path has the
+// given hash part: Info of ByHash, for little more than one of them takes.
+func (db *DB) Lookup(ctx context.Context, hash string) (Info, error) {
+	if !storepath.ValidHash(hash) {
+		return Info{}, fmt.Errorf("hash part %q: %w", hash, ErrNotFound)
+	}
+	path, r, err := db.backend.lookup(ctx, hash)
+	if err != nil {
+		return Info{}, fmt.Errorf("hash part %s: %w", hash, err)
+	}
+	p, err := db.parse(path)
+	if err != nil {
+		return Info{}, err
+	}
+	return db.read(p, r)
+}
+
+// read returns what a record says of an item.
+func (db *DB) read(p storepath.Path, r record) (Info, error) {
 	hash, err := parseHash(r.hash)
 	if err != nil || r.narSize < 0 {
 		return Info{}, fmt.Errorf("%s: the store database has hash %q and size %d", p, r.hash, r.narSize)

@@ -2,6 +2,7 @@ package storedb_test
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -54,6 +55,12 @@ func TestSQLite(t *testing.T) {
 	if got, err := db.Info(t.Context(), b); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("info %+v, %v", got, err)
 	}
+	if got, err := db.Lookup(t.Context(), b.Hash); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("look-up %+v, %v", got, err)
+	}
+	if got, err := db.Lookup(t.Context(), a.Hash); err != nil || got.Path != a || got.References != nil {
+		t.Errorf("look-up %+v, %v", got, err)
+	}
 	if got, err := db.Closure(t.Context(), []storepath.Path{b}); err != nil || !reflect.DeepEqual(got, []storepath.Path{a, b}) {
 		t.Errorf("closure %v, %v", got, err)
 	}
@@ -63,6 +70,9 @@ func TestSQLite(t *testing.T) {
 	for _, hash := range []string{b.Hash, "", "b%", "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"} {
 		if got, err := db.ByHash(t.Context(), hash); !errors.Is(err, storedb.ErrNotFound) {
 			t.Errorf("hash %q: %v, %v", hash, got, err)
+		}
+		if got, err := db.Lookup(t.Context(), hash); !errors.Is(err, storedb.ErrNotFound) {
+			t.Errorf("look-up of %q: %v, %v", hash, got, err)
 		}
 	}
 	if _, err := db.Info(t.Context(), b); !errors.Is(err, storedb.ErrNotFound) {
@@ -97,7 +107,7 @@ func TestCollected(t *testing.T) {
 		}
 		done <- err
 	}()
-	for {
+	for n := 0; ; {
 		select {
 		case err := <-done:
 			if err != nil {
@@ -106,7 +116,11 @@ func TestCollected(t *testing.T) {
 			return
 		default:
 		}
-		got, err := db.Info(t.Context(), b)
+		ask := func() (storedb.Info, error) { return db.Info(t.Context(), b) }
+		if n++; n%2 == 0 {
+			ask = func() (storedb.Info, error) { return db.Lookup(t.Context(), b.Hash) }
+		}
+		got, err := ask()
 		if err != nil && !errors.Is(err, storedb.ErrNotFound) || err == nil && len(got.References) != 1 {
 			t.Errorf("references %v, %v", got.References, err)
 			<-done
@@ -119,4 +133,51 @@ func TestNoStore(t *testing.T) {
 	if _, err := storedb.Open(storedb.Options{StateDir: t.TempDir()}); err == nil {
 		t.Error("opened a store that is not there")
 	}
+}
+
+// BenchmarkLookup is what a narinfo that is signed on request takes of the
+// database, in one query and in two.
+func BenchmarkLookup(b *testing.B) {
+	state := b.TempDir()
+	w, err := storedb.Create(state)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	var refs []storepath.Path
+	var p storepath.Path
+	for i := range 20 {
+		if p, err = storepath.ParseBase(storepath.Guix, fmt.Sprintf("%032d-item", i)); err != nil {
+			b.Fatal(err)
+		}
+		if err := w.Register(b.Context(), storedb.Info{Path: p, References: refs}); err != nil {
+			b.Fatal(err)
+		}
+		refs = append(refs[:min(len(refs), 4)], p)
+	}
+	db, err := storedb.Open(storedb.Options{StateDir: state})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := db.Lookup(b.Context(), p.Hash); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("two", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			q, err := db.ByHash(b.Context(), p.Hash)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := db.Info(b.Context(), q); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
