@@ -27,7 +27,7 @@ const maxWorkers = 8
 // blocks are emitted when a batch is full, or several are, and at the end. Content
 // shorter than that is encoded by the goroutine of the caller, and takes some
 // three times its length in memory. Of longer content, each batch is sealed by a
-// goroutine of its own, as many at once as GOMAXPROCS says, 8 at most; with one
+// goroutine of its own, as many at once as there are cores, 8 at most; with one
 // batch more, which is being filled, they take 0.6 MiB each, whatever the
 // content's length. No goroutine waits for the caller, so that an Encoder may be
 // dropped at any time. It is not safe for concurrent use.
@@ -67,7 +67,7 @@ func NewEncoder(size BlockSize, secret Secret, emit func(Block) error) *Encoder 
 	}
 	return &Encoder{
 		size: size, secret: secret, emit: emit, batch: newLeafBatch(size, secret, int(size)),
-		workers: min(runtime.GOMAXPROCS(0), maxWorkers),
+		workers: min(runtime.GOMAXPROCS(0), runtime.NumCPU(), maxWorkers),
 		own:     sealing{size: int(size)},
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"math/bits"
 	"slices"
 	"sync/atomic"
-
-	"ersatz/internal/lanes"
 )
 
 // Fetcher gets blocks.
@@ -176,7 +174,7 @@ const verifyMost = chunkBytes / int(Size1KiB)
 // order. It returns how many were taken, and why the next one was not.
 func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take func(i int, block []byte) error) (int, error) {
 	var sums [verifyMost]Ref
-	most := max(chunkBytes/int(size), lanes.Width())
+	most := Together(size)
 	for from := 0; from < len(blocks); from += most {
 		chunk := blocks[from:min(from+most, len(blocks))]
 		n := 0

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-
-	"ersatz/internal/lanes"
 )
 
 // Nodes is where a Filler keeps the nodes of a tree. Its methods are called
@@ -267,7 +265,7 @@ type loading struct {
 }
 
 func newLoading(size BlockSize) *loading {
-	n := max(chunkBytes/int(size), lanes.Width())
+	n := Together(size)
 	l := &loading{which: make([]int, 0, n), keys: make([]Key, 0, n), refs: make([]Ref, n)}
 	for range n {
 		l.nodes, l.blocks = append(l.nodes, make([]byte, size)), append(l.blocks, make([]byte, size))

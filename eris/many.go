@@ -3,6 +3,8 @@ package eris
 import (
 	"context"
 	"sync"
+
+	"ersatz/internal/lanes"
 )
 
 // ManyFetcher is a Fetcher that hands over several blocks at once where it has them
@@ -17,6 +19,11 @@ type ManyFetcher interface {
 	// was not taken, and none behind it was.
 	FetchMany(ctx context.Context, size BlockSize, refs []Ref, got GotMany) error
 }
+
+// Together returns how many blocks a source that has them at hand does well to hand
+// over at once: those that are hashed together, or lie in the processor's nearest
+// cache together.
+func Together(size BlockSize) int { return max(chunkBytes/int(size), lanes.Width()) }
 
 // GotMany takes blocks, as ManyFetcher says. It is safe for concurrent use.
 type GotMany func(is []int, blocks [][]byte) (n int, err error)

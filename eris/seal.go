@@ -58,7 +58,7 @@ func (r *sealing) fit() {
 	n := len(r.nodes) / r.size
 	if n > cap(r.refs) {
 		r.blocks, r.keys, r.refs = make([]byte, len(r.nodes)), make([]Key, n), make([]Ref, n)
-		r.msgs = make([][]byte, min(n, max(chunkBytes/r.size, lanes.Width())))
+		r.msgs = make([][]byte, min(n, Together(BlockSize(r.size))))
 	}
 	r.blocks, r.keys, r.refs = r.blocks[:len(r.nodes)], r.keys[:n], r.refs[:n]
 }

@@ -146,45 +146,56 @@ func (r *Reader) Block() (eris.Ref, []byte, error) {
 	if r.err != nil {
 		return eris.Ref{}, nil, r.err
 	}
-	ref, block, err := r.next()
+	ref, size, err := r.next()
 	if err != nil {
-		r.err = err
 		return ref, nil, err
 	}
+	block := r.block[:size]
+	if r.err = r.d.full(block); r.err != nil {
+		return ref, nil, r.err
+	}
 	if eris.BlockRef(block) != ref {
-		return ref, nil, &eris.CorruptError{Ref: ref, Msg: "bytes do not match the reference"}
+		return ref, nil, &eris.CorruptError{Ref: ref, Msg: mismatch}
 	}
 	return ref, block, nil
 }
 
-func (r *Reader) next() (ref eris.Ref, block []byte, err error) {
+// mismatch is what is wrong with a block.
+const mismatch = "bytes do not match the reference"
+
+// next reads up to the next block's bytes. Its error lasts.
+func (r *Reader) next() (ref eris.Ref, size eris.BlockSize, err error) {
+	ref, size, r.err = r.heads()
+	return ref, size, r.err
+}
+
+func (r *Reader) heads() (ref eris.Ref, size eris.BlockSize, err error) {
 	if !r.begun {
 		if err := r.begin(); err != nil {
-			return ref, nil, err
+			return ref, 0, err
 		}
 		r.begun = true
 	}
 	h, ok, err := r.blocks.more(&r.d)
 	if err != nil {
-		return ref, nil, err
+		return ref, 0, err
 	}
 	if !ok {
-		return ref, nil, io.EOF
+		return ref, 0, io.EOF
 	}
 	if h.major != majorBytes || h.indefinite || h.arg != uint64(len(ref)) {
-		return ref, nil, r.d.malformed("%v instead of a reference", h)
+		return ref, 0, r.d.malformed("%v instead of a reference", h)
 	}
 	if err := r.d.full(ref[:]); err != nil {
-		return ref, nil, err
+		return ref, 0, err
 	}
 	if h, err = r.d.head(); err != nil {
-		return ref, nil, err
+		return ref, 0, err
 	}
 	if h.major != majorBytes || h.indefinite || h.arg > uint64(len(r.block)) || !eris.BlockSize(h.arg).Valid() {
-		return ref, nil, r.d.malformed("%v instead of a block", h)
+		return ref, 0, r.d.malformed("%v instead of a block", h)
 	}
-	block = r.block[:h.arg]
-	return ref, block, r.d.full(block)
+	return ref, eris.BlockSize(h.arg), nil
 }
 
 // Offset returns where in the input the bytes after the last block begin.

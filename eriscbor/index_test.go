@@ -79,6 +79,73 @@ func TestIndexWrong(t *testing.T) {
 	}
 }
 
+// TestIndexTogether reads blocks of both sizes in turns, some of them wrong: these
+// are told and missed, and all others are handed over, several at a time.
+func TestIndexTogether(t *testing.T) {
+	const blocks = 150
+	var b bytes.Buffer
+	w := eriscbor.NewWriter(&b)
+	refs := map[eris.BlockSize][]eris.Ref{}
+	var ends []int64
+	for i := range blocks {
+		size := eris.Size1KiB
+		if i >= 70 && i < 90 || i%13 == 0 {
+			size = eris.Size32KiB
+		}
+		block := bytes.Repeat([]byte{byte(i)}, int(size))
+		ref := eris.BlockRef(block)
+		if err := w.Block(ref, block); err != nil {
+			t.Fatal(err)
+		}
+		refs[size] = append(refs[size], ref)
+		ends = append(ends, w.Size())
+	}
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	bad := b.Bytes()
+	var want []string
+	for _, i := range []int{0, 1, 40, 75, 149} {
+		bad[ends[i]-1] ^= 1
+		want = append(want, fmt.Sprintf("bundle, before byte %d: ", ends[i]))
+	}
+	var told []string
+	x, err := eriscbor.ReadIndex(bytes.NewReader(bad), func(err error) {
+		if !errors.Is(err, eris.ErrCorrupt) {
+			t.Error(err)
+		}
+		told = append(told, err.Error())
+	})
+	if err != nil || x.Blocks() != blocks-len(want) || len(told) != len(want) {
+		t.Fatalf("%d blocks, told %q, %v", x.Blocks(), told, err)
+	}
+	for i, start := range want {
+		if !strings.HasPrefix(told[i], start) {
+			t.Errorf("told %q, want %q", told[i], start)
+		}
+	}
+	f := x.Fetcher(bytes.NewReader(bad))
+	came, most := 0, 0
+	for size, refs := range refs {
+		err := eris.FetchMany(t.Context(), f, size, refs, func(is []int, blocks [][]byte) (int, error) {
+			most = max(most, len(is))
+			for k, i := range is {
+				if eris.BlockRef(blocks[k]) != refs[i] {
+					t.Errorf("block %d of %v: wrong bytes", i, size)
+				}
+				came++
+			}
+			return len(is), nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if came != x.Blocks() || most != eris.Together(eris.Size1KiB) {
+		t.Errorf("%d blocks came, %d at a time", came, most)
+	}
+}
+
 // TestIndexCollision: blocks whose references begin alike are told apart.
 func TestIndexCollision(t *testing.T) {
 	block, ref, _, _ := first(t)

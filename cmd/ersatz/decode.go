@@ -87,7 +87,7 @@ func (a *app) decode(ctx context.Context, from blockSources, urn string) error {
 		return err
 	}
 	defer src.open.Close()
-	r := eris.NewReader(ctx, c, src, eris.ReaderOptions{})
+	r := eris.NewReader(ctx, c, src.blocks, eris.ReaderOptions{})
 	defer r.Close()
 	var bar progress = noProgress{}
 	if !isTerminal(a.stdout) { // which would show bar and content mixed

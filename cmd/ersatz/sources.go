@@ -174,7 +174,7 @@ func (s blockSources) source(ctx context.Context, a *app, c eris.ReadCap, log *s
 		sources = append(sources, found)
 	}
 	src.mix = fetch.New(sources, options)
-	src.Fetcher = where.Watch(src.mix)
+	src.blocks = where.Watch(src.mix)
 	return src, nil
 }
 
@@ -187,7 +187,7 @@ const (
 
 // source is what several stores have of a content. close it.
 type source struct {
-	eris.Fetcher
+	blocks  eris.Fetcher
 	mix     *fetch.Mix
 	open    closers
 	without []string // names of those that cannot have it

@@ -103,6 +103,66 @@ func TestFetcherLeavesOutWhatIsMissing(t *testing.T) {
 	}
 }
 
+// reader is a block.Reader over a store.
+type reader struct {
+	block.Getter
+	fail eris.Ref
+}
+
+func (r reader) Read(ctx context.Context, ref eris.Ref, buf []byte) (int, error) {
+	if ref == r.fail {
+		return 0, errBroken
+	}
+	b, err := r.Get(ctx, ref)
+	return copy(buf, b), err
+}
+
+// TestFetcherReads wants the blocks of a Reader several at a time, those before a
+// failure too, and all by one network that asks for everything.
+func TestFetcherReads(t *testing.T) {
+	const n = 100
+	s, refs := makeRefs(t, n)
+	for i := 0; i < n; i += 10 {
+		refs[i] = eris.Ref{byte(i), 1}
+	}
+	var mu sync.Mutex
+	came := map[int]bool{}
+	most := 0
+	got := func(is []int, blocks [][]byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		most = max(most, len(is))
+		for k, i := range is {
+			if eris.BlockRef(blocks[k]) != refs[i] || came[i] {
+				return k, eris.ErrCorrupt
+			}
+			came[i] = true
+		}
+		return len(is), nil
+	}
+	f := block.Everything(block.Fetcher(reader{Getter: s}, 3)).Open(block.Wanted{})
+	if err := eris.FetchMany(t.Context(), f, eris.Size1KiB, refs, got); err != nil || len(came) != n-10 {
+		t.Errorf("%d blocks, %v", len(came), err)
+	}
+	if together := eris.Together(eris.Size1KiB); most > together || most < together/2 {
+		t.Errorf("%d at a time", most)
+	}
+	clear(came)
+	f = block.Everything(block.Fetcher(reader{s, refs[7]}, 1)).Open(block.Wanted{})
+	if err := eris.FetchMany(t.Context(), f, eris.Size1KiB, refs, got); !errors.Is(err, errBroken) || len(came) != 6 {
+		t.Errorf("before the failure: %d blocks, %v", len(came), err)
+	}
+	refused := func(is []int, blocks [][]byte) (int, error) { return 1, eris.ErrCorrupt }
+	if err := eris.FetchMany(t.Context(), f, eris.Size1KiB, refs[:5], refused); !errors.Is(err, eris.ErrCorrupt) {
+		t.Errorf("refused: %v", err)
+	}
+	// One block at a time comes from a Reader, too.
+	var c collect
+	if err := block.Fetcher(reader{Getter: s}, 3).Fetch(t.Context(), eris.Size1KiB, refs, c.take); err != nil || len(c.got) != n-10 {
+		t.Errorf("%d blocks, %v", len(c.got), err)
+	}
+}
+
 // TestFetcherIsBounded runs several calls at once against a slow source.
 func TestFetcherIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,6 +51,11 @@ type everything struct{ eris.Fetcher }
 func (e everything) Open(Wanted) Session { return e }
 func (e everything) Close() error        { return nil }
 
+// FetchMany implements eris.ManyFetcher, as the source does.
+func (e everything) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	return eris.FetchMany(ctx, e.Fetcher, size, refs, got)
+}
+
 // Shared is a content that may be given to others.
 type Shared struct {
 	ReadCap eris.ReadCap

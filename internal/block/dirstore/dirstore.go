@@ -14,9 +14,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,9 +33,14 @@ const leftoverAge = time.Hour
 // Store is a block.Store. Make it with Open or Create.
 type Store struct {
 	root *os.Root
+	open *os.File        // the folder
+	dir  syscall.RawConn // its descriptor
 }
 
-var _ block.Store = (*Store)(nil)
+var (
+	_ block.Store  = (*Store)(nil)
+	_ block.Reader = (*Store)(nil)
+)
 
 // Open returns the store in a folder that exists. Close it.
 func Open(dir string) (*Store, error) {
@@ -43,7 +48,14 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("block folder: %w", err)
 	}
-	return &Store{root}, nil
+	s := &Store{root: root}
+	if s.open, err = root.Open("."); err == nil {
+		s.dir, err = s.open.SyscallConn()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block folder: %w", errors.Join(err, s.Close()))
+	}
+	return s, nil
 }
 
 // Create is Open for who is going to Put: it makes the folder, and the parents
@@ -58,16 +70,30 @@ func Create(dir string) (*Store, error) {
 	return Open(dir)
 }
 
-// Close gives the folder's handle back. The blocks stay.
-func (s *Store) Close() error { return s.root.Close() }
+// Close gives the folder's handles back. The blocks stay.
+func (s *Store) Close() error {
+	var err error
+	if s.open != nil {
+		err = s.open.Close()
+	}
+	return errors.Join(err, s.root.Close())
+}
 
 // Get implements block.Getter. What has a block's name but is no file, or is
 // longer than any block, is an error that matches eris.ErrCorrupt.
-func (s *Store) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+func (s *Store) Get(ctx context.Context, ref eris.Ref) ([]byte, error) { return s.get(ctx, ref, nil) }
+
+// Read implements block.Reader.
+func (s *Store) Read(ctx context.Context, ref eris.Ref, buf []byte) (int, error) {
+	b, err := s.get(ctx, ref, buf)
+	return len(b), err
+}
+
+func (s *Store) get(ctx context.Context, ref eris.Ref, buf []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b, err := s.read(ref.String())
+	b, err := s.read(ref.String(), buf)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &eris.MissingError{Ref: ref}
 	}
@@ -77,26 +103,60 @@ func (s *Store) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
 	return b, nil
 }
 
-func (s *Store) read(name string) ([]byte, error) {
+// read reads a file into buf, as much as it takes, or into new memory if buf is nil.
+// It does without os.File, which finds out of each whether it can be waited for:
+// there are many.
+func (s *Store) read(name string, buf []byte) (b []byte, err error) {
+	if e := s.dir.Control(func(dir uintptr) { b, err = readFile(int(dir), name, buf) }); e != nil {
+		return nil, e
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	}
+	return b, nil
+}
+
+func readFile(dir int, name string, buf []byte) ([]byte, error) {
 	// O_NONBLOCK so that a pipe with a block's name does not block.
-	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := again(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: a link", eris.ErrCorrupt)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() || fi.Size() > int64(block.MaxSize) {
-		return nil, fmt.Errorf("%s: %w: not a file of at most %d bytes", name, eris.ErrCorrupt, block.MaxSize)
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Size > int64(block.MaxSize) {
+		return nil, fmt.Errorf("%w: not a file of at most %d bytes", eris.ErrCorrupt, block.MaxSize)
 	}
-	b := make([]byte, fi.Size())
-	n, err := io.ReadFull(f, b)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, err
+	if buf == nil {
+		buf = make([]byte, stat.Size)
 	}
-	return b[:n], nil
+	n := 0
+	for n < len(buf) {
+		m, err := again(func() (int, error) { return unix.Read(fd, buf[n:]) })
+		if err != nil {
+			return nil, err
+		}
+		if n += m; m == 0 || int64(n) == stat.Size {
+			break // the end, which it takes one read more to find
+		}
+	}
+	return buf[:n], nil
+}
+
+// again calls a system call until no signal interrupts it.
+func again(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // Put implements block.Putter. A file that has the block's name and other
@@ -109,7 +169,7 @@ func (s *Store) Put(ctx context.Context, ref eris.Ref, b []byte) error {
 		return err
 	}
 	name := ref.String()
-	if old, err := s.read(name); err == nil && bytes.Equal(old, b) {
+	if old, err := s.read(name, nil); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
 	if err := s.write(name, b); err != nil {
@@ -139,12 +199,12 @@ func (s *Store) write(name string, b []byte) (err error) {
 // Sync returns when all blocks that were put outlive a power failure. It has
 // the whole file system written that the folder is on.
 func (s *Store) Sync() error {
-	d, err := s.root.Open(".")
+	var err error
+	if e := s.dir.Control(func(dir uintptr) { err = unix.Syncfs(int(dir)) }); e != nil {
+		err = e
+	}
 	if err != nil {
-		return fmt.Errorf("block folder: %w", err)
+		return fmt.Errorf("block folder: sync: %w", err)
 	}
-	if err = unix.Syncfs(int(d.Fd())); err != nil {
-		err = fmt.Errorf("block folder: sync: %w", err)
-	}
-	return errors.Join(err, d.Close())
+	return nil
 }

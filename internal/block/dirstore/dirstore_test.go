@@ -107,6 +107,10 @@ func TestDamage(t *testing.T) {
 			out := filepath.Join(filepath.Dir(filepath.Dir(path)), "out")
 			return errors.Join(os.WriteFile(out, b, 0o600), os.Symlink(out, path))
 		},
+		"link": func(path string) error {
+			in := filepath.Join(filepath.Dir(path), eris.BlockRef(nil).String())
+			return errors.Join(os.WriteFile(in, b, 0o600), os.Symlink(in, path))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir := create(t)
@@ -117,8 +121,15 @@ func TestDamage(t *testing.T) {
 			if got, err := block.Verify(s, "folder").Get(t.Context(), ref); err == nil {
 				t.Errorf("got %d bytes", len(got))
 			}
+			buf := make([]byte, len(b)+1)
+			if n, err := s.Read(t.Context(), ref, buf); err == nil && n == len(b) && eris.BlockRef(buf[:n]) == ref {
+				t.Errorf("read %d bytes", n)
+			}
 			if err := s.Put(t.Context(), ref, b); err != nil {
 				t.Fatal(err)
+			}
+			if n, err := s.Read(t.Context(), ref, buf); err != nil || !bytes.Equal(buf[:n], b) {
+				t.Errorf("after the repair: read %d bytes, %v", n, err)
 			}
 			if got, err := s.Get(t.Context(), ref); err != nil || !bytes.Equal(got, b) {
 				t.Errorf("after the repair: %d bytes, %v", len(got), err)
