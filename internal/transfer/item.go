@@ -49,7 +49,12 @@ type item struct {
 type try struct {
 	part   *keep.Part
 	method string
-	source string // for people
+	source string        // for people
+	filled chan struct{} // closed when all is there
+
+	// Under item.mu:
+	readers int  // who read it
+	right   bool // one of these found that it is the nar
 }
 
 // localError says that this machine is at fault, and no other source helps.
@@ -93,7 +98,7 @@ var (
 )
 
 // next returns a reader of the content of the way that is being gone now, when
-// that is another one than last. It waits for one. The error is that of the
+// that is another one than last; done ends the reading. It waits for one. The error is that of the
 // transfer when there is no further way, or errOver.
 func (i *item) next(ctx context.Context, last *try) (*try, io.ReadCloser, error) {
 	for {
@@ -101,6 +106,8 @@ func (i *item) next(ctx context.Context, last *try) (*try, io.ReadCloser, error)
 		current, changed, ended, err := i.current, i.changed, i.ended, i.err
 		if current != nil && current != last {
 			r := current.part.Reader(ctx)
+			current.readers++
+			i.wake()
 			i.mu.Unlock()
 			return current, r, nil
 		}
@@ -117,6 +124,23 @@ func (i *item) next(ctx context.Context, last *try) (*try, io.ReadCloser, error)
 			return nil, nil, ctx.Err()
 		}
 	}
+}
+
+// found says that a reader of a way has found the nar right, whose length in bytes
+// it knows.
+func (i *item) found(t *try, size int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	t.right = t.right || size == int64(i.build.Signed.NarSize)
+	i.wake()
+}
+
+// done counts a reader less.
+func (i *item) done(t *try) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	t.readers--
+	i.wake()
 }
 
 // set makes c the way that is being gone, nil for none.
@@ -257,12 +281,13 @@ func (i *item) try(ctx context.Context, w way) (err error) {
 			i.log.WarnContext(ctx, "closing a part", slog.Any("error", cerr))
 		}
 	}()
-	i.set(&try{part, w.method, w.source})
+	t := &try{part: part, method: w.method, source: w.source, filled: make(chan struct{})}
+	i.set(t)
 	checks, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	verdict := make(chan error, 1)
 	go func() {
-		err := i.check(checks, part, w.method)
+		err := i.check(checks, t)
 		if err != nil {
 			cancel(err) // what is wrong already need not come whole
 		}
@@ -277,6 +302,7 @@ func (i *item) try(ctx context.Context, w way) (err error) {
 		}
 		return i.condemn(ctx, part, w, err)
 	}
+	close(t.filled)
 	if err := <-verdict; err != nil {
 		return i.condemn(ctx, part, w, err)
 	}

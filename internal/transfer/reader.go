@@ -32,6 +32,7 @@ type reader struct {
 	item *item    // nil if a file is read that is kept
 	try  *try     // that is read, or was last
 	s    *stretch // nil between ways
+	on   bool     // counted as a reader of try
 	from string   // for people
 
 	sum   hash.Hash // of what was given
@@ -64,11 +65,20 @@ func (r *reader) Close() error {
 		err = r.s.Close()
 		r.s = nil
 	}
+	r.alight()
 	if r.item != nil {
 		r.item.leave()
 		r.item = nil
 	}
 	return err
+}
+
+// alight ends the reading of a way.
+func (r *reader) alight() {
+	if r.on {
+		r.on = false
+		r.item.done(r.try)
+	}
 }
 
 // Read implements node.Nar.
@@ -136,6 +146,9 @@ func (r *reader) read(p []byte) (int, error) {
 	if err := r.s.end(whole, r.want.Choice.Builds[0].Signed.NarHash); err != nil {
 		return 0, err
 	}
+	if r.on {
+		r.item.found(r.try, r.size)
+	}
 	r.t.keepTwin(r.want)
 	r.tail = bytes.NewReader(tail)
 	return 0, nil
@@ -192,10 +205,11 @@ func (r *reader) openFile() error {
 			cancel()
 			return err
 		}
-		r.try, r.from = try, try.source
+		r.try, r.from, r.on = try, try.source, true
 		if r.s, err = unpack(file, try.method, cancel); err == nil {
 			return nil
 		}
+		r.alight()
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()
 		}
@@ -232,6 +246,7 @@ func (r *reader) giveUp(why error) error {
 		err = r.s.Close()
 		r.s = nil
 	}
+	r.alight()
 	if r.item != nil {
 		return nil // the next way may do
 	}
