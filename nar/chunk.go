@@ -13,7 +13,12 @@ const (
 	bufSize = 256 << 10
 
 	// ringSize is the most chunks that one dump or reading holds.
-	ringSize = 6
+	ringSize = 8
+
+	// wakeSize is how many chunks are free when a goroutine that waits for one
+	// goes on. All but two come back while it waits: one that it fills itself,
+	// and one that it has not handed over.
+	wakeSize = 3
 
 	// aloneSize is the size of a piece that is hashed sooner than a goroutine
 	// for it has begun, in bytes.
@@ -31,47 +36,71 @@ var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // ring is the stock of chunks of one dump or reading, which bounds it.
 type ring struct {
-	free chan *chunk
-	made int
+	mu      sync.Mutex
+	more    sync.Cond // waited for by get, with mu
+	free    []*chunk  // the last one was used last: a cache may have it
+	made    int
+	waiting bool
+	stopped bool
 }
 
-func newRing() *ring { return &ring{free: make(chan *chunk, ringSize)} }
+func newRing() *ring {
+	r := &ring{free: make([]*chunk, 0, ringSize)}
+	r.more.L = &r.mu
+	return r
+}
 
-// get returns a chunk with one user, and waits for one if all are in use. It
-// returns nil if stop is closed before. One goroutine calls it.
-func (r *ring) get(stop <-chan struct{}) *chunk {
-	var c *chunk
-	select {
-	case c = <-r.free:
-	default:
-		if r.made < ringSize {
-			r.made++
-			c = chunks.Get().(*chunk)
-			break
-		}
-		select {
-		case c = <-r.free:
-		case <-stop:
-			return nil
-		}
+// get returns a chunk with one user. If all are in use, it waits until some are
+// not, since waking up for each would cost more than it brings. It returns nil
+// after a call of stop. One goroutine calls it.
+func (r *ring) get() *chunk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.free) == 0 && r.made < ringSize {
+		r.made++
+		r.free = append(r.free, chunks.Get().(*chunk))
 	}
+	for r.waiting = len(r.free) == 0; r.waiting && !r.stopped; {
+		r.more.Wait()
+	}
+	if r.stopped {
+		return nil
+	}
+	last := len(r.free) - 1
+	c := r.free[last]
+	r.free = r.free[:last]
 	c.users.Store(1)
 	return c
 }
 
 // put ends one use of c.
 func (r *ring) put(c *chunk) {
-	if c.users.Add(-1) == 0 {
-		r.free <- c // there is room for all
+	if c.users.Add(-1) > 0 {
+		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free = append(r.free, c)
+	if r.waiting && len(r.free) >= wakeSize {
+		r.waiting = false
+		r.more.Signal()
+	}
+}
+
+// stop ends a get that is waiting, and all that come.
+func (r *ring) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	r.more.Signal()
 }
 
 // release keeps the chunks for others. None may be in use.
 func (r *ring) release() {
-	for range r.made {
-		chunks.Put(<-r.free)
+	for _, c := range r.free {
+		chunks.Put(c)
 	}
-	r.made = 0
+	r.free = nil
 }
 
 // hashing hashes an archive in a goroutine of its own, if there is a processor

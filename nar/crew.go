@@ -9,11 +9,17 @@ import (
 const (
 	// maxCrew bounds the goroutines that make files: more would mostly wait
 	// for each other, since entries of one directory are made one by one.
-	maxCrew = 4
+	maxCrew = 3
 
 	// maxBatch bounds the jobs of a batch, and so the directories that stay
 	// open for it.
 	maxBatch = 32
+
+	// maxOpen bounds the descriptors of a restore: the directories around an
+	// entry, those that only wait for their last file in a batch of each
+	// goroutine of the crew, one for each that is queued, two of the caller,
+	// and a file for each.
+	maxOpen = MaxDepth + 1 + (2*maxCrew+2)*maxBatch + maxCrew + 1
 )
 
 // batch is some jobs whose data is in one chunk, which is in use for them.

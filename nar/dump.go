@@ -18,7 +18,7 @@ import (
 // archived as one. Of the permissions only the owner's right to execute counts,
 // for regular files alone.
 //
-// The tree is read up to 1.5 MiB ahead of what w has taken, by another
+// The tree is read up to 2 MiB ahead of what w has taken, by another
 // goroutine, and hashed by a third; w is used by the caller's alone, and the
 // others have ended when Dump returns.
 //
@@ -34,7 +34,10 @@ func Dump(w io.Writer, path string) (Info, error) {
 	defer p.hash.finish()
 	var err error
 	if runtime.GOMAXPROCS(0) == 1 {
-		err = walk(path, ring, nil, p.pass)
+		err = walk(path, ring, func(c *chunk, n int) error {
+			p.hash.add(c, 0, n)
+			return p.write(c, n)
+		})
 	} else {
 		err = p.walkAhead(path)
 	}
@@ -52,39 +55,35 @@ type pump struct {
 	hash hashing
 }
 
-// pass hashes and writes the first n bytes of c, whose user it is.
-func (p *pump) pass(c *chunk, n int) error {
+// write writes the first n bytes of c and ends its use.
+func (p *pump) write(c *chunk, n int) error {
 	defer p.ring.put(c)
-	p.hash.add(c, 0, n)
 	if _, err := p.w.Write(c.buf[:n]); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil
 }
 
-// errStopped ends a walk that nobody waits for.
-var errStopped = errors.New("stopped")
-
-// walkAhead passes the archive of path, while another goroutine walks.
+// walkAhead writes the archive of path, while another goroutine walks.
 func (p *pump) walkAhead(path string) error {
 	full := make(chan piece, ringSize) // room for all
-	stop := make(chan struct{})
 	var walkErr error
 	go func() {
 		defer close(full)
-		walkErr = walk(path, p.ring, stop, func(c *chunk, n int) error {
+		walkErr = walk(path, p.ring, func(c *chunk, n int) error {
+			p.hash.add(c, 0, n)
 			full <- piece{c: c, hi: n}
 			return nil
 		})
 	}()
 	defer func() { // if w fails, or panics
-		close(stop)
+		p.ring.stop()
 		for f := range full {
 			p.ring.put(f.c)
 		}
 	}()
 	for f := range full {
-		if err := p.pass(f.c, f.hi); err != nil {
+		if err := p.write(f.c, f.hi); err != nil {
 			return err
 		}
 	}
@@ -94,7 +93,6 @@ func (p *pump) walkAhead(path string) error {
 // dumper walks through a tree and fills chunks.
 type dumper struct {
 	ring *ring
-	stop <-chan struct{}
 	emit func(c *chunk, n int) error // takes over c
 	cur  *chunk
 	n    int    // bytes in cur
@@ -105,9 +103,12 @@ type dumper struct {
 	link  [MaxTarget + 1]byte
 }
 
+// errStopped ends a walk that nobody waits for.
+var errStopped = errors.New("stopped")
+
 // walk gives the archive of path to emit, in chunks of ring.
-func walk(path string, ring *ring, stop <-chan struct{}, emit func(*chunk, int) error) error {
-	d := dumper{ring: ring, stop: stop, emit: emit, cur: ring.get(stop), path: []byte(path)}
+func walk(path string, ring *ring, emit func(*chunk, int) error) error {
+	d := dumper{ring: ring, emit: emit, cur: ring.get(), path: []byte(path)}
 	if d.cur == nil {
 		return errStopped
 	}
@@ -140,7 +141,7 @@ func (d *dumper) reserve(n int) error {
 		return err
 	}
 	d.n = 0
-	if d.cur = d.ring.get(d.stop); d.cur == nil {
+	if d.cur = d.ring.get(); d.cur == nil {
 		return errStopped
 	}
 	return nil

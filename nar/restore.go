@@ -30,7 +30,7 @@ type RestoreOptions struct {
 //
 // Small files are made by several goroutines, and another one hashes; r is read
 // by the caller's alone, and the others have ended when Restore returns. It
-// holds at most some 500 files and directories open.
+// holds at most some 500 files and directories open (maxOpen).
 //
 // On any error, all that was made is removed. Of several the first in the
 // archive's order is returned. It is a *SyntaxError for an archive that is

@@ -31,7 +31,7 @@ func newSource(r io.Reader, max int64) *source {
 		max = math.MaxInt64
 	}
 	ring := newRing()
-	return &source{r: r, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}, cur: ring.get(nil), max: max}
+	return &source{r: r, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}, cur: ring.get(), max: max}
 }
 
 // release gives the chunks back; nobody may use any of them then.
@@ -92,7 +92,7 @@ func (s *source) turn() {
 	s.hash.add(s.cur, s.hashed, s.hi)
 	old := s.cur
 	if old.users.Load() > 1 {
-		s.cur = s.ring.get(nil)
+		s.cur = s.ring.get()
 	}
 	s.hi = copy(s.cur.buf[:], old.buf[s.lo:s.hi])
 	s.lo, s.hashed = 0, s.hi
