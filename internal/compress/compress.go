@@ -198,7 +198,7 @@ func NewReader(r io.Reader, name string) (io.ReadCloser, error) {
 	case "lzip":
 		return io.NopCloser(newLzipReader(r)), nil
 	case "zstd":
-		return newZstdReader(r, 1)
+		return newZstdReader(r, zstd.WithDecoderConcurrency(1))
 	case "xz":
 		return io.NopCloser(newXZReader(r)), nil
 	case "bzip2":
@@ -208,20 +208,22 @@ func NewReader(r io.Reader, name string) (io.ReadCloser, error) {
 }
 
 // NewVerifiedReader is NewReader for a stream whose bytes somebody who is trusted
-// has signed. That of zstd is decoded by several goroutines then, which costs a
-// fourth less: it tells sequences from what they copy. Should there be a stream
-// that makes the decoder panic, nobody could recover from that there, which a
-// stream of strangers must not bring about. r is read by one of them, up to the
-// return of Close.
+// has signed, and for who compares a hash of what comes out, so that the stream's
+// own checksum need not be looked at.
+//
+// That of zstd is decoded by several goroutines, one of which tells sequences from
+// what another copies: a fourth less work. Should there be a stream that makes the
+// decoder panic, nobody could recover from that there, which one of strangers must
+// not bring about. r is read by such a goroutine, up to the return of Close.
 func NewVerifiedReader(r io.Reader, name string) (io.ReadCloser, error) {
 	if name == "zstd" {
-		return newZstdReader(r, 2)
+		return newZstdReader(r, zstd.WithDecoderConcurrency(2), zstd.IgnoreChecksum(true))
 	}
 	return NewReader(r, name)
 }
 
-func newZstdReader(r io.Reader, blocks int) (io.ReadCloser, error) {
-	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(blocks), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+func newZstdReader(r io.Reader, o ...zstd.DOption) (io.ReadCloser, error) {
+	d, err := zstd.NewReader(r, append(o, zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))...)
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,8 @@ func TestParseMethod(t *testing.T) {
 
 // FuzzNewReader reads anything by any method. The law: it ends, without a
 // panic, and never keeps more history than the limits allow; what it accepts,
-// it accepts a byte at a time too.
+// it accepts a byte at a time too, and NewVerifiedReader, which need not look at
+// checksums, does as well.
 func FuzzNewReader(f *testing.F) {
 	names := []string{"gzip", "lzip", "zstd", "xz", "bzip2"}
 	seeds := 0
@@ -190,16 +191,20 @@ func FuzzNewReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, i int, data []byte) {
 		const limit = 64 << 10
 		name := names[uint(i)%uint(len(names))]
-		read := func(r io.Reader) ([]byte, error) {
-			z, err := compress.NewReader(r, name)
+		read := func(open func(io.Reader, string) (io.ReadCloser, error), r io.Reader) ([]byte, error) {
+			z, err := open(r, name)
 			if err != nil {
 				return nil, err
 			}
 			defer z.Close()
 			return io.ReadAll(io.LimitReader(z, limit))
 		}
-		whole, err := read(bytes.NewReader(data))
-		pieces, err2 := read(iotest.OneByteReader(bytes.NewReader(data)))
+		whole, err := read(compress.NewReader, bytes.NewReader(data))
+		verified, err3 := read(compress.NewVerifiedReader, bytes.NewReader(data))
+		if err == nil && (err3 != nil || !bytes.Equal(whole, verified)) {
+			t.Fatalf("%s: %d bytes; verified %d, %v", name, len(whole), len(verified), err3)
+		}
+		pieces, err2 := read(compress.NewReader, iotest.OneByteReader(bytes.NewReader(data)))
 		if (err == nil) != (err2 == nil) || err == nil && !bytes.Equal(whole, pieces) {
 			t.Fatalf("%s: %d bytes, %v; a byte at a time %d, %v", name, len(whole), err, len(pieces), err2)
 		}
