@@ -63,7 +63,7 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 	}
 	t = Table{
 		Title: "Serving files",
-		Note: fmt.Sprintf("%d baked narinfos, and a nar of %d MiB, in memory; nginx has one worker, sendfile and no log of accesses. "+
+		Note: fmt.Sprintf("%d baked narinfos, and a nar of %d MiB, in memory; nginx is one process, with sendfile and no log of accesses. "+
 			"By wrk with one thread, %s each, which shares the machine. CPU is the server's, of user and system, beside what the kernel does on behalf of loopback.",
 			queried, servedNar/mib, o.wrkTime()),
 		Peer: "nginx",
@@ -174,33 +174,20 @@ func publishFolder(ctx context.Context, o Options, dir, cache string, key *guixs
 // nginx starts nginx with a folder, whose configuration lies in dir. It asks
 // the disk for each request, as it does unless it is told otherwise.
 func nginx(ctx context.Context, dir, root string) (*server, error) {
-	s, err := serveBy(ctx, func(ctx context.Context, port string) *exec.Cmd {
-		as := ""
-		if os.Geteuid() == 0 {
-			as = "user root;" // else the worker cannot read a folder in /tmp
-		}
-		config := fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/nginx.pid; error_log stderr; %[2]s
+	return serveBy(ctx, func(ctx context.Context, port string) *exec.Cmd {
+		// One process: a worker would outlive a master that is killed.
+		config := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/nginx.pid; error_log stderr;
 events { worker_connections 512; }
 http {
 	access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;
 	client_body_temp_path %[1]s/nginx; proxy_temp_path %[1]s/nginx; fastcgi_temp_path %[1]s/nginx; uwsgi_temp_path %[1]s/nginx; scgi_temp_path %[1]s/nginx;
-	server { listen 127.0.0.1:%[3]s; root %[4]s; }
+	server { listen 127.0.0.1:%[2]s; root %[3]s; }
 }
-`, dir, as, port, root)
+`, dir, port, root)
 		name := filepath.Join(dir, "nginx.conf")
 		_ = os.WriteFile(name, []byte(config), 0o644) // nginx says if it is not there
 		return exec.CommandContext(ctx, "nginx", "-c", name, "-e", "stderr")
 	})
-	if err != nil {
-		return nil, err
-	}
-	worker, err := onlyChild(s.pid)
-	if err != nil {
-		s.Stop()
-		return nil, err
-	}
-	s.pid = worker
-	return s, nil
 }
 
 // serveBy starts a server of this machine and waits until it listens.
