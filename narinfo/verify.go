@@ -181,6 +181,9 @@ func (s Signed) Agrees(n *Narinfo) bool {
 func (s Signed) SameReferences(o Signed) bool { return sameSet(s.References, o.References) }
 
 func sameSet(a, b []string) bool {
+	if slices.Equal(a, b) {
+		return true
+	}
 	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
 	return slices.Equal(slices.Compact(a), slices.Compact(b))
 }
