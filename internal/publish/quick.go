@@ -113,11 +113,11 @@ func (s *Server) Quick(r web.Request) (a web.Answer, ok bool) {
 			return web.Answer{}, false
 		}
 	}
+	sent := len(b.Body)
 	if r.Head {
-		s.memory.sent.Add(0)
-	} else {
-		s.memory.sent.Add(len(b.Body))
+		sent = 0
 	}
+	s.memory.sent.Add(sent)
 	return b.Answer, true
 }
 

@@ -112,7 +112,7 @@ func (c *lane) serve(p []byte) (int, error) {
 	for {
 		used, next, err := c.answer(p[:n])
 		if err != nil {
-			return 0, err
+			return 0, io.EOF // net/http would answer to another error
 		}
 		n = copy(p, p[used:n])
 		switch {
