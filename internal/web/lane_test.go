@@ -254,6 +254,54 @@ func TestLaneNoticesEnd(t *testing.T) {
 	}
 }
 
+// TestLaneKeepsNothingBack: a connection that cannot wait, here a pipe, is
+// net/http's from where it would have to.
+func TestLaneKeepsNothingBack(t *testing.T) {
+	piped(t, func(t *testing.T, c *client) {
+		go io.WriteString(c, get("/slow")+get("/quick1")+get("/quick2")) // a pipe has no buffer
+		for _, path := range []string{"/slow", "/quick1", "/quick2"} {
+			c.want(t, path)
+		}
+	})
+}
+
+// TestLaneHijacked: who takes the connection from net/http has all of it.
+func TestLaneHijacked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		if _, err := io.CopyN(c, rw, 14); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- ServeQuick(ctx, []net.Listener{l}, h, &site{}, slog.New(slog.DiscardHandler)) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, get("/slow")+"GET /quick1 HTTP"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(c); string(all) != "GET /quick1 HT" {
+		t.Errorf("%q, %v", all, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLaneAllocates: an answer at hand takes no memory.
 func TestLaneAllocates(t *testing.T) {
 	s := fixed{Answer{AnswerHead(http.StatusOK, http.Header{"Content-Length": {"4"}}), []byte("text")}}
