@@ -82,8 +82,9 @@ func (c *Client) pipeline(ctx context.Context, l *lookup, j int, queries []query
 	err := group.Wait()
 	left := append(alone, queue...)
 	slices.Sort(left)
-	if len(left) > 0 && Waited(err) && ctx.Err() == nil {
-		// The rest would wait as long, and in vain.
+	if len(left) == len(l.missing) && Waited(err) && ctx.Err() == nil {
+		// One by one they would wait as long, and in vain. If something came, what
+		// is between may know no pipelines.
 		answers[left[0]][j] = c.settle(ctx, l, queries[left[0]], nil, 0, err)
 		answered(j)
 		left = left[1:]

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"ersatz/internal/transport/httpclient"
 	"ersatz/narinfo"
 	"ersatz/nixbase32"
 	"ersatz/storepath"
@@ -148,4 +150,43 @@ func TestFewNarinfos(t *testing.T) {
 	if n > pipelineFrom-1 {
 		t.Errorf("%d connections: none was kept", n)
 	}
+}
+
+// TestNoPipelines: there are proxies that drop what comes ahead of an answer.
+func TestNoPipelines(t *testing.T) {
+	paths := many(40)
+	texts := narinfos(paths)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer conn.Close()
+				for r := bufio.NewReader(conn); ; r.Discard(r.Buffered()) {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					text := texts[req.URL.Path]
+					fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+				}
+			})
+		}
+	})
+	hc := httpclient.New(httpclient.Options{Idle: 300 * time.Millisecond})
+	c := New(hc, nil, Options{})
+	for i, a := range c.Ask(t.Context(), []*Server{server(t, "http://"+l.Addr().String())}, paths) {
+		if string(a[0].Text) != texts["/"+paths[i].Hash+".narinfo"] {
+			t.Errorf("item %d: %+v", i, a[0])
+		}
+	}
+	must(t, c.Close())
+	hc.CloseIdleConnections()
+	must(t, l.Close())
+	served.Wait()
 }
