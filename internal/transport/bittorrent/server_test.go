@@ -172,3 +172,26 @@ func TestMetadataErrs(t *testing.T) {
 		})
 	}
 }
+
+// TestTogether has blocks of a piece be handed over together, as they are read.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	tr := makeTree(t, eris.Size32KiB, 1_000_000)
+	info := tr.info(t)
+	srv := startWebServer(t, info, tr.file(t))
+	s := open(t, start(t, bittorrent.Options{}), tr, magnet(info), srv.URL)
+	came, most := 0, 0
+	err := eris.FetchMany(t.Context(), s, tr.cap.Size, tr.refs, func(is []int, blocks [][]byte) (int, error) {
+		most = max(most, len(is))
+		for k, i := range is {
+			if eris.BlockRef(blocks[k]) != tr.refs[i] {
+				return k, eris.ErrCorrupt
+			}
+			came++
+		}
+		return len(is), nil
+	})
+	if err != nil || came != len(tr.refs) || most < 2 {
+		t.Errorf("%d blocks of %d, %d at once, %v", came, len(tr.refs), most, err)
+	}
+}

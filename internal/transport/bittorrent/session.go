@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,10 +55,16 @@ func (f *fetching) take() []int {
 	return ready
 }
 
-// Fetch implements eris.Fetcher. Blocks are missing whose place is not known, and
-// those that nobody connected has; all of them when nothing has come for
-// Options.Idle, or nothing but wrong pieces. An error is of the files here.
+// Fetch implements eris.Fetcher.
 func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	return s.FetchMany(ctx, size, refs, eris.One(got))
+}
+
+// FetchMany implements eris.ManyFetcher: a piece has many blocks. Blocks are missing
+// whose place is not known, and those that nobody connected has; all of them when
+// nothing has come for Options.Idle, or nothing but wrong pieces. An error is of the
+// files here.
+func (s *session) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
 	d := s.d
 	if err := ctx.Err(); err != nil {
 		return err
@@ -94,7 +101,7 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 	d.want(f, order)
 	defer d.forget(f, order)
 	d.dropAbsent(blocks)
-	buf := make([]byte, size)
+	row := newRow(size)
 	for len(blocks) > 0 {
 		select {
 		case <-f.woken:
@@ -117,11 +124,11 @@ func (s *session) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Re
 			return errEnded
 		}
 		for _, piece := range f.take() {
-			for _, b := range blocks[piece] {
-				if err := d.read(buf, b.place*int64(size)); err != nil {
+			for some := range slices.Chunk(blocks[piece], row.most) {
+				if err := row.read(d, some); err != nil {
 					return fmt.Errorf("bittorrent: reading a piece: %w", err)
 				}
-				if err := got(b.index, buf); err != nil {
+				if _, err := got(row.is, row.blocks); err != nil {
 					return err
 				}
 				if ctx.Err() != nil {
@@ -154,6 +161,33 @@ func (d *download) usable(ctx context.Context) error {
 	case <-d.ctx.Done():
 		return errEnded
 	}
+}
+
+// row are blocks of a piece that are handed over together.
+type row struct {
+	most   int // blocks
+	size   int // of one, in bytes
+	buf    []byte
+	is     []int
+	blocks [][]byte
+}
+
+func newRow(size eris.BlockSize) *row {
+	most := eris.Together(size)
+	return &row{most: most, size: int(size), buf: make([]byte, most*int(size))}
+}
+
+// read reads most blocks at most.
+func (r *row) read(d *download, some []located) error {
+	r.is, r.blocks = r.is[:0], r.blocks[:0]
+	for k, b := range some {
+		block := r.buf[k*r.size : (k+1)*r.size]
+		if err := d.read(block, b.place*int64(r.size)); err != nil {
+			return err
+		}
+		r.is, r.blocks = append(r.is, b.index), append(r.blocks, block)
+	}
+	return nil
 }
 
 // located is a block that is asked for.
