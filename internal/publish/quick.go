@@ -95,9 +95,11 @@ func (m *memory) drop(hash hashPart) {
 	}
 }
 
-// fresh reports whether it is what is there, at most recheck ago.
+// fresh reports whether it was there less than recheck ago. A clock that was set
+// back makes nothing fresh.
 func (b *remembered) fresh(now time.Time) bool {
-	return now.UnixNano()-b.checked.Load() < int64(recheck)
+	age := now.UnixNano() - b.checked.Load()
+	return age >= 0 && age < int64(recheck)
 }
 
 // Quick answers for a narinfo as ServeHTTP does, from memory, or from the cache

@@ -189,7 +189,11 @@ func TestQuickNotices(t *testing.T) {
 	if got := ask(2 * time.Second); got != "NEW" {
 		t.Errorf("changed in place: %q", got)
 	}
-	if len(baker.touched) != 3 {
+	baker.write(t, hash+".narinfo", []byte("newest"))
+	if got := ask(-time.Hour); got != "newest" {
+		t.Errorf("after the clock was set back: %q", got)
+	}
+	if len(baker.touched) != 4 {
 		t.Errorf("touched %q", baker.touched)
 	}
 	if err := os.Remove(file); err != nil {
