@@ -99,6 +99,7 @@ type Cache struct {
 	log    *slog.Logger
 	index  *narindex.Index
 	lock   *os.File
+	begun  time.Time // since when all that is written here is ours
 
 	queue chan storepath.Path // what clients ask for
 	roots chan storepath.Path // what BakeClosure hands on
@@ -127,9 +128,9 @@ type Status struct {
 }
 
 // Open opens the cache folder dir, which it makes if there is none, for items
-// of store, whose narinfos signer signs. It removes the temporary files that a
-// killed process has left. The error matches ErrLocked if another process has
-// the folder. Close the Cache.
+// of store, whose narinfos signer signs. It reads no folder: what a killed
+// process has left is for Run to remove. The error matches ErrLocked if another
+// process has the folder. Close the Cache.
 func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, error) {
 	o = o.defaults()
 	l := Layout{NarPath: o.NarPath}
@@ -161,12 +162,8 @@ func (c *Cache) open() (err error) {
 	if c.lock, err = folder.Lock(c.path(lockFile)); err != nil {
 		return err
 	}
-	// Nobody writes here now, so that every temporary file is a leftover, even
-	// one from the future.
-	for _, d := range c.dirs() {
-		if err := durable.SweepTemp(c.path(d), c.o.Now().AddDate(100, 0, 0)); err != nil {
-			return err
-		}
+	if c.begun, err = folder.Begin(c.lock); err != nil {
+		return err
 	}
 	if err := c.writeKeys(); err != nil {
 		return err

@@ -81,6 +81,39 @@ func TestBake(t *testing.T) {
 	}
 }
 
+// However many files are in the folder, Open reads none of its names: what a
+// killed process has left goes while clients are served.
+func TestOpenReadsNoFolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.close(s.open(Options{}))
+		before, later := filepath.Join(s.cache, ".tmp-before"), filepath.Join(s.cache, ".tmp-later")
+		for _, name := range []string{before, later} {
+			if err := os.WriteFile(name, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, err := Open(s.cache, s.db, s.signer(), Options{Methods: fast})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close(c)
+		if !folder.Exists(before) {
+			t.Error("Open has looked for temporary files")
+		}
+		// One is older than the process, the other one is in the making.
+		for name, at := range map[string]time.Time{before: c.begun.Add(-time.Second), later: c.begun} {
+			if err := os.Chtimes(name, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.run(c, func() {})
+		if folder.Exists(before) || !folder.Exists(later) {
+			t.Errorf("of before: %v, in the making: %v", folder.Exists(before), folder.Exists(later))
+		}
+	})
+}
+
 func TestOpen(t *testing.T) {
 	s := newSite(t)
 	for _, name := range []string{".tmp-1", "nar/.tmp-2", "nar/zstd/.tmp-3", "eris/tree/.tmp-4"} {

@@ -26,27 +26,52 @@ const expireEvery = time.Hour
 // strayAge is how long a nar without a narinfo is left alone.
 const strayAge = 24 * time.Hour
 
+// expireFirst is when Run looks for the first time: not while clients wait for a
+// server that has just been started.
+const expireFirst = time.Minute
+
+// sweepPart is the part of the time that may be spent on searching the folder,
+// which takes longer the more there is in it.
+const sweepPart = 10
+
+// expirer removes what other processes have left, and then what has expired.
 func (c *Cache) expirer(ctx context.Context) {
-	for {
-		if err := c.Expire(ctx); err != nil && ctx.Err() == nil {
-			c.log.ErrorContext(ctx, "expiry", slog.Any("error", err))
-		}
+	pace := folder.NewPace(sweepPart)
+	if err := c.sweepTemp(ctx, pace); err != nil && ctx.Err() == nil {
+		c.log.ErrorContext(ctx, "removing temporary files", slog.Any("error", err))
+	}
+	for wait := expireFirst; ; wait = expireEvery {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(expireEvery):
+		case <-time.After(wait):
+		}
+		if err := c.expire(ctx, folder.NewPace(sweepPart)); err != nil && ctx.Err() == nil {
+			c.log.ErrorContext(ctx, "expiry", slog.Any("error", err))
 		}
 	}
 }
 
+// sweepTemp removes the temporary files that killed processes have left.
+func (c *Cache) sweepTemp(ctx context.Context, pace *folder.Pace) error {
+	left := func(last time.Time) bool { return folder.Left(c.begun, last) }
+	var errs []error
+	for _, d := range c.dirs() {
+		errs = append(errs, durable.SweepTempIf(c.path(d), left, func() error { return pace.Rest(ctx) }))
+	}
+	return errors.Join(errs...)
+}
+
 // Expire removes the entries that nobody has asked for during the TTL and
 // whose item the store no longer has, what a crash has left of others, and
-// nars that have had no narinfo for a day. Run calls it each hour. It goes on
-// after an error and returns the first few.
-func (c *Cache) Expire(ctx context.Context) error {
+// nars that have had no narinfo for a day. Run does so each hour, slowly. It goes
+// on after an error and returns the first few.
+func (c *Cache) Expire(ctx context.Context) error { return c.expire(ctx, nil) }
+
+func (c *Cache) expire(ctx context.Context, pace *folder.Pace) error {
 	errs := []error{
-		narinfos(c.dir, func(hash string) error { return c.expireOld(ctx, hash) }),
-		c.expireLeft(ctx),
+		narinfos(c.dir, func(hash string) error { return errors.Join(c.expireOld(ctx, hash), pace.Rest(ctx)) }),
+		c.expireLeft(ctx, pace),
 		strays(c.dir, c.Layout, c.o.Now().Add(-strayAge), func(name, hash string) error {
 			return c.claimed(hash, func() error {
 				if c.has(hash) {
@@ -55,7 +80,7 @@ func (c *Cache) Expire(ctx context.Context) error {
 				c.log.InfoContext(ctx, "nar without narinfo removed", slog.String("file", name))
 				return durable.Remove(c.path(name))
 			})
-		}),
+		}, func() error { return pace.Rest(ctx) }),
 	}
 	c.kick()
 	return errors.Join(errs...)
@@ -134,17 +159,15 @@ func (c *Cache) base(ctx context.Context, hash string) (string, error) {
 
 // expireLeft removes what the index has of items without a narinfo: of those
 // whose baking or removal was cut short, or whose IPFS daemon failed.
-func (c *Cache) expireLeft(ctx context.Context) error {
+func (c *Cache) expireLeft(ctx context.Context, pace *folder.Pace) error {
 	var errs []error
-	for after := ""; ; {
-		i, err := c.index.Next(ctx, after, false)
-		if errors.Is(err, narindex.ErrNoItem) {
-			return errors.Join(errs...)
+	for i, err := range c.index.Items(ctx) {
+		if err == nil {
+			err = pace.Rest(ctx)
 		}
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		after = i.Hash
 		if c.has(i.Hash) {
 			continue
 		}
@@ -158,6 +181,7 @@ func (c *Cache) expireLeft(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // remove removes an entry in the order that leaves nothing that looks whole.
@@ -189,20 +213,21 @@ func (c *Cache) remove(ctx context.Context, hash, base string) error {
 }
 
 // strays calls visit for each nar that has no narinfo and that was last written
-// or linked before the given time, with its name relative to dir.
-func strays(dir string, l Layout, before time.Time, visit func(name, hash string) error) error {
+// or linked before the given time, with its name relative to dir, and rest
+// between others.
+func strays(dir string, l Layout, before time.Time, visit func(name, hash string) error, rest func() error) error {
 	var errs []error
 	for _, method := range methodNames() {
 		sub := l.narDir(method)
 		errs = append(errs, folder.List(filepath.Join(dir, sub), func(base string) error {
 			p, err := storepath.ParseBase("/", base)
 			if err != nil || folder.Exists(filepath.Join(dir, l.Narinfo(p.Hash))) {
-				return nil
+				return rest()
 			}
 			name := path.Join(sub, base)
 			last, regular := folder.Changed(filepath.Join(dir, name))
 			if !regular || !last.Before(before) {
-				return nil
+				return rest()
 			}
 			return visit(name, p.Hash)
 		}))

@@ -112,6 +112,6 @@ func (c *checker) leftItems(ctx context.Context) error {
 func (c *checker) strayFiles(ctx context.Context) error {
 	err := strays(c.Dir, c.Layout, c.Before, func(name, _ string) error {
 		return c.Fault(name, "nar without a narinfo", c.Remove(name))
-	})
+	}, func() error { return nil })
 	return errors.Join(err, c.Temporary(c.dirs()), c.LeftTrees(ctx, c.index))
 }

@@ -128,6 +128,13 @@ func (s *site) open(o Options) *Cache {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	// Nothing is in the making, and what was left may have been a moment ago.
+	begun := c.begun
+	c.begun = time.Now().AddDate(100, 0, 0)
+	if err := c.sweepTemp(s.t.Context(), nil); err != nil {
+		s.t.Error(err)
+	}
+	c.begun = begun
 	if o.Torrents {
 		c.setAhead(s.paths)
 	}

@@ -3,7 +3,6 @@ package bake
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"strings"
@@ -168,15 +167,10 @@ func (l library) Each(ctx context.Context, visit func(block.Shared) error) error
 			return ctx.Err()
 		}
 	}
-	for after := ""; ; {
-		i, err := l.c.index.Next(ctx, after, false)
-		if errors.Is(err, narindex.ErrNoItem) {
-			return nil
-		}
+	for i, err := range l.c.index.Items(ctx) {
 		if err != nil {
 			return err
 		}
-		after = i.Hash
 		if !l.allow(i.Hash) || !l.c.has(i.Hash) {
 			continue
 		}
@@ -193,4 +187,5 @@ func (l library) Each(ctx context.Context, visit func(block.Shared) error) error
 			return err
 		}
 	}
+	return nil
 }

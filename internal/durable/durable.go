@@ -103,27 +103,61 @@ func MkdirAll(path string, perm fs.FileMode) error {
 // last written before olderThan: what killed processes have left. A folder
 // that does not exist is clean. It goes on after an error and returns all.
 func SweepTemp(dir string, olderThan time.Time) error {
-	entries, err := os.ReadDir(dir)
+	return SweepTempIf(dir, func(last time.Time) bool { return last.Before(olderThan) }, func() error { return nil })
+}
+
+// maxSweepErrors bounds the errors that are kept of a sweep.
+const maxSweepErrors = 16
+
+// SweepTempIf is SweepTemp for a folder that may have very many files, of which
+// it holds a few names at a time, and in which others may be at work: left says
+// by the time when a temporary file was last written whether a killed process
+// has left it. Between the parts of the work pause is called, whose error ends
+// it.
+func SweepTempIf(dir string, left func(last time.Time) bool, pause func() error) error {
+	d, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	errs := []error{err}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), TempPrefix) || !e.Type().IsRegular() {
-			continue
-		}
-		fi, err := e.Info()
-		if err == nil && fi.ModTime().Before(olderThan) {
-			path := filepath.Join(dir, e.Name())
-			if err = injected("remove", path); err == nil {
-				err = os.Remove(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // it was only read
+	var errs []error
+	for {
+		names, err := d.Readdirnames(1024)
+		for _, name := range names {
+			if !strings.HasPrefix(name, TempPrefix) {
+				continue
+			}
+			if err := sweepOne(filepath.Join(dir, name), left); err != nil && len(errs) < maxSweepErrors {
+				errs = append(errs, err)
 			}
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		if errors.Is(err, io.EOF) {
+			return errors.Join(errs...)
+		}
+		if err == nil {
+			err = pause()
+		}
+		if err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// sweepOne removes a temporary file if it was left.
+func sweepOne(path string, left func(last time.Time) bool) error {
+	fi, err := os.Lstat(path)
+	if err == nil && fi.Mode().IsRegular() && left(fi.ModTime()) {
+		if err = injected("remove", path); err == nil {
+			err = os.Remove(path)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func rename(oldpath, newpath string) error {

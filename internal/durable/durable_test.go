@@ -215,6 +215,24 @@ func TestSweepTemp(t *testing.T) {
 	}
 }
 
+// A large folder is read in parts, between which the sweep can be ended.
+func TestSweepTempIf(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3000 {
+		put(t, filepath.Join(dir, fmt.Sprint(TempPrefix, i)), "")
+	}
+	enough := errors.New("enough")
+	pauses := 0
+	always := func(time.Time) bool { return true }
+	err := SweepTempIf(dir, always, func() error { pauses++; return enough })
+	if rest := len(strings.Fields(names(t, dir))); !errors.Is(err, enough) || pauses != 1 || rest == 0 || rest > 2000 {
+		t.Errorf("%v after %d pauses, %d files left", err, pauses, rest)
+	}
+	if err := SweepTempIf(dir, always, func() error { pauses++; return nil }); err != nil || names(t, dir) != "" || pauses < 2 {
+		t.Errorf("%v after %d pauses, left %s", err, pauses, names(t, dir))
+	}
+}
+
 func TestLink(t *testing.T) {
 	for _, cannot := range []error{nil, syscall.EXDEV, syscall.EPERM, syscall.EMLINK, syscall.ENOTSUP} {
 		t.Run(fmt.Sprint(cannot), func(t *testing.T) {

@@ -522,6 +522,45 @@ func TestCommitGivenUp(t *testing.T) {
 	}
 }
 
+// All items come, by pages that read no more than they give.
+func TestItemsByPages(t *testing.T) {
+	x := open(t)
+	want := 2*pageItems + 1
+	for n := range want {
+		if _, err := x.db.Exec(`INSERT INTO items (hash, base, nar, rows) VALUES (?, ?, 'nar', 0)`, fmt.Sprintf("%05d", want-n), fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stop := range []int{1, pageItems, pageItems + 1, want} {
+		n := 0
+		for i, err := range x.Items(t.Context()) {
+			n++
+			if err != nil || i.Hash != fmt.Sprintf("%05d", n) || i.Base != fmt.Sprint(want-n) {
+				t.Fatalf("item %d: %+v, %v", n, i, err)
+			}
+			if n == stop && stop < want {
+				break
+			}
+		}
+		if n != stop {
+			t.Errorf("%d items of %d", n, stop)
+		}
+	}
+	var id, parent, unused int
+	var plan string
+	err := x.db.QueryRowContext(t.Context(), "EXPLAIN QUERY PLAN "+pageQuery, "", 1).Scan(&id, &parent, &unused, &plan)
+	if err != nil || plan != "SEARCH items USING INDEX sqlite_autoindex_items_1 (hash>?)" {
+		t.Errorf("%q, %v", plan, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range x.Items(ctx) {
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 func TestNextReadsOneRow(t *testing.T) {
 	x := open(t)
 	for unput, want := range map[bool]string{false: "SEARCH items USING INDEX sqlite_autoindex_items_1 (hash>?)",
