@@ -106,7 +106,7 @@ func (r *ring) release() {
 // hashing hashes an archive in a goroutine of its own, if there is a processor
 // for it and the archive is not small.
 type hashing struct {
-	Hasher
+	*Hasher
 	ring *ring
 	todo chan piece // nil: there is no such goroutine
 	work sync.WaitGroup

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 
 	"golang.org/x/sys/unix"
@@ -103,7 +104,7 @@ func TestHashing(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 1))
 			for _, sizes := range [][]int{{}, {1}, {aloneSize, aloneSize}, {aloneSize + 1, 5}, {bufSize, bufSize, 1, bufSize}} {
 				ring := newRing()
-				h := hashing{Hasher: *NewHasher(), ring: ring}
+				h := hashing{Hasher: NewHasher(), ring: ring}
 				var all []byte
 				for _, size := range sizes {
 					c := ring.get()
@@ -125,30 +126,55 @@ func TestHashing(t *testing.T) {
 	}
 }
 
-// checkLeft returns a function that reports what has been left open or running
-// since.
-func checkLeft(t *testing.T) func() {
-	count := func() (files, goroutines int) {
+// What is read is hashed as what is written, and an error of the reader comes
+// after what it has given.
+func TestHasherReadFrom(t *testing.T) {
+	broken := errors.New("broken")
+	archive := make([]byte, 3*bufSize+11)
+	rand.NewChaCha8([32]byte{}).Read(archive)
+	want := NewHasher()
+	want.Write([]byte("before"))
+	want.Write(archive)
+	for _, n := range []int{1, 2} {
+		withProcessors(t, n, func(t *testing.T) {
+			for name, tt := range map[string]struct {
+				r   io.Reader
+				err error
+			}{
+				"whole":           {bytes.NewReader(archive), nil},
+				"in pieces":       {iotest.HalfReader(bytes.NewReader(archive)), nil},
+				"EOF with bytes":  {iotest.DataErrReader(bytes.NewReader(archive)), nil},
+				"broken":          {io.MultiReader(bytes.NewReader(archive), iotest.ErrReader(broken)), broken},
+				"wrapped EOF":     {io.MultiReader(bytes.NewReader(archive), iotest.ErrReader(fmt.Errorf("peer: %w", io.EOF))), io.EOF},
+				"never any bytes": {io.MultiReader(bytes.NewReader(archive), lazy{}), io.ErrNoProgress},
+			} {
+				h := NewHasher()
+				h.Write([]byte("before"))
+				var size int64
+				var err error
+				inBubble(t, func(*testing.T) { size, err = io.Copy(h, struct{ io.Reader }{tt.r}) })
+				if size != int64(len(archive)) || !errors.Is(err, tt.err) || h.Info() != want.Info() {
+					t.Errorf("%s: %d bytes, %v, %v", name, size, err, h.Info())
+				}
+			}
+		})
+	}
+}
+
+// inBubble runs f and checks that no goroutine of its is left, and no file open.
+func inBubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	open := func() int {
 		list, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
 			t.Skip(err)
 		}
-		return len(list), runtime.NumGoroutine()
+		return len(list)
 	}
-	files, goroutines := count()
-	return func() {
-		t.Helper()
-		f, g := count()
-		for range 1000 { // one that has said that it is done may not have ended yet
-			if g <= goroutines {
-				break
-			}
-			runtime.Gosched()
-			f, g = count()
-		}
-		if f > files || g > goroutines {
-			t.Errorf("%d files and %d goroutines, before %d and %d", f, g, files, goroutines)
-		}
+	before := open()
+	synctest.Test(t, f) // does not end well while a goroutine waits for something
+	if after := open(); after > before {
+		t.Errorf("%d files are open, before %d", after, before)
 	}
 }
 
@@ -196,39 +222,41 @@ func TestNothingIsLeft(t *testing.T) {
 	src := filepath.Join(path, "src")
 	wideTree().write(t, src)
 	broken := errors.New("broken")
+	restore := func(size int) error {
+		_, err := Restore(bytes.NewReader(archive[:size]), root, "x", RestoreOptions{})
+		return err
+	}
+	dump := func(size int) error {
+		_, err := Dump(writerFunc(func(p []byte) (int, error) {
+			if size -= len(p); size < 0 {
+				return 0, broken
+			}
+			return len(p), nil
+		}), src)
+		return err
+	}
 	for _, n := range []int{1, 2, 8} {
 		withProcessors(t, n, func(t *testing.T) {
-			check := checkLeft(t)
-			if _, err := Restore(bytes.NewReader(archive), root, "x", RestoreOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			check()
-			if got, err := Dump(io.Discard, filepath.Join(path, "x")); err != nil || got.Size != int64(len(archive)) {
-				t.Fatal(got, err)
-			}
-			check()
-			if err := RemoveAll(root, "x"); err != nil {
-				t.Fatal(err)
-			}
-			for cut := 1; cut < len(archive); cut += len(archive) / 6 {
-				if _, err := Restore(bytes.NewReader(archive[:cut]), root, "x", RestoreOptions{}); !errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Fatal(err)
+			for size := len(archive); size > 0; size -= 1 + len(archive)/6 {
+				var want [3]error
+				if size < len(archive) {
+					want = [3]error{io.ErrUnexpectedEOF, io.ErrUnexpectedEOF, broken}
 				}
-				if _, err := Verify(bytes.NewReader(archive[:cut])); !errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Fatal(err)
-				}
-				left := cut
-				if _, err := Dump(writerFunc(func(p []byte) (int, error) {
-					if left -= len(p); left < 0 {
-						return 0, broken
+				inBubble(t, func(t *testing.T) {
+					_, verr := Verify(bytes.NewReader(archive[:size]))
+					for i, err := range []error{restore(size), verr, dump(size)} {
+						if !errors.Is(err, want[i]) {
+							t.Errorf("%d, of %d bytes: %v", i, size, err)
+						}
 					}
-					return len(p), nil
-				}), src); !errors.Is(err, broken) {
-					t.Fatal(err)
+				})
+				if size == len(archive) {
+					if err := RemoveAll(root, "x"); err != nil {
+						t.Fatal(err)
+					}
 				}
+				wantEmpty(t, path, "src")
 			}
-			check()
-			wantEmpty(t, path, "src")
 		})
 	}
 }
@@ -257,24 +285,14 @@ func TestPanic(t *testing.T) {
 					return err
 				},
 			} {
-				goroutines := runtime.NumGoroutine()
-				func() {
+				inBubble(t, func(t *testing.T) {
 					defer func() {
 						if v := recover(); v != "mine" {
 							t.Errorf("%s: recovered %v", name, v)
 						}
 					}()
 					t.Errorf("%s: returned %v", name, run())
-				}()
-				for range 1000 {
-					if runtime.NumGoroutine() <= goroutines {
-						break
-					}
-					runtime.Gosched()
-				}
-				if got := runtime.NumGoroutine(); got > goroutines {
-					t.Errorf("%s: %d goroutines, before %d", name, got, goroutines)
-				}
+				})
 				if err := RemoveAll(root, "x"); err != nil {
 					t.Error(err)
 				}

@@ -62,8 +62,8 @@ type fileKey struct {
 // begin makes k the key of a file, whose content is added to k.hash, and
 // returns it.
 func (k *fileKey) begin(size int64, exec bool) *fileKey {
-	if k.hash.Hasher.hash == nil {
-		k.hash.Hasher = *NewHasher()
+	if k.hash.Hasher == nil {
+		k.hash.Hasher = NewHasher()
 	}
 	k.hash.reset()
 	k.size, k.perm, k.name = size, permOf(exec), ""

@@ -30,7 +30,7 @@ func Dump(w io.Writer, path string) (Info, error) {
 	path = filepath.Clean(path)
 	ring := newRing()
 	defer ring.release()
-	p := pump{w: w, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}}
+	p := pump{w: w, ring: ring, hash: hashing{Hasher: NewHasher(), ring: ring}}
 	defer p.hash.finish()
 	var err error
 	if runtime.GOMAXPROCS(0) == 1 {
@@ -103,7 +103,7 @@ type dumper struct {
 	link  [MaxTarget + 1]byte
 }
 
-// errStopped ends a walk that nobody waits for.
+// errStopped ends work that nobody waits for.
 var errStopped = errors.New("stopped")
 
 // walk gives the archive of path to emit, in chunks of ring.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"strings"
 )
 
@@ -60,7 +61,7 @@ func (e *SyntaxError) Error() string {
 func (e *SyntaxError) Unwrap() error { return e.Err }
 
 // Hasher computes the Info of an archive that passes through it. It does not
-// parse. It is an io.Writer whose Write never fails.
+// parse. It is an io.Writer whose Write never fails, and an io.ReaderFrom.
 type Hasher struct {
 	hash hash.Hash
 	size int64
@@ -73,6 +74,31 @@ func NewHasher() *Hasher { return &Hasher{hash: sha256.New()} }
 func (h *Hasher) Write(p []byte) (int, error) {
 	h.size += int64(len(p))
 	return h.hash.Write(p)
+}
+
+// ReadFrom adds all that r has, and returns its size and r's error but io.EOF.
+// What was read is hashed by another goroutine while r is read on.
+func (h *Hasher) ReadFrom(r io.Reader) (size int64, err error) {
+	ring := newRing()
+	defer ring.release()
+	hash := hashing{Hasher: h, ring: ring}
+	defer hash.finish()
+	for err == nil {
+		c := ring.get()
+		n := 0
+		for n < bufSize && err == nil {
+			var m int
+			m, err = read(r, c.buf[n:])
+			n += m
+		}
+		size += int64(n)
+		hash.add(c, 0, n)
+		ring.put(c)
+	}
+	if isEOF(err) {
+		err = nil
+	}
+	return size, err
 }
 
 // reset forgets what was written.

@@ -54,7 +54,7 @@ func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info,
 		parser: p, maker: maker{item: name, dedup: o.Dedup}, crew: newCrew(p.src.ring, name, o.Dedup),
 		root: name, dirs: []*folder{{fd: int(dot.Fd()), outside: true}},
 	}
-	defer rs.crew.finish() // in case r panics
+	defer rs.end() // in case r panics
 	info, err := rs.run()
 	if err != nil && rs.made {
 		err = errors.Join(err, RemoveAll(parent, name))
@@ -72,19 +72,25 @@ type restorer struct {
 	dirs []*folder // dirs[0] is the parent of all; the last one is being filled
 }
 
-// run returns when the crew has ended.
 func (rs *restorer) run() (Info, error) {
 	err := rs.read()
-	for _, d := range rs.dirs[1:] { // there are some if there is an error
-		err = errors.Join(err, rs.done(d))
-	}
-	if first := rs.crew.finish(); first != nil {
-		err = first // the crew's jobs come before what has ended the reading
+	if first := rs.end(); first != nil {
+		err = first
 	}
 	if err != nil {
 		return Info{}, err
 	}
 	return rs.src.info(), nil
+}
+
+// end returns when nothing is open or running any more. Its error is one of the
+// crew's, whose jobs come before what has ended the reading in the archive.
+func (rs *restorer) end() error {
+	for _, d := range rs.dirs[1:] { // there are some if the reading has failed
+		_ = rs.done(d) // they go
+	}
+	rs.dirs = rs.dirs[:1]
+	return rs.crew.finish()
 }
 
 // read ends with the archive, an error, or when the crew has failed.
@@ -146,7 +152,7 @@ func (rs *restorer) give(j job) error {
 }
 
 // large makes a file whose content comes in pieces, the first of which is data.
-func (rs *restorer) large(ev event, data []byte) error {
+func (rs *restorer) large(ev event, data []byte) (err error) {
 	rs.crew.dispatch()
 	var key *fileKey
 	if rs.dedup != nil && ev.size >= DedupMinSize {
@@ -158,13 +164,18 @@ func (rs *restorer) large(ev event, data []byte) error {
 	if err != nil {
 		return err
 	}
-	for len(data) > 0 && err == nil {
+	err = errStopped // in case the reader panics
+	defer func() { err = rs.finish(f, key, err) }()
+	for len(data) > 0 {
 		if key != nil {
 			key.hash.add(rs.src.cur, rs.src.lo-len(data), rs.src.lo)
 		}
-		if err = rs.write(f, data); err == nil {
-			data, err = rs.content()
+		if err := rs.write(f, data); err != nil {
+			return err
+		}
+		if data, err = rs.content(); err != nil {
+			return err
 		}
 	}
-	return rs.finish(f, key, err)
+	return nil
 }

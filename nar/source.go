@@ -31,7 +31,7 @@ func newSource(r io.Reader, max int64) *source {
 		max = math.MaxInt64
 	}
 	ring := newRing()
-	return &source{r: r, ring: ring, hash: hashing{Hasher: *NewHasher(), ring: ring}, cur: ring.get(), max: max}
+	return &source{r: r, ring: ring, hash: hashing{Hasher: NewHasher(), ring: ring}, cur: ring.get(), max: max}
 }
 
 // release gives the chunks back; nobody may use any of them then.
