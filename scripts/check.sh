@@ -12,14 +12,26 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 summary=() failed=0
 
-# step runs a function or program under a name and notes its time.
+# step runs a function or program under a name and notes its time, and the
+# seconds of processor time: on n processors it can have n times the former.
 step() {
-	local name=$1 start=$SECONDS result=ok
+	local name=$1 start=$SECONDS result=ok before
 	shift
+	before=$(busy)
 	echo "== $name"
 	"$@" || { result=FAILED failed=1; }
 	echo "== $name: $result, $((SECONDS - start)) s"
-	summary+=("$(printf '%-6s %5d s  %s' "$result" $((SECONDS - start)) "$name")")
+	summary+=("$(printf '%-6s %5d s %6d s of CPU  %s' "$result" $((SECONDS - start)) $(($(busy) - before)) "$name")")
+}
+
+# busy prints the seconds of processor time that all commands so far have had.
+# In a subshell only its parent's stat tells: fields 16 and 17, in ticks.
+busy() {
+	local stat
+	read -r stat <"/proc/$$/stat"
+	# shellcheck disable=SC2086
+	set -- ${stat##*) }
+	echo $(((${14} + ${15}) / 100))
 }
 
 note() { summary+=("$(printf '%-15s %s' "$1" "$2")"); }
@@ -98,20 +110,49 @@ static() {
 	done
 }
 
+# nocgo builds once for both: paths are trimmed in what the Makefile builds.
 nocgo() {
-	make -s build-nocgo && CGO_ENABLED=0 go test ./internal/compress ./cmd/ersatz
+	make -s build-nocgo && CGO_ENABLED=0 go test -trimpath ./internal/compress ./cmd/ersatz
 }
 
-# real runs, with the programs that need has found, all packages whose tests
-# ask for one. A test that still skips is named.
+# race runs the tests under the race detector, those aside that were run before
+# and look at sources alone, prints what fails, and names the packages that take
+# longest.
+race() {
+	local status
+	# shellcheck disable=SC2046
+	go test -race -v -timeout 15m $(go list ./... | grep -v '/internal/lint$') >"$logs/race" 2>&1
+	status=$?
+	if [ $status = 0 ]; then
+		grep -aE '^ok' "$logs/race"
+	else
+		grep -avE '^ *(=== |--- (PASS|SKIP))' "$logs/race" | tail -200
+	fi
+	note SLOWEST "$(awk '$1 == "ok" && $3 ~ /s$/ { print $3 + 0, $2 }' "$logs/race" | sort -rn | head -8 | awk '{ printf "%s %d s  ", $2, $1 }')"
+	return $status
+}
+
+# skipped prints, of the tests of a package that ran under the race detector,
+# those that were skipped, or had a part that was: NAME|NAME|…; nothing if there
+# are none, or that is not known: then all are run.
+skipped() {
+	awk -v package="ersatz${1#.}" '
+		/^ *--- SKIP: / { sub(/\/.*/, "", $3); names = names "|" $3 }
+		/^(ok|FAIL|\?) *\t/ { if ($1 == "ok" && $2 == package) print substr(names, 2); names = "" }
+	' "$logs/race"
+}
+
+# real runs, with the programs that need has found, the tests of all packages
+# that ask for one. Those that ran without are not run again. A test that still
+# skips is named.
 real() {
-	local dirs status version line
+	local dirs dir names status=0 version line
 	dirs=$(grep -rlE --include=*_test.go 'kubotest\.|realguix\.|EnvRoot|ERSATZ_(KUBO|GUIX_ROOT)' . | xargs -r -n1 dirname | sort -u)
 	[ -n "$dirs" ] || { echo "no tests with real programs"; return 1; }
-	# One package after another: each has daemons of its own.
-	# shellcheck disable=SC2086
-	env "${found[@]}" go test -count=1 -v -p 1 -timeout 20m $dirs >"$logs/real" 2>&1
-	status=$?
+	for dir in $dirs; do # one after another: each has daemons of its own
+		names=$(skipped "$dir")
+		env "${found[@]}" go test -count=1 -v -timeout 20m ${names:+-run "^($names)\$"} "$dir" >>"$logs/real" 2>&1 || status=1
+	done
 	if [ $status = 0 ]; then
 		grep -aE '^(ok|FAIL)' "$logs/real"
 	else
@@ -162,7 +203,7 @@ step "arm64 under emulation" arm64
 step "static build" static
 step "budgets of sizes and of an idle node" scripts/budgets.sh
 step "without cgo" nocgo
-step "tests under the race detector" go test -race -timeout 15m ./...
+step "tests under the race detector" race
 step "fuzz" scripts/fuzz.sh --total 60
 if go run ./cmd/ersatz demo --help >/dev/null 2>&1; then
 	step "demo" make -s demo
