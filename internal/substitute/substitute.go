@@ -166,7 +166,7 @@ func (s *Substituter) acl() (guixsig.ACL, error) {
 	if err != nil {
 		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
 	}
-	if bytes.Equal(text, s.aclText) {
+	if len(text) > 0 && bytes.Equal(text, s.aclText) {
 		return s.aclRead, nil
 	}
 	acl, err := guixsig.ParseACL(text)

@@ -106,8 +106,11 @@ func TestNoACL(t *testing.T) {
 	if n := strings.Count(m.log.String(), "level=ERROR"); n != 1 {
 		t.Errorf("the log says it %d times", n)
 	}
-	must(t, os.WriteFile(m.o.ACL, []byte("(acl (entry"), 0o644))
-	m.wantNothing(m.substitute(it)[0], "not-found")
+	for _, text := range []string{"", "(acl (entry"} {
+		must(t, os.WriteFile(m.o.ACL, []byte(text), 0o644))
+		m.wantNothing(m.substitute(it)[0], "not-found")
+		m.wantMessage("keys that are accepted: " + m.o.ACL + ":")
+	}
 }
 
 // TestAgreeingServer: a server without an accepted key may give the nar of an

@@ -152,10 +152,10 @@ func openFile(name string) (*os.File, int64, error) {
 	return f, fi.Size(), nil
 }
 
-// readAll reads a body of at most narinfo.MaxSize bytes, size of them if that is
-// not negative.
+// readAll reads a body of at most narinfo.MaxSize bytes, which is said to have
+// size of them, -1 if nothing is.
 func readAll(body io.Reader, size int64) ([]byte, error) {
-	text := make([]byte, 0, min(max(size, 511)+1, narinfo.MaxSize+1)) // room to meet the end
+	text := make([]byte, 0, min(max(size, 511), narinfo.MaxSize)+1) // room to meet the end
 	for len(text) <= narinfo.MaxSize {
 		n, err := body.Read(text[len(text):cap(text)])
 		text = text[:len(text)+n]
