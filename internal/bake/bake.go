@@ -44,8 +44,8 @@ type Options struct {
 	Methods []compress.Method
 	// NarPath is Layout.NarPath.
 	NarPath string
-	// Workers bounds the items that are baked at once. Default: the number of
-	// processors.
+	// Workers bounds the items that are baked at once, and the threads of an item
+	// that is baked while nothing else is. Default: the number of processors.
 	Workers int
 	// Queue bounds the items that wait. Default 64.
 	Queue int
@@ -104,6 +104,7 @@ type Cache struct {
 	queue chan storepath.Path // what clients ask for
 	roots chan storepath.Path // what BakeClosure hands on
 	wake  chan struct{}       // there may be something to put into IPFS
+	cores cores
 
 	mu      sync.Mutex
 	queued  map[string]bool          // hash parts that wait or are being baked
@@ -145,6 +146,7 @@ func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, erro
 		Layout: l, dir: dir, store: store, signer: signer, o: o, log: o.Log,
 		queue: make(chan storepath.Path, o.Queue), roots: make(chan storepath.Path), wake: make(chan struct{}, 1),
 		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
+		cores: cores{free: o.Workers},
 		ahead: ahead{known: make(chan struct{}), moved: make(chan struct{})},
 	}
 	if err := c.open(); err != nil {

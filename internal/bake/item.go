@@ -62,12 +62,17 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 			err = errors.Join(err, s.file.Abort())
 		}
 	}()
-	o := compress.Options{Size: int64(min(info.NarSize, math.MaxInt64)), Background: true}
+	size := int64(min(info.NarSize, math.MaxInt64))
+	threads := 0
+	defer func() { c.cores.give(threads) }()
 	for i, m := range methods {
 		var add func(eris.Block) error
 		if i == which {
 			add = blocks.add
 		}
+		n := c.cores.take(m.Threads(size))
+		threads += n
+		o := compress.Options{Size: size, Threads: n, Background: true}
 		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, o, add)
 		if err != nil {
 			return closeAll(err, streams)
@@ -76,7 +81,12 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 	}
 	f := newFan(ctx, streams)
 	got, dumpErr := nar.Dump(f, info.Path.String())
+	if dumpErr != nil {
+		f.interrupt()
+	}
 	closeErr := f.Close()
+	c.cores.give(threads)
+	threads = 0
 	if dumpErr != nil {
 		return dumpErr
 	}

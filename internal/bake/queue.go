@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"syscall"
 	"time"
 
@@ -272,4 +273,27 @@ func (c *Cache) kick() {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// cores counts the processors that compressors have not taken.
+type cores struct {
+	mu   sync.Mutex
+	free int // below 0: more threads than processors
+}
+
+// take takes as many as are free, at most want and at least one. What was taken
+// stays so until it is given back: a large item that began alone keeps its
+// threads when others come, each of which has one.
+func (c *cores) take(want int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := max(1, min(want, c.free))
+	c.free -= n
+	return n
+}
+
+func (c *cores) give(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free += n
 }

@@ -86,19 +86,16 @@ func newStream(name string, m compress.Method, o compress.Options, add func(eris
 	return s, nil
 }
 
-// sink is a stream below its compressor. Its Write always succeeds: libzstd's
-// writer keeps its memory for good if it has met an error. s.err has it.
+// sink is a stream below its compressor.
 type sink stream
 
 func (s *sink) Write(p []byte) (int, error) {
-	if s.err != nil {
-		return len(p), nil
-	}
 	s.n += int64(len(p))
-	if _, s.err = s.buf.Write(p); s.err == nil && s.enc != nil {
-		_, s.err = s.enc.Write(p)
+	n, err := s.buf.Write(p)
+	if err == nil && s.enc != nil {
+		n, err = s.enc.Write(p)
 	}
-	return len(p), nil
+	return n, err
 }
 
 // Write compresses p.
@@ -128,6 +125,8 @@ func (s *stream) finish() error {
 // fan hands what is written to it to several streams, each in a goroutine.
 type fan struct {
 	ctx  context.Context // ends writing; a fan lives as long as one call
+	to   []*stream
+	stop func() bool // what ctx does to them
 	in   []chan []byte
 	out  chan error // an answer per piece and stream
 	work sync.WaitGroup
@@ -135,7 +134,8 @@ type fan struct {
 }
 
 func newFan(ctx context.Context, streams []*stream) *fan {
-	f := &fan{ctx: ctx, out: make(chan error, len(streams)), errs: make([]error, len(streams))}
+	f := &fan{ctx: ctx, to: streams, out: make(chan error, len(streams)), errs: make([]error, len(streams))}
+	f.stop = context.AfterFunc(ctx, f.interrupt)
 	for i, s := range streams {
 		in := make(chan []byte)
 		f.in = append(f.in, in)
@@ -168,8 +168,16 @@ func (f *fan) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// interrupt has the streams end with an error, without what they still have.
+func (f *fan) interrupt() {
+	for _, s := range f.to {
+		compress.Interrupt(s.comp)
+	}
+}
+
 // Close ends all streams and waits for them.
 func (f *fan) Close() error {
+	defer f.stop()
 	for _, in := range f.in {
 		close(in)
 	}

@@ -109,12 +109,23 @@ type Options struct {
 	// chooses its tables. The same level, Size and bytes give the same stream,
 	// always. Default: unknown.
 	Size int64
-	// Threads is how many threads may compress a stream that is long enough for
-	// several. Default 1.
+	// Threads is how many threads may compress the stream: see Threads. Default 1.
 	Threads int
 	// Background says that nobody waits: threads of zstd run when nobody else
 	// wants the processor.
 	Background bool
+}
+
+// Threads returns how many threads a stream of about size bytes can keep busy,
+// 1 at least. One of zstd is cut into jobs from two on, of 32 MiB at level 19
+// and 4 MiB at level 3, however many threads there are. In memory each thread
+// then needs its tables (80 MiB at level 19), and the stream as much as its jobs
+// at work and three more.
+func (m Method) Threads(size int64) int {
+	if m.Name != "zstd" {
+		return 1
+	}
+	return zstdThreads(m.Level, size)
 }
 
 // NewWriter returns a writer that compresses into w. Closing it ends the
@@ -136,6 +147,15 @@ func NewWriterOptions(w io.Writer, m Method, o Options) (io.WriteCloser, error) 
 		return newZstdWriter(w, m.Level, o)
 	}
 	return nil, fmt.Errorf("compression method %q cannot be written", m.Name)
+}
+
+// Interrupt makes Write and Close of what NewWriter returned give an error, soon
+// also where they are at something that takes long. Any goroutine may call it
+// at any time. Close is still due.
+func Interrupt(w io.WriteCloser) {
+	if i, ok := w.(interface{ interrupt() }); ok {
+		i.interrupt()
+	}
 }
 
 type nopCloser struct{ io.Writer }

@@ -139,6 +139,26 @@ func TestReferenceSize(t *testing.T) {
 	if d := got - want; d < -want/500 || d > want/500 {
 		t.Errorf("%d bytes, zstd -19 makes %d", got, want)
 	}
+	// A stream that is cut into jobs may be smaller, not larger.
+	data = append(data, content(10_000_000)...)
+	m := compress.Method{Name: "zstd", Level: 3}
+	if m.Threads(int64(len(data))) < 2 {
+		t.Fatal("too small for jobs")
+	}
+	var b bytes.Buffer
+	w, err := compress.NewWriterOptions(&b, m, compress.Options{Size: int64(len(data))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if want := len(tool(t, data, "zstd", "-3", "-c")); b.Len()-want > want/500 {
+		t.Errorf("%d bytes, zstd -3 makes %d", b.Len(), want)
+	}
 }
 
 func TestParseMethod(t *testing.T) {

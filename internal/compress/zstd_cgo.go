@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 	"unsafe"
 
 	_ "github.com/DataDog/zstd" // libzstd itself
@@ -47,9 +48,9 @@ type zstdWriter struct {
 }
 
 func newZstdWriter(w io.Writer, level int, o Options) (io.WriteCloser, error) {
-	workers := 0
-	if o.Size > 0 && o.Size/2 >= int64(C.ersatz_zstd_job(C.int(level), C.ulonglong(o.Size))) {
-		workers = max(1, o.Threads)
+	workers := 0 // not 1: libzstd then works in jobs, which is another frame
+	if n := zstdThreads(level, o.Size); n > 1 {
+		workers = max(1, min(o.Threads, n))
 	}
 	z, err := startZstd(level, max(0, o.Size), workers, o.Background)
 	if err != nil {
@@ -57,6 +58,14 @@ func newZstdWriter(w io.Writer, level int, o Options) (io.WriteCloser, error) {
 	}
 	z.w = w
 	return z, nil
+}
+
+// zstdThreads is Method.Threads.
+func zstdThreads(level int, size int64) int {
+	if size <= 0 {
+		return 1
+	}
+	return int(max(1, size/int64(C.ersatz_zstd_job(C.int(level), C.ulonglong(size)))))
 }
 
 // startZstd makes a writer without its w.
@@ -131,6 +140,11 @@ func (z *zstdWriter) Close() error {
 		z.err = err
 	}
 	return z.err
+}
+
+// interrupt is Interrupt.
+func (z *zstdWriter) interrupt() {
+	_ = z.done.SetReadDeadline(time.Unix(1, 0)) // it is closed, or this works
 }
 
 // begin gives the thread its turn, which it does not have, with what was

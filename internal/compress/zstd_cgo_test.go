@@ -73,6 +73,24 @@ func TestZstdSame(t *testing.T) {
 	}
 }
 
+// TestThreads: what decides between two kinds of frames, at the edge.
+func TestThreads(t *testing.T) {
+	for _, c := range []struct {
+		m    Method
+		size int64
+		want int
+	}{
+		{Method{"zstd", 1}, 2<<20 - 1, 1}, {Method{"zstd", 1}, 2 << 20, 2},
+		{Method{"zstd", 3}, 8<<20 - 1, 1}, {Method{"zstd", 3}, 8 << 20, 2}, {Method{"zstd", 3}, 100 << 20, 25},
+		{Method{"zstd", 19}, 64<<20 - 1, 1}, {Method{"zstd", 19}, 64 << 20, 2}, {Method{"zstd", 19}, -1, 1},
+		{Method{"gzip", 9}, 1 << 40, 1},
+	} {
+		if got := c.m.Threads(c.size); got != c.want {
+			t.Errorf("%s, %d bytes: %d threads, want %d", c.m, c.size, got, c.want)
+		}
+	}
+}
+
 // TestZstdSize wants the hint to be one: a wrong one costs some bytes.
 func TestZstdSize(t *testing.T) {
 	data := text(1 << 20)
@@ -191,6 +209,31 @@ func TestZstdFails(t *testing.T) {
 	until(t, "the end of the threads", func() bool { return threads(t)["19"] == 0 && opened(t) == fds })
 }
 
+// TestZstdInterrupt wants a stream to end soon that has much to do still.
+func TestZstdInterrupt(t *testing.T) {
+	fds := opened(t)
+	w, err := NewWriterOptions(io.Discard, Method{"zstd", 19}, Options{Size: 100 << 20, Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := text(1 << 20)
+	for range 2 { // less than a job: all of it is compressed in Close
+		if _, err := w.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error)
+	go func() { ended <- w.Close() }()
+	Interrupt(w)
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("closed again: %v", err)
+	}
+	until(t, "the end of the threads", func() bool { return opened(t) == fds })
+}
+
 // TestZstdAllocs wants what a stream allocates not to grow with it.
 func TestZstdAllocs(t *testing.T) {
 	piece := text(300_000)
@@ -201,5 +244,27 @@ func TestZstdAllocs(t *testing.T) {
 	defer w.Close()
 	if n := testing.AllocsPerRun(20, func() { _, err = w.Write(piece) }); n != 0 || err != nil {
 		t.Errorf("%v allocations per write, %v", n, err)
+	}
+}
+
+// BenchmarkZstdSmall compresses what most items are.
+func BenchmarkZstdSmall(b *testing.B) {
+	for _, n := range []int{1000, 20_000, 200_000} {
+		data := text(n)
+		for _, level := range []int{3, 19} {
+			b.Run(fmt.Sprintf("%d bytes, level %d", n, level), func(b *testing.B) {
+				b.SetBytes(int64(n))
+				for b.Loop() {
+					w, err := NewWriterOptions(io.Discard, Method{"zstd", level}, Options{Size: int64(n)})
+					if err != nil {
+						b.Fatal(err)
+					}
+					w.Write(data)
+					if err := w.Close(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

@@ -16,3 +16,5 @@ const Native = false
 func newZstdWriter(w io.Writer, level int, _ Options) (io.WriteCloser, error) {
 	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
 }
+
+func zstdThreads(int, int64) int { return 1 }

@@ -28,7 +28,7 @@ typedef struct ersatz_zstd {
 
 	void *ctx; // ZSTD_CCtx
 	int level;
-	int workers;    // of libzstd, 0: it compresses in this thread
+	int workers;    // of libzstd, with a size; 0: it compresses in this thread
 	int background; // run when nothing else wants the processor
 	unsigned long long size; // what will come, in bytes; 0: unknown
 } ersatz_zstd;
@@ -40,8 +40,8 @@ typedef struct ersatz_zstd {
 ersatz_zstd *ersatz_zstd_new(int todo, int done, int level, unsigned long long size, int workers, int background,
 	size_t in_cap, size_t out_cap);
 
-// ersatz_zstd_job returns how many bytes of a stream libzstd hands to one of
-// its workers at a level, for streams of at least as many.
+// ersatz_zstd_job returns how many bytes of a stream one of libzstd's workers
+// gets, by the level and the size of the stream.
 size_t ersatz_zstd_job(int level, unsigned long long size);
 
 #endif

@@ -1,0 +1,87 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"testing/synctest"
+
+	"ersatz/internal/compress"
+)
+
+// lines is compressible.
+func lines(n int) []byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var b bytes.Buffer
+	for b.Len() < n {
+		fmt.Fprintf(&b, "line %d of a text that repeats %x\n", rng.IntN(500), rng.IntN(1<<16))
+	}
+	return b.Bytes()[:n]
+}
+
+// Two servers with the same settings make the same blocks, whatever else they
+// do, however many processors they have.
+func TestSameBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		large := s.add("large", nil, lines(5<<20))
+		other := s.add("other", nil, lines(4<<20))
+		methods := []compress.Method{{Name: "zstd", Level: 1}}
+		if compress.Native && methods[0].Threads(int64(large.NarSize)) < 3 {
+			t.Fatal("the item is too small for several threads")
+		}
+		urns := map[string]bool{}
+		for _, workers := range []int{1, 2, 4} {
+			if err := os.RemoveAll(s.cache); err != nil {
+				t.Fatal(err)
+			}
+			s.bake(Options{Methods: methods, Workers: workers}, other.Path, large.Path)
+			_, signed := s.narinfo(large.Path.Hash)
+			urns[signed.ERIS] = true
+		}
+		if len(urns) != 1 {
+			t.Errorf("%d different URNs: %v", len(urns), urns)
+		}
+	})
+}
+
+func TestCores(t *testing.T) {
+	c := cores{free: 4}
+	for _, x := range []struct{ want, got int }{{3, 3}, {3, 1}, {3, 1}, {1, 1}} { // of 4, 1, 0, -1
+		if got := c.take(x.want); got != x.got {
+			t.Errorf("%d of %d wanted, want %d", got, x.want, x.got)
+		}
+	}
+	c.give(6)
+	if got := c.take(9); got != 4 {
+		t.Errorf("%d of all", got)
+	}
+}
+
+// An item that is being compressed when the server is told to stop keeps it
+// for no longer, however slow its level is.
+func TestStop(t *testing.T) {
+	s := newSite(t)
+	info := s.add("large", nil, lines(3<<20)) // seconds at this level
+	c := s.open(Options{Methods: []compress.Method{{Name: "zstd", Level: 19}}})
+	defer s.close(c)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- c.Run(ctx) }()
+	if err := c.Bake(info.Path); err != nil {
+		t.Fatal(err)
+	}
+	for c.Status().Working == 0 {
+		os.Getpid() // a system call: others get on
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if s := c.Status(); s.Baked+s.Failed != 0 {
+		t.Errorf("%+v", s)
+	}
+}
