@@ -166,12 +166,13 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 			next.verdict = single
 			break
 		}
-		if *out = c.quick.append(*out, a, r); len(*out) >= batch {
+		if len(*out) > 0 && len(*out)+a.size(r) > batch {
 			if err := c.write(*out, now); err != nil {
 				return 0, head{}, err
 			}
 			*out = (*out)[:0]
 		}
+		*out = c.quick.append(*out, a, r)
 		used += next.size
 		next = parseHead(p[used:])
 	}

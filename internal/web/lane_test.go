@@ -207,6 +207,44 @@ func TestLaneRefuses(t *testing.T) {
 	}
 }
 
+// TestLaneBatches: answers to requests that come together are written together,
+// up to a bound.
+func TestLaneBatches(t *testing.T) {
+	in, out := net.Pipe()
+	defer in.Close()
+	defer out.Close()
+	const n, body = 50, 1000
+	a := Answer{AnswerHead(http.StatusOK, http.Header{"Content-Length": {"1000"}}), make([]byte, body)}
+	c := &lane{stream: pipe{in}, quick: &quickly{Quick: fixed{a}}, between: true}
+	sizes := make(chan int, n)
+	go func() {
+		defer close(sizes)
+		p := make([]byte, 2*batch)
+		for {
+			n, err := out.Read(p) // of a pipe, all that one write has
+			if err != nil {
+				return
+			}
+			sizes <- n
+		}
+	}()
+	text := strings.Repeat(get("/quick"), n-1) + strings.Replace(get("/quick"), "GET", "HEAD", 1)
+	if used, _, err := c.answer([]byte(text)); err != nil || used != len(text) {
+		t.Errorf("%d, %v", used, err)
+	}
+	in.Close()
+	sum, writes, one := 0, 0, a.size(Request{})
+	for size := range sizes {
+		sum, writes = sum+size, writes+1
+		if size > batch || size%one != 0 && size%one != one-body {
+			t.Errorf("a write of %d bytes", size)
+		}
+	}
+	if sum != n*one-body || writes > 1+sum/(batch-one) {
+		t.Errorf("%d bytes of %d, in %d writes", sum, n*one-body, writes)
+	}
+}
+
 // TestLaneKeepsBack: while net/http answers, it sees nothing of the requests
 // behind, however many, and learns when the client goes away.
 func TestLaneKeepsBack(t *testing.T) {

@@ -47,12 +47,12 @@ func AnswerHead(status int, h http.Header) []byte {
 }
 
 const (
-	// batch is how many bytes of answers to requests that came together are
-	// written at once.
-	batch = 64 << 10
+	// batch bounds how many bytes of answers to requests that came together are
+	// written at once: each connection whose client does not read holds as many.
+	batch = 16 << 10
 
 	// keepBuffer bounds the buffers that are kept for other answers, in bytes.
-	keepBuffer = 256 << 10
+	keepBuffer = 128 << 10
 )
 
 // quickly is what the lanes of a server have in common.
@@ -82,6 +82,15 @@ func (q *quickly) free(b *[]byte) {
 		*b = (*b)[:0]
 		q.buffers.Put(b)
 	}
+}
+
+// size returns how many bytes an answer takes.
+func (a Answer) size(r Request) int {
+	n := len(a.Head) + len("Date: \r\n\r\n") + len(http.TimeFormat)
+	if !r.Head {
+		n += len(a.Body)
+	}
+	return n
 }
 
 // append appends an answer as it is sent.
