@@ -74,7 +74,7 @@ func Run(ctx context.Context, names, before string, o Options) (string, error) {
 			errs = append(errs, err)
 			return
 		}
-		more := fmt.Sprintf("It took %s; medians of %d.", time.Since(day).Round(time.Second), o.Runs)
+		more := fmt.Sprintf("It took %s.", time.Since(day).Round(time.Second))
 		if left := o.absent.String(); left != "" {
 			more += " " + left
 		}

@@ -36,10 +36,11 @@ const netHead = "# Benchmarks over bad links\n\n" +
 
 const benchHead = "# Benchmarks\n\n" +
 	"Made by `make bench`; `BENCH=NAME,NAME BENCH_WRITE=1 make bench` measures some sections anew, and each says when it was\n" +
-	"measured. Trust the ratios: what is compared was run in turns on the same machine. Figures are medians, with the least and the\n" +
-	"greatest. \"Ahead\" says how many times better ersatz' median is than that of what is beside it: above 1, ersatz is. \"Of the\n" +
-	"limit\" says how much it reaches of what the machine can do at all, as measured by a program that does nothing but the work which\n" +
-	"cannot be left out. [performance.md](performance.md) says what is measured how, and what was learned.\n\n"
+	"measured. Trust the ratios: what is compared was run in turns on the same machine. Figures are medians, of five unless a\n" +
+	"section says otherwise, with the least and the greatest. \"Ahead\" says how many times better ersatz' median is than that of\n" +
+	"what is beside it: above 1, ersatz is. \"Of the limit\" says how much it reaches of what the machine can do at all, as measured\n" +
+	"by a program that does nothing but the work which cannot be left out. [performance.md](performance.md) says what is measured\n" +
+	"how, and what was learned.\n\n"
 
 // netKind and benchKind return what is the same in each of the two documents.
 func netKind() docKind {

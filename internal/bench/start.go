@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -23,7 +24,8 @@ func (s *site) starts(ctx context.Context) ([]Table, error) {
 	const question = "have /gnu/store/dddddddddddddddddddddddddddddddd-nothing \n"
 	var us, them usages
 	var enter series // a process in a machine that does nothing
-	for range 5 * s.o.Runs {
+	runs := 5 * s.o.Runs // each is short
+	for range runs {
 		for _, side := range []struct {
 			by substituter
 			to *usages
@@ -42,8 +44,8 @@ func (s *site) starts(ctx context.Context) ([]Table, error) {
 	}
 	t := Table{
 		Title: "Starting",
-		Note: "From the start of the substituter to its answer to a query, with no servers to ask. As in all figures here, entering the machine is part of it: " +
-			"`true` takes " + milliseconds.cell(enter) + ".",
+		Note: fmt.Sprintf("From the start of the substituter to its answer to a query, with no servers to ask. As in all figures here, entering the machine is part of it: "+
+			"`true` takes %s. Medians of %d.", milliseconds.cell(enter), runs),
 		Head: compareHead,
 	}
 	t.compare("wall", milliseconds, us.wall, them.wall)

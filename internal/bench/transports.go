@@ -35,6 +35,7 @@ type sample map[string]float64
 // transportGroup measures each transport beside a bare loop around the library or
 // program that it uses, each run in a process of its own.
 func transportGroup(ctx context.Context, o Options) (_ []Table, err error) {
+	o.Runs = min(o.Runs, 3) // there are many
 	dir, err := os.MkdirTemp("", "ersatz-bench-")
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func transportGroup(ctx context.Context, o Options) (_ []Table, err error) {
 		Title: "Transports: 2,000 blocks of 32 KiB",
 		Note: "By each transport over loopback, verified; beside it the same library, or the same daemon, in a bare loop which verifies too. " +
 			"Latency is that of one block at a time. Memory is by how much the process grew, with what serves the blocks unless that is a daemon, and the garbage of both. " +
-			"CPU per block is that of the same process.",
+			"CPU per block is that of the same process. Medians of 3.",
 		Head: []string{"transport", "blocks/s", "bare loop", "ersatz ahead", "MB/s", "latency", "bare loop", "CPU per block", "bare loop", "memory", "bare loop"},
 	}
 	for _, name := range transportPackages {
