@@ -41,7 +41,7 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 		return t, err
 	}
 	cache := filepath.Join(dir, "cache")
-	paths, nar, err := servedFolder(cache, key)
+	paths, nar, err := servedFolder(cache, key, servedNar)
 	if err != nil {
 		return t, err
 	}
@@ -104,25 +104,25 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 
 // servedFolder makes a folder as a server has it after it has baked, and returns
 // the URLs of narinfos and of a nar there.
-func servedFolder(dir string, key *guixsig.PrivateKey) (narinfos []string, nar string, err error) {
+func servedFolder(dir string, key *guixsig.PrivateKey, size int) (narinfos []string, nar string, err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "nar", "zstd"), 0o755); err != nil {
 		return nil, "", err
 	}
 	for i := range queried {
 		p := crowdItem(i)
 		refs := []string{crowdItem(i + 1).Base(), crowdItem(i + 2).Base()}
-		text, err := narinfo.SignGuix(narinfo.Fields{StorePath: p, NarSize: servedNar, References: refs}.Body(), key, "bench")
+		text, err := narinfo.SignGuix(narinfo.Fields{StorePath: p, NarSize: uint64(size), References: refs}.Body(), key, "bench")
 		if err != nil {
 			return nil, "", err
 		}
 		nar = "/nar/zstd/" + p.Base()
-		text = append(text, narinfo.Locations([]narinfo.Nar{{URL: nar[1:], Compression: "zstd", FileSize: servedNar}})...)
+		text = append(text, narinfo.Locations([]narinfo.Nar{{URL: nar[1:], Compression: "zstd", FileSize: uint64(size)}})...)
 		narinfos = append(narinfos, "/"+p.Hash+".narinfo")
 		if err := os.WriteFile(filepath.Join(dir, p.Hash+".narinfo"), text, 0o644); err != nil {
 			return nil, "", err
 		}
 	}
-	return narinfos, nar, os.WriteFile(dir+nar, randomBytes(servedNar, 2), 0o644)
+	return narinfos, nar, os.WriteFile(dir+nar, randomBytes(size, 2), 0o644)
 }
 
 func scaled(s series, by float64) series {
