@@ -173,13 +173,16 @@ const rowsPerStatement = 64
 // how many rows were affected.
 func each(ctx context.Context, tx *sql.Tx, t *tree, id int64, head, one, between string) (int64, error) {
 	text := func(n int) string { return head + strings.Repeat(one+between, n-1) + one }
-	many, err := tx.PrepareContext(ctx, text(rowsPerStatement))
-	if err != nil {
-		return 0, err
+	var many *sql.Stmt
+	if t.shape.Nodes() >= rowsPerStatement { // most items have a few
+		var err error
+		if many, err = tx.PrepareContext(ctx, text(rowsPerStatement)); err != nil {
+			return 0, err
+		}
+		defer many.Close()
 	}
-	defer many.Close()
 	affected := int64(0)
-	err = t.rows(ctx, func(rows []row) error {
+	err := t.rows(ctx, func(rows []row) error {
 		for part := range slices.Chunk(rows, rowsPerStatement) {
 			args := make([]any, 0, 3*rowsPerStatement)
 			for _, r := range part {
