@@ -179,7 +179,7 @@ func TestMaxSize(t *testing.T) {
 // A file whose length goes beyond the bound is refused before any of it is
 // written, and even made.
 func TestMaxSizeBeforeWriting(t *testing.T) {
-	head := build(magic, "(", "type", "directory", "entry", "(", "name", "big", "node", "(", "type", "regular", "contents", 1<<40)
+	head := build(magic, "(", "type", "directory", "entry", "(", "name", "big", "node", "(", "type", "regular", "contents", uint64(1<<40))
 	zeros := iotest.ErrReader(errors.New("the content is read"))
 	root, path := tempRoot(t)
 	_, err := Restore(io.MultiReader(bytes.NewReader(head), zeros), root, "x", RestoreOptions{MaxSize: 1 << 20})
