@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -85,12 +86,17 @@ func BenchmarkFullStore(b *testing.B) {
 	const n, size = 50_000, 100_000
 	s := open(b, b.TempDir(), Options{Quota: n * size})
 	defer closing(b, s)
+	var cards []card
 	for k := range n {
 		p, err := storepath.ParseBase("/gnu/store", nixbase32.Encode(fmt.Appendf(nil, "%020d", k))+"-x")
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.add(&entry{path: p, narHash: [32]byte{byte(k), byte(k >> 8)}, came: time.Unix(int64(k*7919%n), 0), size: size, method: "zstd"})
+		e := &entry{path: p, narHash: [32]byte{byte(k), byte(k >> 8)}, came: time.Unix(int64(k*7919%n), 0), method: "zstd"}
+		cards = append(cards, e.card(size, size))
+	}
+	if err := errors.Join(s.cards.put(b.Context(), cards...), s.count()); err != nil {
+		b.Fatal(err)
 	}
 	x := makeThing(b, 0, 8<<20)
 	b.SetBytes(int64(len(x.file)))

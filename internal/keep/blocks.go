@@ -3,6 +3,7 @@ package keep
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"sync"
 
 	"ersatz/eris"
@@ -63,10 +64,8 @@ func (b *Blocks) parts() (open []*Part) {
 
 // allowHash is what the reader of the index asks.
 func (b *Blocks) allowHash(hash string) bool {
-	b.s.mu.Lock()
-	e := b.s.items[hash]
-	b.s.mu.Unlock()
-	if e == nil || !b.allowEntry(e) {
+	e, err := b.s.lookup(hash)
+	if err != nil || !b.allowEntry(e) {
 		return false
 	}
 	b.s.served(e)
@@ -106,9 +105,10 @@ func (b *Blocks) allowed(what any, read func() (Item, error)) bool {
 // the part of which most is there. Nars that come without a read capability are
 // none before they are items.
 func (b *Blocks) Have(narHash [32]byte) (h Held, ok bool) {
-	b.s.mu.Lock()
-	entries := append([]*entry(nil), b.s.nars[narHash]...)
-	b.s.mu.Unlock()
+	entries, err := b.s.withNar(narHash)
+	if err != nil {
+		b.s.log.Warn("who asks is told that a nar is not kept", slog.Any("error", err))
+	}
 	for _, e := range entries {
 		if !b.allowEntry(e) {
 			continue

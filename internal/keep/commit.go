@@ -127,13 +127,10 @@ func encode(ctx context.Context, r io.ReaderAt, item *Item) Tree {
 // replace removes an item before another takes its place. The caller has
 // s.change.
 func (s *Store) replace(ctx context.Context, hash string) error {
-	s.mu.Lock()
-	e := s.items[hash]
-	s.mu.Unlock()
-	if e == nil {
+	if !folder.Exists(s.record(hash)) {
 		return nil
 	}
-	return s.remove(ctx, e)
+	return s.remove(ctx, hash)
 }
 
 // placing gives a nar its name, and takes it back.
@@ -142,6 +139,8 @@ type placing struct{ place, takeBack func(nar string) error }
 // publish gives the files their names, the record last. If that fails, the nar
 // is taken back. The caller has s.change.
 func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (err error) {
+	s.begin(item.Path.Hash)
+	defer s.end(item.Path.Hash)
 	w, err := s.index.NewWriter(item.Path)
 	if err != nil {
 		return err
@@ -177,9 +176,20 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	if err := os.Chtimes(s.record(item.Path.Hash), asked, e.came); err != nil {
 		s.log.WarnContext(ctx, "time of a request not noted", slog.Any("error", err))
 	}
-	e.size = s.allocated(e)
-	s.add(e)
+	// The item is there now: what fails from here on, Settle makes good.
+	if err := s.add(ctx, e, item.Size); err != nil {
+		s.log.WarnContext(ctx, "an item is kept and not counted", slog.Any("error", err))
+	}
 	return nil
+}
+
+// add adds an item to the catalog. The caller has s.change, and has begun.
+func (s *Store) add(ctx context.Context, e *entry, length int64) error {
+	err := s.cards.put(ctx, e.card(length, s.allocated(e)))
+	s.mu.Lock()
+	s.knowLocked(e)
+	s.mu.Unlock()
+	return errors.Join(err, s.count())
 }
 
 // takeBack undoes what publish has done, the record first: where that stays,

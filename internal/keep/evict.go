@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -50,7 +51,11 @@ func (s *Store) trim() {
 			if all {
 				break
 			}
-			s.victims, all = s.list()
+			var err error
+			if s.victims, all, err = s.list(ctx); err != nil {
+				s.log.WarnContext(ctx, "eviction", slog.Any("error", err))
+				break
+			}
 			s.listed = now
 			continue
 		}
@@ -73,40 +78,51 @@ func (s *Store) trim() {
 
 // victim is what may be evicted, if nobody has used it since it was listed.
 type victim struct {
-	ahead bool // fetched ahead, and not asked for in time
-	used  time.Time
-	item  *entry // nil: a part
-	part  PartID
+	ahead bool  // fetched ahead, and not asked for in time
+	used  int64 // in Unix nanoseconds
+	hash  string
+	part  PartID // "" for an item
 }
 
 // list returns what may be evicted, the least wanted first: what was fetched
 // ahead and not asked for in time, then what was used least recently. It reports
 // whether that is all.
-func (s *Store) list() (victims []victim, all bool) {
-	now := s.now()
-	s.mu.Lock()
-	for _, e := range s.items {
-		if !s.inUse(e, now) {
-			victims = append(victims, victim{ahead: e.asked.IsZero() && now.Sub(e.came) >= wantFor, used: e.used(), item: e})
-		}
+func (s *Store) list(ctx context.Context) (victims []victim, all bool, err error) {
+	if err := s.note(ctx); err != nil {
+		return nil, false, err
 	}
+	now := s.now()
+	all, err = s.cards.oldest(ctx, now.Add(-wantFor).UnixNano(), func(hash string, used int64, ahead bool) bool {
+		s.mu.Lock()
+		e := s.known[hash]
+		kept := e != nil && s.inUse(e, now)
+		s.mu.Unlock()
+		if !kept {
+			victims = append(victims, victim{ahead: ahead, used: used, hash: hash})
+		}
+		return len(victims) <= maxListed
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	s.mu.Lock()
 	for id, l := range s.idle {
-		victims = append(victims, victim{used: l.used, part: id})
+		victims = append(victims, victim{used: l.used.UnixNano(), part: id})
 	}
 	s.mu.Unlock()
-	slices.SortFunc(victims, func(a, b victim) int {
+	slices.SortStableFunc(victims, func(a, b victim) int {
 		if a.ahead != b.ahead {
 			if a.ahead {
 				return -1
 			}
 			return 1
 		}
-		return a.used.Compare(b.used)
+		return cmp.Compare(a.used, b.used)
 	})
-	if len(victims) <= maxListed {
-		return victims, true
+	if all && len(victims) <= maxListed {
+		return victims, true, nil
 	}
-	return slices.Clone(victims[:maxListed]), false
+	return slices.Clone(victims[:min(maxListed, len(victims))]), false, nil
 }
 
 // inUse reports whether somebody reads an item, or gets blocks of it. The caller
@@ -116,29 +132,34 @@ func (s *Store) inUse(e *entry, now time.Time) bool {
 }
 
 func (s *Store) evict(ctx context.Context, v victim) error {
-	if v.item == nil {
+	if v.part != "" {
 		return s.evictPart(ctx, v.part, v.used)
 	}
 	s.change.Lock()
 	defer s.change.Unlock()
-	e := v.item
 	s.mu.Lock()
-	kept := s.inUse(e, s.now()) || !e.used().Equal(v.used)
+	e := s.known[v.hash]
+	_, asked := s.fresh[v.hash]
+	kept := asked || e != nil && s.inUse(e, s.now())
 	s.mu.Unlock()
 	if kept {
 		return nil
 	}
-	s.log.DebugContext(ctx, "evicted", slog.String("store_path", e.path.String()), slog.Int64("bytes", e.size))
-	return s.remove(ctx, e)
+	c, ok, err := s.cards.card(ctx, v.hash)
+	if err != nil || !ok || c.used != v.used {
+		return err
+	}
+	s.log.DebugContext(ctx, "evicted", slog.String("hash", v.hash), slog.Int64("bytes", c.size))
+	return s.remove(ctx, v.hash)
 }
 
 // evictPart removes a part that nobody has had since it was used.
-func (s *Store) evictPart(ctx context.Context, id PartID, used time.Time) error {
+func (s *Store) evictPart(ctx context.Context, id PartID, used int64) error {
 	s.change.Lock()
 	defer s.change.Unlock()
 	s.mu.Lock()
 	l, ok := s.idle[id]
-	if ok = ok && l.used.Equal(used); ok {
+	if ok = ok && l.used.UnixNano() == used; ok {
 		delete(s.idle, id)
 		s.parts[id] = nil // nobody gets it while it goes
 		s.partBytes -= l.size
@@ -161,7 +182,7 @@ func (s *Store) dropStale(ctx context.Context, since time.Time) error {
 	s.mu.Lock()
 	for id, l := range s.idle {
 		if l.used.Before(since) {
-			stale = append(stale, victim{used: l.used, part: id})
+			stale = append(stale, victim{used: l.used.UnixNano(), part: id})
 		}
 	}
 	s.mu.Unlock()

@@ -28,14 +28,9 @@ type File struct {
 // Open opens the compressed nar of the item with a hash part, and notes that it
 // was asked for now. The error matches ErrNone.
 func (s *Store) Open(hash string) (*File, error) {
-	s.mu.Lock()
-	e := s.items[hash]
-	if e != nil {
-		e.readers++
-	}
-	s.mu.Unlock()
-	if e == nil {
-		return nil, ErrNone
+	e, err := s.read(hash)
+	if err != nil {
+		return nil, err
 	}
 	i, err := s.item(e)
 	if err == nil {
@@ -48,6 +43,25 @@ func (s *Store) Open(hash string) (*File, error) {
 	}
 	s.unread(e)
 	return nil, err
+}
+
+// read counts one more who reads an item.
+func (s *Store) read(hash string) (*entry, error) {
+	for {
+		e, err := s.lookup(hash)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		known := s.known[hash] == e // else it has gone, or was forgotten
+		if known {
+			e.readers++
+		}
+		s.mu.Unlock()
+		if known {
+			return e, nil
+		}
+	}
 }
 
 // Close closes the file.
@@ -74,7 +88,13 @@ func (f *File) Also(ctx context.Context, item Item) error {
 	err := s.replace(ctx, item.Path.Hash)
 	if err == nil {
 		err = s.publish(ctx, &item, encode(ctx, f.File, &item), placing{
-			func(nar string) error { return durable.Link(f.Name(), nar) },
+			func(nar string) error {
+				err := durable.Link(f.Name(), nar)
+				if errors.Is(err, fs.ErrExist) { // a crash has left it, of no item
+					err = errors.Join(durable.Remove(nar), durable.Link(f.Name(), nar))
+				}
+				return err
+			},
 			durable.Remove,
 		})
 	}
@@ -101,11 +121,18 @@ func (s *Store) asked(e *entry) {
 	now := s.now()
 	s.mu.Lock()
 	e.asked = now
+	s.fresh[e.path.Hash] = now.UnixNano()
+	full := len(s.fresh) >= maxFresh
 	due := now.Sub(e.noted) >= noteEvery
 	if due {
 		e.noted = now
 	}
 	s.mu.Unlock()
+	if full {
+		if err := s.note(context.Background()); err != nil {
+			s.log.Warn("times of requests not noted", slog.Any("error", err))
+		}
+	}
 	if !due {
 		return
 	}

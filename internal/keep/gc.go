@@ -64,6 +64,9 @@ func GC(ctx context.Context, dir string, o GCOptions, report func(folder.Fault))
 	if err != nil {
 		return f, fmt.Errorf("gc: %w", err)
 	}
+	if err := s.Settle(ctx); err != nil {
+		return f, errors.Join(fmt.Errorf("gc: %w", err), s.Close())
+	}
 	items, parts := s.counts()
 	err = s.dropStale(ctx, o.Now().Add(-staleAfter))
 	if o.Quota > 0 {

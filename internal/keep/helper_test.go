@@ -49,6 +49,13 @@ func open(t testing.TB, dir string, o Options) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Nothing is in the making, and what was left may have been a moment ago.
+	begun := s.begun
+	s.begun = time.Now().AddDate(100, 0, 0)
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.begun = begun
 	return s
 }
 
@@ -267,7 +274,7 @@ func damage(t testing.TB, name string, off int64) {
 func files(t testing.TB, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && !strings.Contains(name, "index.sqlite") && d.Name() != lockFile {
+		if err == nil && !d.IsDir() && !strings.Contains(name, ".sqlite") && d.Name() != lockFile {
 			rel, _ := filepath.Rel(dir, name)
 			names = append(names, rel)
 		}

@@ -249,7 +249,7 @@ func TestEviction(t *testing.T) {
 // used since it was sorted stays all the same.
 func TestEvictionInARow(t *testing.T) {
 	c := newClock()
-	s := open(t, t.TempDir(), Options{Quota: 4_500_000, Now: c.now})
+	s := open(t, t.TempDir(), Options{Quota: 4_900_000, Now: c.now})
 	defer closing(t, s)
 	var things []*thing
 	add := func() {

@@ -2,9 +2,7 @@ package keep
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 
 	"ersatz/eris"
@@ -17,13 +15,21 @@ type library struct {
 	s     *Store
 	allow func(Item) (magnet string, ok bool)
 
-	mu   sync.Mutex
-	said map[*entry]verdict // of what was kept when Each last ran, and since
+	mu      sync.Mutex
+	said    map[version]verdict // of what was kept when Each last ran, and since
+	listing uint32              // counts the times that Each began
+}
+
+// version is an item as it came at a time: another one may come in its place.
+type version struct {
+	hash string
+	came int64 // in Unix nanoseconds
 }
 
 // verdict is what allow said of an item.
 type verdict struct {
 	ok     bool
+	seen   uint32 // the last listing that had it, or that was the last when it came
 	shared block.Shared
 }
 
@@ -33,7 +39,7 @@ type verdict struct {
 // needed. An item of which a block was read in the last minute is not evicted;
 // a content that is open can be read to its end all the same.
 func (s *Store) Library(allow func(Item) (magnet string, ok bool)) block.Library {
-	return &library{s: s, allow: allow, said: map[*entry]verdict{}}
+	return &library{s: s, allow: allow, said: map[version]verdict{}}
 }
 
 // notifyLocked tells libraries that an item has come or gone. The caller has
@@ -58,64 +64,73 @@ func (l *library) Changed() <-chan struct{} {
 // Each implements block.Library. An item whose record cannot be read is left
 // out: that is for fsck to say.
 func (l *library) Each(ctx context.Context, visit func(block.Shared) error) error {
-	l.s.mu.Lock()
-	all := make([]*entry, 0, len(l.s.items))
-	there := make(map[*entry]bool, len(l.s.items))
-	for _, e := range l.s.items {
-		all = append(all, e)
-		there[e] = true
-	}
-	l.s.mu.Unlock()
 	l.mu.Lock()
-	for e := range l.said {
-		if !there[e] {
-			delete(l.said, e)
-		}
-	}
+	l.listing++
 	l.mu.Unlock()
-	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(a.path.Hash, b.path.Hash) })
-	for _, e := range all {
-		if err := ctx.Err(); err != nil {
+	for after, more := "", true; more; {
+		page, err := l.s.cards.page(ctx, after)
+		if err != nil {
 			return err
 		}
-		if v := l.judge(e); v.ok {
-			if err := visit(v.shared); err != nil {
+		for _, c := range page {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
+			if v := l.judge(version{c.hash, c.came}); v.ok {
+				if err := visit(v.shared); err != nil {
+					return err
+				}
+			}
+			after = c.hash
+		}
+		more = len(page) == pageCards
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for what, v := range l.said {
+		if v.seen != l.listing {
+			delete(l.said, what)
 		}
 	}
 	return nil
 }
 
 // judge asks allow of an item, or remembers what it said.
-func (l *library) judge(e *entry) verdict {
+func (l *library) judge(what version) verdict {
 	l.mu.Lock()
-	v, known := l.said[e]
+	v, known := l.said[what]
+	if known && v.seen != l.listing {
+		v.seen = l.listing
+		l.said[what] = v
+	}
+	listing := l.listing
 	l.mu.Unlock()
 	if known {
 		return v
+	}
+	e, err := l.s.lookup(what.hash)
+	if err != nil || e.came.UnixNano() != what.came {
+		return verdict{}
 	}
 	i, err := l.s.item(e)
 	if err != nil {
 		return verdict{}
 	}
-	v = verdict{ok: true, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
+	v = verdict{ok: true, seen: listing, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
 	if l.allow != nil {
 		v.shared.Magnet, v.ok = l.allow(i)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said[e] = v
+	l.said[what] = v
 	return v
 }
 
 // served returns the item with a hash part if it may be given, and notes that
 // somebody wants blocks of it; else nil.
 func (l *library) served(hash string) *entry {
-	l.s.mu.Lock()
-	e := l.s.items[hash]
-	l.s.mu.Unlock()
-	if e == nil || !l.judge(e).ok {
+	e, err := l.s.lookup(hash)
+	if err != nil || !l.judge(version{hash, e.came.UnixNano()}).ok {
 		return nil
 	}
 	l.s.served(e)
@@ -128,6 +143,9 @@ func (s *Store) served(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.served = now
+	if s.known[e.path.Hash] == nil && !s.busy[e.path.Hash] { // it was forgotten meanwhile
+		s.knowLocked(e)
+	}
 }
 
 func (l *library) reader() *narindex.Reader {

@@ -61,7 +61,9 @@ type Store struct {
 	log   *slog.Logger
 	now   func() time.Time
 	lock  *os.File
+	begun time.Time // since when all that is written in the folder is ours
 	index *narindex.Index
+	cards *catalog
 
 	change   sync.Mutex // held while the files of items come and go
 	evicting sync.Mutex // held by who evicts
@@ -69,36 +71,23 @@ type Store struct {
 	listed   time.Time  // when that was found out
 
 	mu         sync.Mutex
-	items      map[string]*entry     // by hash part
-	nars       map[[32]byte][]*entry // by NarHash
-	parts      map[PartID]*Part      // that somebody has
-	idle       map[PartID]left       // that nobody has
-	itemBytes  int64                 // as allocated
-	partBytes  int64                 // as allocated, but for parts larger than the quota
-	indexBytes int64                 // when it was last looked at
-	retry      time.Time             // before it nothing can be evicted
-	changed    chan struct{}         // closed when an item comes or goes; nil if nobody waits
+	known      map[string]*entry // by hash part: items that somebody was interested in of late
+	most       int               // of known, before some are forgotten
+	fresh      map[string]int64  // by hash part: requests, in Unix nanoseconds, that the catalog was not told of
+	busy       map[string]bool   // hash parts whose files come or go
+	begins     uint64            // how often one became busy
+	parts      map[PartID]*Part  // that somebody has
+	idle       map[PartID]left   // that nobody has
+	items      int               // that the catalog has
+	itemBytes  int64             // likewise, as allocated
+	partBytes  int64             // as allocated, but for parts larger than the quota
+	indexBytes int64             // when it was last looked at
+	retry      time.Time         // before it nothing can be evicted
+	changed    chan struct{}     // closed when an item comes or goes; nil if nobody waits
 }
 
-// entry is what the store remembers of an item. Its own fields do not change
-// after it was made; the others are under Store.mu.
-type entry struct {
-	path    storepath.Path
-	narHash [32]byte
-	method  string
-	size    int64 // bytes of nar, tree file and record, as allocated
-	came    time.Time
-
-	asked   time.Time // zero: never
-	noted   time.Time // the time of a request that the record's file has
-	served  time.Time // when blocks of it were last read
-	readers int
-}
-
-// nar returns the name of an item's nar, relative to the folder.
+// narName returns the name of an item's nar, relative to the folder.
 func narName(method, base string) string { return path.Join(narDir, method, base) }
-
-func (e *entry) nar() string { return narName(e.method, e.path.Base()) }
 
 // left is a part that nobody has.
 type left struct {
@@ -107,8 +96,8 @@ type left struct {
 	narHash [32]byte
 }
 
-// Open opens the state folder dir, which it makes if there is none, and removes
-// what a crash has left of items that are not whole. The error matches
+// Open opens the state folder dir, which it makes if there is none. It reads
+// neither records nor the names of items: Settle does that. The error matches
 // ErrLocked if another process has the folder. Close the Store.
 func Open(dir string, o Options) (*Store, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
@@ -126,7 +115,7 @@ func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 	o = o.defaults()
 	s := &Store{
 		dir: dir, quota: o.Quota, log: o.Log, now: o.Now, lock: lock,
-		items: map[string]*entry{}, nars: map[[32]byte][]*entry{},
+		known: map[string]*entry{}, most: maxKnown, fresh: map[string]int64{}, busy: map[string]bool{},
 		parts: map[PartID]*Part{}, idle: map[PartID]left{},
 	}
 	if err := s.load(context.Background()); err != nil {
@@ -139,6 +128,9 @@ func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 // Close closes the folder. Parts and files are closed before.
 func (s *Store) Close() error {
 	var errs []error
+	if s.cards != nil {
+		errs = append(errs, s.note(context.Background()), s.cards.close())
+	}
 	if s.index != nil {
 		errs = append(errs, s.index.Close())
 	}
@@ -155,29 +147,30 @@ func methods() []string { return []string{"none", "gzip", "lzip", "zstd", "xz", 
 // Get returns the item with a hash part. It does not count as a request. The
 // error matches ErrNone if it is not kept.
 func (s *Store) Get(hash string) (Item, error) {
-	s.mu.Lock()
-	e := s.items[hash]
-	s.mu.Unlock()
+	e, err := s.lookup(hash)
+	if err != nil {
+		return Item{}, err
+	}
 	return s.item(e)
 }
 
 // ByNarHash returns an item with a nar, whatever its store path. The error
 // matches ErrNone.
 func (s *Store) ByNarHash(h [32]byte) (Item, error) {
-	s.mu.Lock()
-	var e *entry
-	if all := s.nars[h]; len(all) > 0 {
-		e = all[0]
+	all, err := s.withNar(h)
+	if err != nil {
+		return Item{}, err
 	}
-	s.mu.Unlock()
-	return s.item(e)
+	for _, e := range all {
+		if i, err := s.item(e); !errors.Is(err, ErrNone) {
+			return i, err
+		}
+	}
+	return Item{}, ErrNone
 }
 
 // item reads an entry's record.
 func (s *Store) item(e *entry) (Item, error) {
-	if e == nil {
-		return Item{}, ErrNone
-	}
 	i, err := readItem(s.record(e.path.Hash))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Item{}, ErrNone // evicted just now
@@ -211,45 +204,9 @@ func readRecord(name string) (About, error) {
 	return a, nil
 }
 
-// used returns when an item was last asked for, or else when it came.
-func (e *entry) used() time.Time {
-	if e.asked.IsZero() {
-		return e.came
-	}
-	return e.asked
-}
-
-// add makes an entry part of what is kept.
-func (s *Store) add(e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.items[e.path.Hash] = e
-	s.nars[e.narHash] = append(s.nars[e.narHash], e)
-	s.itemBytes += e.size
-	s.indexBytes = s.indexSize()
-	s.notifyLocked()
-}
-
-// forget takes an entry out of what is kept. It reports whether it was in.
-func (s *Store) forget(e *entry) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.items[e.path.Hash] != e {
-		return false
-	}
-	delete(s.items, e.path.Hash)
-	rest := slices.DeleteFunc(s.nars[e.narHash], func(x *entry) bool { return x == e })
-	if s.nars[e.narHash] = rest; len(rest) == 0 {
-		delete(s.nars, e.narHash)
-	}
-	s.itemBytes -= e.size
-	s.notifyLocked()
-	return true
-}
-
 func (s *Store) indexSize() (n int64) {
 	for _, tail := range []string{"", "-wal", "-shm"} {
-		n += folder.Allocated(s.path(narindex.File + tail))
+		n += folder.Allocated(s.path(narindex.File+tail)) + folder.Allocated(s.path(catalogFile+tail))
 	}
 	return n
 }
@@ -257,32 +214,44 @@ func (s *Store) indexSize() (n int64) {
 // Remove removes an item, as when it turned out to be broken. Files that are
 // open stay readable. One that is not kept is no error.
 func (s *Store) Remove(ctx context.Context, hash string) error {
-	s.mu.Lock()
-	e := s.items[hash]
-	s.mu.Unlock()
-	if e == nil {
+	if !storepath.ValidHash(hash) || !folder.Exists(s.record(hash)) {
 		return nil
 	}
 	s.change.Lock()
 	defer s.change.Unlock()
-	return s.remove(ctx, e)
+	return s.remove(ctx, hash)
 }
 
-// remove removes an item in the order that leaves nothing that looks whole. The
-// caller has s.change.
-func (s *Store) remove(ctx context.Context, e *entry) error {
-	if !s.forget(e) {
-		return nil
-	}
-	// What cannot be removed now is removed by the next Open.
-	err := removeItem(ctx, s.dir, s.index, e.path.Hash, e.nar())
-	s.mu.Lock()
-	s.indexBytes = s.indexSize()
-	s.mu.Unlock()
+// remove removes an item in the order that leaves nothing that looks whole. One
+// that is not there is no error. The caller has s.change.
+func (s *Store) remove(ctx context.Context, hash string) error {
+	nars, err := s.narsOf(ctx, hash)
 	if err != nil {
-		return fmt.Errorf("keep: removing %s: %w", e.path, err)
+		return err
+	}
+	s.begin(hash)
+	// What cannot be removed now is removed by the next Settle.
+	err = errors.Join(removeItem(ctx, s.dir, s.index, hash, nars...), s.cards.remove(ctx, hash), s.count())
+	s.end(hash)
+	if err != nil {
+		return fmt.Errorf("keep: removing %s: %w", hash, err)
 	}
 	return nil
+}
+
+// narsOf returns the names of an item's nar, as its record and the index have it.
+func (s *Store) narsOf(ctx context.Context, hash string) (names []string, err error) {
+	if i, err := readItem(s.record(hash)); err == nil && i.Path.Hash == hash {
+		names = append(names, narName(i.Method, i.Path.Base()))
+	}
+	i, err := s.index.Item(ctx, hash)
+	if errors.Is(err, narindex.ErrNoItem) {
+		return names, nil
+	}
+	if err == nil && !slices.Contains(names, i.Nar) {
+		names = append(names, i.Nar)
+	}
+	return names, err
 }
 
 // removeItem removes the files of an item. What is not there is no error.
@@ -305,7 +274,7 @@ func (s *Store) Usage() Usage {
 	defer s.mu.Unlock()
 	s.indexBytes = s.indexSize()
 	return Usage{
-		Items: len(s.items), ItemBytes: s.itemBytes,
+		Items: s.items, ItemBytes: s.itemBytes,
 		Parts: len(s.parts) + len(s.idle), PartBytes: s.partBytes,
 		IndexBytes: s.indexBytes, Quota: s.quota,
 	}

@@ -174,6 +174,7 @@ func countLooked(n *metrics.Narinfos) func([]upstream.Pending) func(int) {
 // address that they can reach.
 func (s *Service) Run(ctx context.Context, tcp, unix []net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.store.Run(ctx) })
 	group.Go(func() error { return s.node.Run(ctx) })
 	group.Go(func() error { return s.book.Run(ctx) })
 	group.Go(func() error { return s.peers.Run(ctx) })

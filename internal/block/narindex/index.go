@@ -85,7 +85,7 @@ func Open(dir string) (*Index, error) {
 			WHERE b.ref = ? AND (b.item, b.node) > (?, ?) ORDER BY b.item, b.node LIMIT ` + fmt.Sprint(maxCandidates))
 	}
 	if err == nil {
-		err = give(dir, missing)
+		err = Give(dir, missing)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), db.Close())
@@ -103,8 +103,9 @@ func missing(dir string) (names []string) {
 	return names
 }
 
-// give gives what root has made in a folder to the folder's owner.
-func give(dir string, names []string) error {
+// Give gives what root has made in a folder, if it is there, to the folder's
+// owner.
+func Give(dir string, names []string) error {
 	fi, err := os.Stat(dir)
 	if err != nil || os.Geteuid() != 0 {
 		return err
