@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -19,11 +20,14 @@ const locatorRefs = 32 << 10
 type Locator struct {
 	c ReadCap
 
-	mu    sync.Mutex
-	spots map[Ref]spot
-	nodes map[Ref]*list.Element // in order
-	order *list.List            // of *learnt, the one that came last at the back
-	refs  int                   // in all of order
+	mu     sync.Mutex
+	spots  map[Ref]spot
+	leaves bool                  // whether spots has those of leaves, which come in numbers: once they are asked for
+	nodes  map[Ref]*list.Element // in order
+	order  *list.List            // of *learnt, the one that came last at the back
+	refs   int                   // in all of order
+	node   []byte                // memory for one
+	pairs  []pair                // the same
 }
 
 // spot is where a node stands, and how it is decrypted.
@@ -36,7 +40,9 @@ type spot struct {
 // learnt is an internal node whose children are known.
 type learnt struct {
 	ref      Ref
-	children []Ref
+	children place // the first of them
+	refs     []Ref // of children
+	keys     []Key // of children that are internal nodes
 }
 
 // NewLocator returns a Locator of c's tree that knows where the root is.
@@ -51,6 +57,15 @@ func (l *Locator) Where(ref Ref) (level int, index int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, ok := l.at(ref)
+	if !ok && !l.leaves {
+		l.leaves = true
+		for e := l.order.Front(); e != nil; e = e.Next() {
+			if n := e.Value.(*learnt); n.children.level == 0 {
+				l.place(n)
+			}
+		}
+		s, ok = l.at(ref)
+	}
 	return s.level, s.index, ok
 }
 
@@ -72,23 +87,21 @@ type watched struct {
 	f Fetcher
 }
 
-// Fetch implements Fetcher. Only a block that got has taken is looked at.
+// Fetch implements Fetcher.
 func (w watched) Fetch(ctx context.Context, size BlockSize, refs []Ref, got func(int, []byte) error) error {
-	return w.f.Fetch(ctx, size, refs, func(i int, block []byte) error {
-		err := got(i, block)
-		if err == nil {
-			w.l.learn(refs[i], block)
-		}
-		return err
-	})
+	return w.FetchMany(ctx, size, refs, One(got))
 }
 
-// FetchMany implements ManyFetcher, as Fetch does.
+// FetchMany implements ManyFetcher. Only a block that got has taken is looked at.
 func (w watched) FetchMany(ctx context.Context, size BlockSize, refs []Ref, got GotMany) error {
 	return FetchMany(ctx, w.f, size, refs, func(is []int, blocks [][]byte) (int, error) {
 		n, err := got(is, blocks)
+		w.l.mu.Lock()
+		defer w.l.mu.Unlock()
 		for k, i := range is[:n] {
-			w.l.learn(refs[i], blocks[k])
+			if s, ok := w.l.at(refs[i]); ok && s.level > 0 && len(blocks[k]) == int(w.l.c.Size) {
+				w.l.learn(refs[i], s, blocks[k])
+			}
 		}
 		return n, err
 	})
@@ -96,45 +109,59 @@ func (w watched) FetchMany(ctx context.Context, size BlockSize, refs []Ref, got 
 
 // learn takes the children of an internal node. One that is malformed has none;
 // who reads the tree says so.
-func (l *Locator) learn(ref Ref, block []byte) {
-	l.mu.Lock()
-	s, ok := l.at(ref)
-	l.mu.Unlock()
+func (l *Locator) learn(ref Ref, s spot, block []byte) {
 	arity := int64(l.c.Size.Arity())
-	if !ok || s.level == 0 || len(block) != int(l.c.Size) || s.index > math.MaxInt64/arity-1 {
+	if s.index > math.MaxInt64/arity-1 {
 		return
 	}
-	node := make([]byte, len(block))
+	l.node = slices.Grow(l.node[:0], len(block))[:len(block)]
 	nonce := l.c.nonce(s.level)
-	xor(node, block, &nonce, &s.key)
-	pairs, err := l.c.children(ref == l.c.Root, node, ref, nil)
-	if err != nil {
+	xor(l.node, block, &nonce, &s.key)
+	var err error
+	if l.pairs, err = l.c.children(ref == l.c.Root, l.node, ref, l.pairs[:0]); err != nil {
 		return
 	}
-
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if e, ok := l.nodes[ref]; ok {
 		l.forget(e)
 	}
-	n := &learnt{ref, make([]Ref, 0, len(pairs))}
-	for i, p := range pairs {
-		n.children = append(n.children, p.ref)
-		l.spots[p.ref] = spot{place{s.level - 1, s.index*arity + int64(i)}, p.key, ref}
+	n := &learnt{ref: ref, children: place{s.level - 1, s.index * arity}, refs: make([]Ref, len(l.pairs))}
+	for i, p := range l.pairs {
+		n.refs[i] = p.ref
+		if n.children.level > 0 {
+			n.keys = append(n.keys, p.key)
+		}
+	}
+	if n.children.level > 0 || l.leaves {
+		l.place(n)
 	}
 	l.nodes[ref] = l.order.PushBack(n)
-	l.refs += len(n.children)
-	for l.refs-len(l.order.Front().Value.(*learnt).children) >= locatorRefs {
+	l.refs += len(n.refs)
+	for l.refs-len(l.order.Front().Value.(*learnt).refs) >= locatorRefs {
 		l.forget(l.order.Front())
+	}
+}
+
+// place makes known where a node's children are.
+func (l *Locator) place(n *learnt) {
+	for i, ref := range n.refs {
+		s := spot{place: n.children, below: n.ref}
+		s.index += int64(i)
+		if len(n.keys) > 0 {
+			s.key = n.keys[i]
+		}
+		l.spots[ref] = s
 	}
 }
 
 func (l *Locator) forget(e *list.Element) {
 	n := l.order.Remove(e).(*learnt)
 	delete(l.nodes, n.ref)
-	l.refs -= len(n.children)
-	for _, ref := range n.children {
-		if l.spots[ref].below == n.ref {
+	l.refs -= len(n.refs)
+	if n.children.level == 0 && !l.leaves {
+		return
+	}
+	for _, ref := range n.refs {
+		if s, ok := l.spots[ref]; ok && s.below == n.ref {
 			delete(l.spots, ref)
 		}
 	}

@@ -66,6 +66,31 @@ func TestLocator(t *testing.T) {
 	}
 }
 
+// TestLocatorAskedLate wants leaves to be found when nobody has asked for one before
+// they came, those of the nodes that came last.
+func TestLocatorAskedLate(t *testing.T) {
+	content, c, m := encoded(t, 34<<20, eris.Size1KiB)
+	l := eris.NewLocator(c)
+	r := eris.NewReader(t.Context(), c, l.Watch(manySource{m}), eris.ReaderOptions{})
+	defer r.Close()
+	if n, err := io.Copy(io.Discard, r); err != nil || n != int64(len(content)) {
+		t.Fatal(n, err)
+	}
+	known := 0
+	for ref, want := range spots(t, content, c.Size) {
+		level, index, ok := l.Where(ref)
+		if ok && (spot{level, index}) != want {
+			t.Errorf("node %v is found at %d of level %d", want, index, level)
+		}
+		if ok && level == 0 {
+			known++
+		}
+	}
+	if known < 30<<10 || known > 32<<10 {
+		t.Errorf("%d leaves are known", known)
+	}
+}
+
 // TestLocatorLearnsNothing of blocks that are wrong, malformed, or not of the
 // tree.
 func TestLocatorLearnsNothing(t *testing.T) {
