@@ -54,8 +54,8 @@ const (
 )
 
 const (
-	// spare is how long before its end a deadline for the next request is moved
-	// on. Moving it with each request would cost a tenth of the request.
+	// spare is how long before its end a deadline for the next request may be
+	// left as it is, so that not each request moves it on.
 	spare = 10 * time.Second
 
 	// minRead is the least memory that a head is looked for in, in bytes.

@@ -35,7 +35,7 @@ func Serve(ctx context.Context, listeners []net.Listener, h http.Handler, log *s
 }
 
 // ServeQuick is Serve, and asks q first where a request is so plain that q can
-// answer it: what q has costs a tenth of what it costs by way of net/http.
+// answer it: what q has costs a tenth of what it costs net/http.
 func ServeQuick(ctx context.Context, listeners []net.Listener, h http.Handler, q Quick, log *slog.Logger) error {
 	return serve(ctx, listeners, h, &quickly{Quick: q}, log, maxConns)
 }
