@@ -158,7 +158,7 @@ func again(t *testing.T, dir, when string, x, other *thing, do func(*Store) erro
 	s := open(t, dir, Options{})
 	if _, err := s.Get(x.Path.Hash); err == nil {
 		kept(t, s, x)
-		if n := served(t, s.Blocks(nil), x); n != len(x.nodes) {
+		if n := given(t, s.Blocks(nil), x); n != len(x.nodes) {
 			t.Errorf("%s: %d blocks of %d", when, n, len(x.nodes))
 		}
 	} else if made {
@@ -194,7 +194,7 @@ func TestCommitAgain(t *testing.T) {
 		_, err := p.Commit(t.Context(), x.Item, x.tree)
 		restore()
 		if err != nil {
-			if served(t, s.Blocks(nil), x) != len(x.nodes) {
+			if given(t, s.Blocks(nil), x) != len(x.nodes) {
 				t.Errorf("operation %d: blocks are gone", n)
 			}
 			if _, err := p.Commit(t.Context(), x.Item, x.tree); err != nil {

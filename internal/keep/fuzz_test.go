@@ -90,11 +90,11 @@ func FuzzNodes(f *testing.F) {
 		for _, b := range x.nodes {
 			p.Done(b.Level, b.Index, b.Ref, b.Key)
 		}
-		served(t, s.Blocks(nil), x) // fails if a block is wrong
+		given(t, s.Blocks(nil), x) // fails if a block is wrong
 		if _, err := eris.NewFiller(x.ReadCap, p, eris.FillOptions{}).Run(t.Context(), &from{x: x}); err != nil {
 			t.Error(err)
 		}
-		if n := served(t, s.Blocks(nil), x); n != len(x.nodes) {
+		if n := given(t, s.Blocks(nil), x); n != len(x.nodes) {
 			t.Errorf("%d blocks of %d", n, len(x.nodes))
 		}
 	})

@@ -201,12 +201,19 @@ func kept(t testing.TB, s *Store, x *thing) {
 }
 
 // served returns how many blocks of a thing come, and fails if one is wrong.
-func served(t testing.TB, b *Blocks, x *thing) (n int) {
+func served(t testing.TB, b *Blocks, x *thing) int {
 	t.Helper()
-	var refs []eris.Ref
-	for _, node := range x.nodes {
-		refs = append(refs, node.Ref)
+	n := given(t, b, x)
+	if sent := sentFrames(t, b, x); sent != n {
+		t.Errorf("%d blocks are sent, %d given", sent, n)
 	}
+	return n
+}
+
+// given is served while things come and go.
+func given(t testing.TB, b *Blocks, x *thing) (n int) {
+	t.Helper()
+	refs := x.refs()
 	next := 0
 	err := b.Batch(t.Context(), refs, func(i int, block []byte) error {
 		if i != next {
@@ -222,9 +229,6 @@ func served(t testing.TB, b *Blocks, x *thing) (n int) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if sent := sentFrames(t, b, x, refs); sent != n {
-		t.Errorf("%d blocks are sent, %d given", sent, n)
 	}
 	for i, ref := range refs {
 		if i > 4 && i < len(refs)-4 {
@@ -286,10 +290,19 @@ func files(t testing.TB, dir string) (names []string) {
 	return names
 }
 
+// refs returns the references of all nodes.
+func (x *thing) refs() (refs []eris.Ref) {
+	for _, node := range x.nodes {
+		refs = append(refs, node.Ref)
+	}
+	return refs
+}
+
 // sentFrames returns how many blocks Frames gives, and fails the test if they are
 // not those, in order.
-func sentFrames(t testing.TB, b *Blocks, x *thing, refs []eris.Ref) (n int) {
+func sentFrames(t testing.TB, b *Blocks, x *thing) (n int) {
 	t.Helper()
+	refs := x.refs()
 	var all []byte
 	err := b.Frames(t.Context(), refs, func(frames []byte) error {
 		all = append(all, frames...)

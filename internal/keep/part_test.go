@@ -441,7 +441,8 @@ func TestConcurrent(t *testing.T) {
 				default:
 				}
 				for _, x := range things {
-					served(t, b, x)
+					given(t, b, x)
+					sentFrames(t, b, x)
 					b.Have(x.NarHash)
 					if f, err := s.Open(x.Path.Hash); err == nil {
 						closing(t, f)
