@@ -23,7 +23,7 @@ func startGroup(ctx context.Context, o Options) ([]Table, error) {
 func (s *site) starts(ctx context.Context) ([]Table, error) {
 	const question = "have /gnu/store/dddddddddddddddddddddddddddddddd-nothing \n"
 	var us, them usages
-	var enter series // a process in a machine that does nothing
+	var enter series     // a process in a machine that does nothing
 	runs := 5 * s.o.Runs // each is short
 	for range runs {
 		for _, side := range []struct {
