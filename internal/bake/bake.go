@@ -44,8 +44,9 @@ type Options struct {
 	Methods []compress.Method
 	// NarPath is Layout.NarPath.
 	NarPath string
-	// Workers bounds the items that are baked at once, and the threads of an item
-	// that is baked while nothing else is. Default: the number of processors.
+	// Workers bounds the items that are compressed at once, and the threads of an
+	// item that is compressed while nothing else is. Beside each, three more may
+	// wait for the disk. Default: the number of processors.
 	Workers int
 	// Queue bounds the items that wait. Default 64.
 	Queue int
@@ -119,7 +120,7 @@ type Cache struct {
 // Status counts what a cache has done since it was opened.
 type Status struct {
 	Queued  int // items that wait
-	Working int // items that are being baked
+	Working int // items that are being baked, those that wait for the disk among them
 	Baked   int // items
 	Failed  int // attempts
 	Put     int // items put into IPFS

@@ -403,7 +403,7 @@ func TestIPFSReplaced(t *testing.T) {
 			}
 			o.Methods = []compress.Method{compress.None}
 			if c := s.open(o); true {
-				if _, err := c.bake(t.Context(), info.Path); err != nil {
+				if _, err := c.bake(t.Context(), info.Path, func() {}); err != nil {
 					t.Error(err)
 				}
 				if k.pinned[name] {
@@ -432,7 +432,7 @@ func TestKubo(t *testing.T) {
 	client.BlockTimeout = time.Second
 	c := s.open(Options{IPFS: client, TTL: ttl})
 	defer s.close(c)
-	if _, err := c.bake(t.Context(), info.Path); err != nil {
+	if _, err := c.bake(t.Context(), info.Path, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.putPass(t.Context(), "", map[string]bool{}); err != nil {

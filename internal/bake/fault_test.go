@@ -52,11 +52,11 @@ func TestFaults(t *testing.T) {
 	for _, sc := range []scenario{
 		{"open", func(s *site, info storedb.Info) { s.try(two, func(*Cache) {}) }},
 		{"bake", func(s *site, info storedb.Info) {
-			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })
+			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path, func() {}) })
 		}},
 		{"adopt", func(s *site, info storedb.Info) {
 			s.old(info, s.key, "zstd", "gzip")
-			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path) })
+			s.try(two, func(c *Cache) { _, _ = c.bake(s.t.Context(), info.Path, func() {}) })
 		}},
 		{"magnet link", func(s *site, info storedb.Info) {
 			restore := durable.SetFaultForTest(func(string, string) error { return nil })
@@ -71,7 +71,7 @@ func TestFaults(t *testing.T) {
 		{"expire", func(s *site, info storedb.Info) {
 			restore := durable.SetFaultForTest(func(string, string) error { return nil })
 			s.try(two, func(c *Cache) {
-				if _, err := c.bake(s.t.Context(), info.Path); err != nil {
+				if _, err := c.bake(s.t.Context(), info.Path, func() {}); err != nil {
 					s.t.Fatal(err)
 				}
 			})
@@ -254,7 +254,7 @@ func TestKill(t *testing.T) {
 		s.now = time.Now()
 		c := s.open(Options{})
 		for _, info := range all {
-			if _, err := c.bake(t.Context(), info.Path); err != nil {
+			if _, err := c.bake(t.Context(), info.Path, func() {}); err != nil {
 				t.Error(err)
 			}
 			s.check(c, info)
@@ -297,7 +297,7 @@ func TestKillChild(t *testing.T) {
 	for t.Context().Err() == nil {
 		for _, e := range names {
 			p := storePath(t, store, e.Name())
-			if _, err := c.bake(t.Context(), p); err != nil {
+			if _, err := c.bake(t.Context(), p, func() {}); err != nil {
 				t.Fatal(err)
 			}
 			if err := c.remove(t.Context(), p.Hash, p.Base()); err != nil {
@@ -337,7 +337,7 @@ func TestMemory(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		if _, err := c.bake(t.Context(), info.Path); err != nil {
+		if _, err := c.bake(t.Context(), info.Path, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		runtime.ReadMemStats(&after)

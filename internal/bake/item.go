@@ -18,8 +18,9 @@ import (
 )
 
 // bake makes the entry of an item that the caller has claimed. It reports
-// whether there was anything to do.
-func (c *Cache) bake(ctx context.Context, p storepath.Path) (did bool, err error) {
+// whether there was anything to do. compressed is called if what is left to do
+// is to wait for the disk.
+func (c *Cache) bake(ctx context.Context, p storepath.Path, compressed func()) (did bool, err error) {
 	if c.has(p.Hash) {
 		return false, nil
 	}
@@ -38,7 +39,7 @@ func (c *Cache) bake(ctx context.Context, p storepath.Path) (did bool, err error
 	if !valid {
 		return false, fmt.Errorf("%w: neither the store nor the old cache has a good nar of %s", ErrFailed, p)
 	}
-	return true, c.compress(ctx, info)
+	return true, c.compress(ctx, info, compressed)
 }
 
 // stored is a nar in the cache folder.
@@ -48,7 +49,7 @@ type stored struct {
 }
 
 // compress dumps an item once, into a file per method.
-func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
+func (c *Cache) compress(ctx context.Context, info storedb.Info, compressed func()) (err error) {
 	methods := Methods(info.Path.Base(), c.o.Methods)
 	which := named(methods)
 	blocks, err := c.newBlocks(info.Path)
@@ -97,6 +98,7 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info) (err error) {
 		return fmt.Errorf("%w: nar of %s has %s and %d bytes, the store's database says %s and %d", ErrFailed, info.Path,
 			narinfo.FormatHash(got.Hash), got.Size, narinfo.FormatHash(info.NarHash), info.NarSize)
 	}
+	compressed()
 	var nars []stored
 	for _, s := range streams {
 		if err := s.file.Commit(); err != nil {

@@ -189,19 +189,35 @@ func (c *Cache) take(ctx context.Context) (p storepath.Path, ok bool) {
 	}
 }
 
+// syncing is how many items of a worker wait for the disk at most, beside the
+// one that it compresses: what is synced together takes little more than one.
+const syncing = 3
+
+// worker bakes one item after another. It takes the next when the last is
+// compressed.
 func (c *Cache) worker(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(1 + syncing)
+	defer g.Wait() // the error is nil
 	for {
 		p, ok := c.take(ctx)
 		if !ok {
 			return
 		}
-		c.work(ctx, p)
-		c.dismiss(p.Hash)
+		next := make(chan struct{})
+		compressed := sync.OnceFunc(func() { close(next) })
+		g.Go(func() error { // waits while there are as many
+			defer compressed()
+			c.work(ctx, p, compressed)
+			c.dismiss(p.Hash)
+			return nil
+		})
+		<-next
 	}
 }
 
 // work bakes an item, after whoever is removing what was left of it.
-func (c *Cache) work(ctx context.Context, p storepath.Path) {
+func (c *Cache) work(ctx context.Context, p storepath.Path, compressed func()) {
 	for wait := c.claim(p.Hash); wait != nil; wait = c.claim(p.Hash) {
 		if c.has(p.Hash) {
 			return // it is being put into IPFS
@@ -217,7 +233,7 @@ func (c *Cache) work(ctx context.Context, p storepath.Path) {
 	c.count(func(s *Status) { s.Working++ })
 	defer c.count(func(s *Status) { s.Working-- })
 	start := c.o.Now()
-	did, err := c.bake(ctx, p)
+	did, err := c.bake(ctx, p, compressed)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		// It is baked another time.

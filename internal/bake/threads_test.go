@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	"ersatz/internal/compress"
+	"ersatz/internal/durable"
+	"ersatz/storepath"
 )
 
 // lines is compressible.
@@ -59,6 +62,42 @@ func TestCores(t *testing.T) {
 	if got := c.take(9); got != 4 {
 		t.Errorf("%d of all", got)
 	}
+}
+
+// A worker does not wait for the disk, but for a few items.
+func TestSyncing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		var paths []storepath.Path
+		for i := range 1 + syncing + 2 {
+			paths = append(paths, s.add(fmt.Sprint("item", i), nil, lines(1000)).Path)
+		}
+		disk := make(chan struct{})
+		restore := durable.SetFaultForTest(func(op, path string) error {
+			if op == "rename" && strings.Contains(path, "nar/zstd") {
+				<-disk
+			}
+			return nil
+		})
+		defer restore()
+		c := s.open(Options{Workers: 1})
+		defer s.close(c)
+		s.run(c, func() {
+			for _, p := range paths {
+				if err := c.Bake(p); err != nil {
+					t.Error(err)
+				}
+			}
+			synctest.Wait()
+			if got := c.Status().Working; got != 1+syncing {
+				t.Errorf("%d items are under way, want %d", got, 1+syncing)
+			}
+			close(disk)
+		})
+		if got := c.Status(); got.Baked != len(paths) || got.Working != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
 // An item that is being compressed when the server is told to stop keeps it
