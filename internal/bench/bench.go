@@ -34,6 +34,7 @@ func groups() []group {
 		{"query", queryGroup, guix},
 		{"narinfo", narinfoGroup, guix},
 		{"bake", bakeGroup, guix},
+		{"latency", latencyGroup, patience},
 		{"eris", erisGroup, nothing},
 		{"nar", narGroup, nothing},
 		{"serving", servingGroup, nothing},
