@@ -110,7 +110,8 @@ func (s *Server) Quick(r web.Request) (a web.Answer, ok bool) {
 		return web.Answer{}, false
 	}
 	b := s.memory.get(hash)
-	if b == nil || !b.fresh(r.Time) {
+	// Who has seen a baked narinfo is not given the one from before, which has no URN.
+	if b == nil || !b.fresh(r.Time) || b.file == nil && s.root != nil && s.isBaked(string(hash[:])) {
 		if b = s.remember(hash, b, r.Time); b == nil {
 			return web.Answer{}, false
 		}
