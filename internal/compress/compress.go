@@ -5,6 +5,7 @@ package compress
 
 import (
 	"compress/bzip2"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -149,9 +150,13 @@ func NewWriterOptions(w io.Writer, m Method, o Options) (io.WriteCloser, error) 
 	return nil, fmt.Errorf("compression method %q cannot be written", m.Name)
 }
 
-// Interrupt makes Write and Close of what NewWriter returned give an error, soon
-// also where they are at something that takes long. Any goroutine may call it
-// at any time. Close is still due.
+// ErrInterrupted is what Write and Close return after Interrupt, of methods
+// that can be interrupted.
+var ErrInterrupted = errors.New("compression interrupted")
+
+// Interrupt makes Write and Close of what NewWriter returned return soon, also
+// where they are at something that takes long. Any goroutine may call it at any
+// time. Close is still due.
 func Interrupt(w io.WriteCloser) {
 	if i, ok := w.(interface{ interrupt() }); ok {
 		i.interrupt()

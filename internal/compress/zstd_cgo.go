@@ -10,12 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"time"
+	"sync/atomic"
 	"unsafe"
 
 	_ "github.com/DataDog/zstd" // libzstd itself
 	"golang.org/x/sys/unix"
+
+	"ersatz/internal/eventfd"
 )
 
 // Native reports whether zstd is compressed by libzstd, whose ratio at level
@@ -41,9 +42,10 @@ type zstdWriter struct {
 	n    int            // bytes in in, for the next turn
 	out  []byte         // what the last turn has given, to be written
 	todo int            // eventfd: its turn begins
-	done *os.File       // eventfd: its turn is over
+	done *eventfd.Event // its turn is over
 	word [8]byte        // what is written to and read from an eventfd
 	busy bool           // it has its turn
+	stop atomic.Bool    // Interrupt was called
 	err  error          // the first
 }
 
@@ -69,38 +71,26 @@ func zstdThreads(level int, size int64) int {
 }
 
 // startZstd makes a writer without its w.
-func startZstd(level int, size int64, workers int, background bool) (z *zstdWriter, err error) {
-	fds := [3]int{-1, -1, -1} // what a turn is begun by; what it ends by, twice
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, fd := range fds {
-			if fd >= 0 {
-				err = errors.Join(err, unix.Close(fd))
-			}
-		}
-	}()
-	if fds[0], err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+func startZstd(level int, size int64, workers int, background bool) (*zstdWriter, error) {
+	todo, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
 		return nil, err
 	}
-	if fds[1], err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, err
-	}
-	if fds[2], err = unix.FcntlInt(uintptr(fds[1]), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		return nil, err
+	done, fd, err := eventfd.New()
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(todo))
 	}
 	lower := C.int(0)
 	if background {
 		lower = 1
 	}
-	c := C.ersatz_zstd_new(C.int(fds[0]), C.int(fds[1]), C.int(level), C.ulonglong(size), C.int(workers), lower, zstdIn, zstdOut)
+	c := C.ersatz_zstd_new(C.int(todo), C.int(fd), C.int(level), C.ulonglong(size), C.int(workers), lower, zstdIn, zstdOut)
 	if c == nil {
-		return nil, errors.New("no memory or no thread")
+		return nil, errors.Join(errors.New("no memory or no thread"), unix.Close(todo), unix.Close(fd), done.Close())
 	}
 	return &zstdWriter{
 		c: c, in: unsafe.Slice((*byte)(unsafe.Pointer(c.in)), zstdIn),
-		todo: fds[0], done: os.NewFile(uintptr(fds[2]), "eventfd"),
+		todo: todo, done: done,
 	}, nil
 }
 
@@ -144,7 +134,8 @@ func (z *zstdWriter) Close() error {
 
 // interrupt is Interrupt.
 func (z *zstdWriter) interrupt() {
-	_ = z.done.SetReadDeadline(time.Unix(1, 0)) // it is closed, or this works
+	z.stop.Store(true)
+	z.done.Signal()
 }
 
 // begin gives the thread its turn, which it does not have, with what was
@@ -171,7 +162,11 @@ func (z *zstdWriter) turn() {
 // has one.
 func (z *zstdWriter) wait() {
 	for z.busy && z.err == nil {
-		if _, err := z.done.Read(z.word[:]); err != nil {
+		err := z.done.Wait(z.word[:])
+		if err == nil && z.stop.Load() {
+			err = ErrInterrupted
+		}
+		if err != nil {
 			z.fail(err)
 			return
 		}

@@ -225,10 +225,10 @@ func TestZstdInterrupt(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- w.Close() }()
 	Interrupt(w)
-	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := <-ended; !errors.Is(err, ErrInterrupted) {
 		t.Errorf("%v", err)
 	}
-	if err := w.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := w.Close(); !errors.Is(err, ErrInterrupted) {
 		t.Errorf("closed again: %v", err)
 	}
 	until(t, "the end of the threads", func() bool { return opened(t) == fds })
