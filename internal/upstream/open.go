@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -155,25 +155,16 @@ func openFile(name string) (*os.File, int64, error) {
 // readAll reads a body of at most narinfo.MaxSize bytes, which is said to have
 // size of them, -1 if nothing is.
 func readAll(body io.Reader, size int64) ([]byte, error) {
-	text := make([]byte, 0, min(max(size, 511), narinfo.MaxSize)+1) // room to meet the end
-	for len(text) <= narinfo.MaxSize {
-		n, err := body.Read(text[len(text):cap(text)])
-		text = text[:len(text)+n]
-		switch {
-		case isEOF(err):
-			return text, nil
-		case err != nil:
-			return nil, err
-		case len(text) == cap(text):
-			text = slices.Grow(text, min(len(text), narinfo.MaxSize+1-len(text)))
-		}
+	var text bytes.Buffer
+	text.Grow(int(min(max(size, 0), narinfo.MaxSize)) + bytes.MinRead) // room to meet the end
+	if _, err := text.ReadFrom(io.LimitReader(body, narinfo.MaxSize+1)); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("narinfo of more than %d bytes", narinfo.MaxSize)
+	if text.Len() > narinfo.MaxSize {
+		return nil, fmt.Errorf("narinfo of more than %d bytes", narinfo.MaxSize)
+	}
+	return text.Bytes(), nil
 }
-
-// isEOF reports whether a Reader says that it has ended. A wrapped io.EOF is
-// something else: that of a connection that was lost.
-func isEOF(err error) bool { return err == io.EOF }
 
 // drainTime is how long a connection is worth waiting for.
 const drainTime = time.Second

@@ -27,8 +27,13 @@ func TestReadAll(t *testing.T) {
 			}
 		}
 	}
-	endless := io.MultiReader(strings.NewReader(strings.Repeat("x", narinfo.MaxSize)), iotest.OneByteReader(strings.NewReader("xx")))
-	if _, err := readAll(endless, 10); err == nil {
-		t.Error("too long a text is read")
+	for _, n := range []int{narinfo.MaxSize + 1, 3 * narinfo.MaxSize} {
+		for _, size := range []int64{-1, int64(n)} {
+			for name, r := range map[string]io.Reader{"": strings.NewReader(strings.Repeat("x", n)), ", the last with the end": iotest.DataErrReader(strings.NewReader(strings.Repeat("x", n)))} {
+				if text, err := readAll(r, size); err == nil {
+					t.Errorf("%d bytes are read%s of %d, said to be %d", len(text), name, n, size)
+				}
+			}
+		}
 	}
 }

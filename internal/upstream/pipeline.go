@@ -35,6 +35,7 @@ func (c *Client) pipeline(ctx context.Context, l *lookup, j int, queries []query
 	}
 	var mu sync.Mutex
 	queue, alone := slices.Clone(l.missing), []int(nil)
+	more := func() bool { return len(queue) > 0 && l.dead.Load() == nil } // with mu
 	// run asks on one connection, and returns how many answers came. What it is
 	// owed in the end is asked for elsewhere.
 	run := func() (came int, err error) {
@@ -42,7 +43,7 @@ func (c *Client) pipeline(ctx context.Context, l *lookup, j int, queries []query
 		next := func() (int, string, bool) {
 			mu.Lock()
 			defer mu.Unlock()
-			if len(queue) == 0 || l.dead.Load() != nil {
+			if !more() {
 				return 0, "", false
 			}
 			i := queue[0]
@@ -68,16 +69,23 @@ func (c *Client) pipeline(ctx context.Context, l *lookup, j int, queries []query
 		queue = append(queue, owed...)
 		return came, err
 	}
+	// runs goes on: servers end a connection after some hundred requests.
+	runs := func() error {
+		for {
+			mu.Lock()
+			ok := more()
+			mu.Unlock()
+			if !ok {
+				return nil // no connection for nothing, or to a server that rests
+			}
+			if came, err := run(); err == nil || came == 0 || !BrokeOff(err) {
+				return err
+			}
+		}
+	}
 	var group errgroup.Group
 	for range min(pipelines, len(l.missing)/pipelineFrom) {
-		group.Go(func() error {
-			for {
-				// Servers end a connection after some hundred requests.
-				if n, err := run(); err == nil || n == 0 || !BrokeOff(err) {
-					return err
-				}
-			}
-		})
+		group.Go(runs)
 	}
 	err := group.Wait()
 	left := append(alone, queue...)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -128,17 +129,26 @@ func TestSlowNarinfo(t *testing.T) {
 	}
 }
 
-// TestFewNarinfos: no connections of their own for few.
+// TestFewNarinfos: few are all asked for at once, on connections that are kept.
 func TestFewNarinfos(t *testing.T) {
-	paths := many(pipelineFrom - 1)
+	const rounds, few = 3, pipelineFrom - 1
+	paths := many(few)
 	texts := narinfos(paths)
 	var connections sync.Map
+	var all [rounds]sync.WaitGroup
+	var asked atomic.Int32
+	for i := range all {
+		all[i].Add(few)
+	}
 	sv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		connections.Store(r.RemoteAddr, true)
+		round := &all[(asked.Add(1)-1)/few]
+		round.Done()
+		round.Wait()
 		fmt.Fprint(w, texts[r.URL.Path])
 	})
 	c := newClient(t, Options{})
-	for range 3 {
+	for range rounds {
 		for _, a := range c.Ask(t.Context(), []*Server{sv}, paths) {
 			if a[0].Err != nil {
 				t.Error(a[0].Err)
@@ -147,8 +157,32 @@ func TestFewNarinfos(t *testing.T) {
 	}
 	n := 0
 	connections.Range(func(any, any) bool { n++; return true })
-	if n > pipelineFrom-1 {
+	if n > 2*few { // some are made while others become free
 		t.Errorf("%d connections: none was kept", n)
+	}
+}
+
+// TestNoPipelineWhileItRests: a server that rests is not even connected to.
+func TestNoPipelineWhileItRests(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	sv := server(t, "http://"+l.Addr().String())
+	c := newClient(t, Options{}, t.TempDir())
+	c.waited(sv)
+	for _, a := range c.Ask(t.Context(), []*Server{sv}, many(2*pipelineFrom)) {
+		if !errors.Is(a[0].Err, errResting) {
+			t.Error(a[0].Err)
+		}
+	}
+	own, err := net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	first, err := l.Accept()
+	must(t, err)
+	if first.RemoteAddr().String() != own.LocalAddr().String() {
+		t.Error("it was connected to")
+	}
+	for _, c := range []io.Closer{own, first, l} {
+		must(t, c.Close())
 	}
 }
 
@@ -178,7 +212,7 @@ func TestNoPipelines(t *testing.T) {
 			})
 		}
 	})
-	hc := httpclient.New(httpclient.Options{Idle: 300 * time.Millisecond})
+	hc := httpclient.New(httpclient.Options{Idle: time.Second})
 	c := New(hc, nil, Options{})
 	for i, a := range c.Ask(t.Context(), []*Server{server(t, "http://"+l.Addr().String())}, paths) {
 		if string(a[0].Text) != texts["/"+paths[i].Hash+".narinfo"] {

@@ -14,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -45,7 +47,7 @@ func NewPipeline(hc *http.Client, base *url.URL, header http.Header) (*Pipeline,
 	if !ok || t.next.Proxy == nil || base.User != nil || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, false // without a choice of proxies, all goes to a Unix socket
 	}
-	odd := func(r rune) bool { return r <= ' ' || r > '~' }
+	odd := func(r rune) bool { return r <= ' ' || r > '~' || r == '%' } // an IPv6 zone, which no server is told
 	if base.Host == "" || strings.ContainsFunc(base.Host, odd) {
 		return nil, false
 	}
@@ -120,7 +122,7 @@ func (p *Pipeline) run(conn net.Conn, next func() (int, string, bool), got func(
 		switch n, err := io.CopyN(io.Discard, resp.Body, maxRest); {
 		case err == nil:
 			return fmt.Errorf("more than %d bytes of an answer are left", n)
-		case !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		case !errors.Is(err, io.EOF):
 			return in.meaning(err)
 		case resp.Close && (more || len(sent) > 0):
 			return io.ErrUnexpectedEOF
@@ -203,7 +205,7 @@ func (c *patient) meaning(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w for %v", ErrIdle, c.idle)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE):
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -10,12 +10,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pipelineTo returns a pipeline whose connections lead to serve, which has ended
@@ -171,6 +174,16 @@ func TestPipelineEnds(t *testing.T) {
 	}
 }
 
+// TestPipelineMeaning: a server that has ended the connection is met by writing
+// first, or by reading.
+func TestPipelineMeaning(t *testing.T) {
+	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", unix.EPIPE)}} {
+		if got := new(patient).meaning(err); !errors.Is(got, io.ErrUnexpectedEOF) {
+			t.Errorf("%v means %v", err, got)
+		}
+	}
+}
+
 // TestPipelineTrickle: a server may take its time for each answer, but not give
 // a byte now and then.
 func TestPipelineTrickle(t *testing.T) {
@@ -247,6 +260,8 @@ func TestNoPipeline(t *testing.T) {
 		"no redirect": {Stay(New(Options{})), "http://a.example", true},
 		"password":    {New(Options{}), "http://u:p@a.example", false},
 		"file":        {New(Options{}), "file:///x", false},
+		"zone":        {New(Options{}), "http://[fe80::1%25eth0]:80", false},
+		"address":     {New(Options{}), "http://[fe80::1]:80", true},
 		"name":        {New(Options{}), "http://ä.example", false},
 		"socket":      {New(Options{Socket: "/x"}), "http://a.example", false},
 		"another":     {http.DefaultClient, "http://a.example", false},
