@@ -207,6 +207,7 @@ func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
 func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
 	l := f.loads.Get().(*loading)
 	defer f.loads.Put(l)
+	l.which, l.keys = l.which[:0], l.keys[:0]
 	right := make([]bool, len(b.pairs))
 	check := func() error {
 		l.sums(f.c.nonce(b.level))

@@ -45,21 +45,21 @@ type fetcher struct {
 // Fetch implements eris.Fetcher. A block that g lacks is left out; the first
 // other error ends the call.
 func (f *fetcher) Fetch(ctx context.Context, _ eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
-	return f.spread(ctx, len(refs), 1, func(ctx context.Context, i, _ int, _ *shelf) (*shelf, error) {
+	return f.spread(ctx, len(refs), 1, func(ctx context.Context, i, _ int, s *shelf) (*shelf, error) {
 		b, err := f.g.Get(ctx, refs[i])
 		switch {
 		case errors.Is(err, eris.ErrNotFound):
-			return nil, nil
+			return s, nil
 		case err != nil:
-			return nil, fmt.Errorf("block %s: %w", refs[i], err)
+			return s, fmt.Errorf("block %s: %w", refs[i], err)
 		}
-		return nil, got(i, b)
+		return s, got(i, b)
 	})
 }
 
-// spread calls do for [from, to), each part of n that is as long as many at most,
-// by one goroutine for each token that there is. What do returns is kept for who gets
-// its token next.
+// spread calls do for each part [from, to) of n, at most as long as many, by as many
+// goroutines as there are tokens. The shelf that do returns is for who gets its token
+// next.
 func (f *fetcher) spread(ctx context.Context, n, many int, do func(ctx context.Context, from, to int, s *shelf) (*shelf, error)) error {
 	var next atomic.Int64
 	work, ctx := errgroup.WithContext(ctx)
