@@ -17,6 +17,7 @@ import (
 	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/compress"
+	"ersatz/internal/keep"
 	"ersatz/narinfo"
 	"ersatz/nixbase32"
 	"ersatz/storepath"
@@ -58,7 +59,19 @@ func makeCrowd(ctx context.Context, dir string, n int, key *guixsig.PrivateKey) 
 	rows := make(chan error, 1)
 	go func() { rows <- w.rows(ctx) }()
 	err = w.files(ctx)
-	return w, errors.Join(err, <-rows)
+	if err = errors.Join(err, <-rows); err != nil {
+		return nil, err
+	}
+	return w, w.settle(ctx)
+}
+
+// settle has a node's catalog know all items, as after its first start.
+func (w *crowd) settle(ctx context.Context) error {
+	store, err := keep.Open(w.dir, keep.Options{Quota: 1 << 40})
+	if err != nil {
+		return err
+	}
+	return errors.Join(store.Settle(ctx), store.Close())
 }
 
 const (

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ersatz/guixsig"
+	"ersatz/internal/keep"
 	"ersatz/internal/realguix"
 	"ersatz/internal/storedb"
 )
@@ -45,7 +46,7 @@ func growth(ctx context.Context, o Options, sizes []int) ([]Table, error) {
 		t := Table{
 			Title: fmt.Sprintf("Growth: `ersatz %s` by the number of items", program),
 			Note: "Small synthetic items, five blocks each, in memory. Start is from the start of the process to its first answer; settled is when it " +
-				"uses no processor any more, and CPU and memory (RssAnon, what is its own) are those then. Narinfos of items by chance are asked for one at a time.",
+				"uses no processor any more, or half a minute later, and CPU and memory (RssAnon, what is its own) are those then. Narinfos of items by chance are asked for one at a time.",
 			Head: []string{"what"},
 		}
 		for _, what := range []string{"start, to the first answer", "CPU until settled", "memory when settled", "peak memory", "narinfo, median", "narinfo, p99", "index, bytes per item"} {
@@ -86,6 +87,9 @@ func growthOf(ctx context.Context, o Options, dir string, n int, programs []stri
 	if n >= 1_000_000 {
 		runs = 1
 	}
+	if err := settleCrowd(ctx, w); err != nil {
+		return err
+	}
 	for k, program := range programs {
 		t := &tables[k]
 		var g grown
@@ -109,6 +113,20 @@ func growthOf(ctx context.Context, o Options, dir string, n int, programs []stri
 	}
 	return nil
 }
+
+// settleCrowd does what a node does in the background when it has a folder for the
+// first time, which takes it minutes.
+func settleCrowd(ctx context.Context, w *crowd) error {
+	store, err := keep.Open(w.dir, keep.Options{Quota: crowdQuota})
+	if err != nil {
+		return err
+	}
+	err = store.Settle(ctx)
+	return errors.Join(err, store.Close())
+}
+
+// crowdQuota is more than a crowd takes: 1 TiB.
+const crowdQuota = 1 << 40
 
 // growthArgs returns the arguments of the programs, without an address.
 func growthArgs(dir, items string, key *guixsig.PrivateKey) (map[string][]string, error) {
@@ -195,7 +213,7 @@ func (g *grown) run(ctx context.Context, o Options, w *crowd, args []string) (er
 		return err
 	}
 	g.start = append(g.start, time.Since(begin).Seconds())
-	u, err := settle(ctx, cmd)
+	u, err := settle(ctx, cmd, settled)
 	if err != nil {
 		return err
 	}
@@ -231,13 +249,18 @@ func untilAnswer(ctx context.Context, client *http.Client, url string) error {
 	}
 }
 
-// settle waits until a process has used no processor for a second, and returns
-// what it has used until then.
-func settle(ctx context.Context, cmd *exec.Cmd) (usage, error) {
+// settled is for how long it is waited at most until a program has settled: what
+// it does in the background may be spread over a long time.
+const settled = 30 * time.Second
+
+// settle waits until a process has used no processor for a second, but no longer
+// than most, and returns what it has used until then.
+func settle(ctx context.Context, cmd *exec.Cmd, most time.Duration) (usage, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	pid := cmd.Process.Pid
-	last, since := time.Duration(-1), time.Now()
+	begin := time.Now()
+	last, since := time.Duration(-1), begin
 	for {
 		now, err := cpu(pid)
 		if err != nil {
@@ -246,9 +269,9 @@ func settle(ctx context.Context, cmd *exec.Cmd) (usage, error) {
 		if now != last {
 			last, since = now, time.Now()
 		}
-		if time.Since(since) > time.Second {
-			most, err := peak(pid)
-			return usage{cpu: last, peak: most}, err
+		if time.Since(since) > time.Second || time.Since(begin) > most {
+			peak, err := peak(pid)
+			return usage{cpu: last, peak: peak}, err
 		}
 		select {
 		case <-tick.C:

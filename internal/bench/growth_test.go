@@ -107,7 +107,7 @@ func TestSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { cancel(); _ = cmd.Wait() }() // it is killed
-	if u, err := settle(ctx, cmd); err != nil || u.cpu > time.Second || u.peak < 100<<10 {
+	if u, err := settle(ctx, cmd, settled); err != nil || u.cpu > time.Second || u.peak < 100<<10 {
 		t.Errorf("%+v, %v", u, err)
 	}
 	busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
@@ -117,7 +117,10 @@ func TestSettle(t *testing.T) {
 	defer func() { cancel(); _ = busy.Wait() }() // it is killed
 	short, stop := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer stop()
-	if _, err := settle(short, busy); !errors.Is(err, context.DeadlineExceeded) {
+	if u, err := settle(ctx, busy, 200*time.Millisecond); err != nil || u.cpu > time.Minute {
+		t.Errorf("a busy process: %+v, %v", u, err)
+	}
+	if _, err := settle(short, busy, settled); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a busy process has settled: %v", err)
 	}
 }

@@ -210,8 +210,8 @@ func (s *site) queries(ctx context.Context) ([]Table, error) {
 		Head:  compareHead,
 	}
 	for _, k := range kinds {
-		t.compare(k.what+": wall", seconds, k.ours.wall, k.by.wall)
-		t.compare(k.what+": CPU", seconds, k.ours.cpu, k.by.cpu)
+		t.compare(k.what+": wall", milliseconds, k.ours.wall, k.by.wall)
+		t.compare(k.what+": CPU", milliseconds, k.ours.cpu, k.by.cpu)
 		t.compare(k.what+": peak memory", mebibytes, k.ours.peak, k.by.peak)
 	}
 	return []Table{t}, nil
