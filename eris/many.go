@@ -33,18 +33,39 @@ func FetchMany(ctx context.Context, f Fetcher, size BlockSize, refs []Ref, got G
 	if m, ok := f.(ManyFetcher); ok {
 		return m.FetchMany(ctx, size, refs, got)
 	}
-	var free sync.Pool // of *single: there is one for each block that is being taken
+	var all singles
 	return f.Fetch(ctx, size, refs, func(i int, block []byte) error {
-		s, ok := free.Get().(*single)
-		if !ok {
-			s = new(single)
-		}
+		s := all.get()
+		defer all.put(s)
 		s.is[0], s.blocks[0] = i, block
 		_, err := got(s.is[:], s.blocks[:])
-		s.blocks[0] = nil
-		free.Put(s)
 		return err
 	})
+}
+
+// singles are used again: there is one for each block that is being taken.
+type singles struct {
+	mu   sync.Mutex
+	free []*single
+}
+
+func (a *singles) get() *single {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := len(a.free)
+	if n == 0 {
+		return new(single)
+	}
+	s := a.free[n-1]
+	a.free = a.free[:n-1]
+	return s
+}
+
+func (a *singles) put(s *single) {
+	s.blocks[0] = nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.free = append(a.free, s)
 }
 
 // single is what GotMany takes, for one block.
