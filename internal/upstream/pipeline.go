@@ -69,16 +69,21 @@ func (c *Client) pipeline(ctx context.Context, l *lookup, j int, queries []query
 		queue = append(queue, owed...)
 		return came, err
 	}
-	// runs goes on: servers end a connection after some hundred requests.
+	// runs goes on: servers end a connection after some hundred requests. One that
+	// does so after a few is better asked for one by one.
 	runs := func() error {
-		for {
+		for short := 0; ; {
 			mu.Lock()
 			ok := more()
 			mu.Unlock()
 			if !ok {
 				return nil // no connection for nothing, or to a server that rests
 			}
-			if came, err := run(); err == nil || came == 0 || !BrokeOff(err) {
+			came, err := run()
+			if came < pipelineFrom {
+				short++
+			}
+			if err == nil || came == 0 || short > 1 || !BrokeOff(err) {
 				return err
 			}
 		}

@@ -39,6 +39,32 @@ func narinfos(paths []storepath.Path) map[string]string {
 	return texts
 }
 
+// listen returns the URL of a server that is not of net/http. Each connection is
+// closed when serve returns; the test waits for all.
+func listen(t *testing.T, serve func(conn net.Conn)) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer conn.Close()
+				serve(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		must(t, l.Close())
+		served.Wait()
+	})
+	return "http://" + l.Addr().String()
+}
+
 // TestManyNarinfos asks for some hundred narinfos, which takes few connections,
 // and gets each one's own answer.
 func TestManyNarinfos(t *testing.T) {
@@ -129,6 +155,32 @@ func TestSlowNarinfo(t *testing.T) {
 	}
 }
 
+// TestShortConnections: a server that ends each connection after an answer is not
+// sent a window of requests for each.
+func TestShortConnections(t *testing.T) {
+	paths := many(300)
+	texts := narinfos(paths)
+	var vain atomic.Int64 // bytes
+	url := listen(t, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(texts[req.URL.Path]), texts[req.URL.Path])
+		n, _ := io.Copy(io.Discard, r)
+		vain.Add(n)
+	})
+	for i, a := range newClient(t, Options{}).Ask(t.Context(), []*Server{server(t, url)}, paths) {
+		if string(a[0].Text) != texts["/"+paths[i].Hash+".narinfo"] {
+			t.Errorf("item %d: %+v", i, a[0])
+		}
+	}
+	if n := vain.Load(); n > 2*pipelines*64*150 {
+		t.Errorf("%d bytes of requests in vain", n)
+	}
+}
+
 // TestFewNarinfos: few are all asked for at once, on connections that are kept.
 func TestFewNarinfos(t *testing.T) {
 	const rounds, few = 3, pipelineFrom - 1
@@ -190,37 +242,23 @@ func TestNoPipelineWhileItRests(t *testing.T) {
 func TestNoPipelines(t *testing.T) {
 	paths := many(40)
 	texts := narinfos(paths)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	var served sync.WaitGroup
-	served.Go(func() {
-		for {
-			conn, err := l.Accept()
+	url := listen(t, func(conn net.Conn) {
+		for r := bufio.NewReader(conn); ; r.Discard(r.Buffered()) {
+			req, err := http.ReadRequest(r)
 			if err != nil {
 				return
 			}
-			served.Go(func() {
-				defer conn.Close()
-				for r := bufio.NewReader(conn); ; r.Discard(r.Buffered()) {
-					req, err := http.ReadRequest(r)
-					if err != nil {
-						return
-					}
-					text := texts[req.URL.Path]
-					fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
-				}
-			})
+			text := texts[req.URL.Path]
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 		}
 	})
 	hc := httpclient.New(httpclient.Options{Idle: time.Second})
 	c := New(hc, nil, Options{})
-	for i, a := range c.Ask(t.Context(), []*Server{server(t, "http://"+l.Addr().String())}, paths) {
+	for i, a := range c.Ask(t.Context(), []*Server{server(t, url)}, paths) {
 		if string(a[0].Text) != texts["/"+paths[i].Hash+".narinfo"] {
 			t.Errorf("item %d: %+v", i, a[0])
 		}
 	}
 	must(t, c.Close())
 	hc.CloseIdleConnections()
-	must(t, l.Close())
-	served.Wait()
 }
