@@ -64,7 +64,7 @@ func (a account) become() error {
 // empty. Others stay whose they are, and so does what a link leads to: the
 // account may have made the link, to be given what is root's.
 func (a account) own(dir string) error {
-	entries, err := os.ReadDir(dir)
+	empty, err := isEmpty(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := durable.MkdirAll(dir, 0o755); err != nil {
@@ -72,7 +72,7 @@ func (a account) own(dir string) error {
 		}
 	case err != nil:
 		return err
-	case len(entries) > 0:
+	case !empty:
 		return nil
 	}
 	if os.Geteuid() != 0 || a.uid == 0 {
@@ -94,6 +94,21 @@ func (a account) own(dir string) error {
 		return err // filled meanwhile
 	}
 	return f.Chown(a.uid, a.gid)
+}
+
+// isEmpty reports whether there is nothing in a folder, of which it reads one name:
+// there may be a million.
+func isEmpty(dir string) (bool, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close() // it was only read
+	_, err = d.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
 }
 
 // canWrite says in an operator's words what keeps the account, which the

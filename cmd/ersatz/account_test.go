@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 )
@@ -68,5 +70,23 @@ func TestNoUser(t *testing.T) {
 	}
 	if err := who.canWrite(dir + "/none"); err == nil {
 		t.Error("a folder that is not there can be written")
+	}
+}
+
+func TestIsEmpty(t *testing.T) {
+	dir := t.TempDir()
+	if empty, err := isEmpty(dir); !empty || err != nil {
+		t.Errorf("%v, %v", empty, err)
+	}
+	for i := range 3 {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if empty, err := isEmpty(dir); empty || err != nil {
+			t.Errorf("with %d files: %v, %v", i+1, empty, err)
+		}
+	}
+	if _, err := isEmpty(filepath.Join(dir, "no")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
 	}
 }
