@@ -123,7 +123,7 @@ const (
 
 // judged waits for a reader of the way to find that the nar is right. It does not
 // wait for one that is much slower than the check would be, nor for one of a small
-// nar; what a reader finds wrong is to be checked.
+// nar; what one finds wrong is to be checked at once, whatever others do.
 func (i *item) judged(ctx context.Context, t *try) bool {
 	size := i.build.Signed.NarSize
 	if size <= small {
@@ -135,10 +135,12 @@ func (i *item) judged(ctx context.Context, t *try) bool {
 	var late <-chan time.Time
 	for {
 		i.mu.Lock()
-		readers, right, asked, changed := t.readers, t.right, i.asked, i.changed
+		readers, right, wrong, asked, changed := t.readers, t.right, t.wrong, i.asked, i.changed
 		i.mu.Unlock()
 		seen = seen || readers > 0
 		switch {
+		case wrong:
+			return false
 		case right:
 			return true
 		case readers == 0 && (seen || !asked):

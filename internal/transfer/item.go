@@ -55,6 +55,7 @@ type try struct {
 	// Under item.mu:
 	readers int  // who read it
 	right   bool // one of these found that it is the nar
+	wrong   bool // one of these found that it is not
 }
 
 // localError says that this machine is at fault, and no other source helps.
@@ -98,8 +99,8 @@ var (
 )
 
 // next returns a reader of the content of the way that is being gone now, when
-// that is another one than last; done ends the reading. It waits for one. The error is that of the
-// transfer when there is no further way, or errOver.
+// that is another one than last; done ends the reading. It waits for one. The
+// error is that of the transfer when there is no further way, or errOver.
 func (i *item) next(ctx context.Context, last *try) (*try, io.ReadCloser, error) {
 	for {
 		i.mu.Lock()
@@ -135,11 +136,12 @@ func (i *item) found(t *try, size int64) {
 	i.wake()
 }
 
-// done counts a reader less.
-func (i *item) done(t *try) {
+// done counts a reader less, which may have found that it is not the nar.
+func (i *item) done(t *try, wrong bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	t.readers--
+	t.wrong = t.wrong || wrong
 	i.wake()
 }
 

@@ -2,10 +2,17 @@ package transfer
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ersatz/internal/upstream"
 )
 
 // Who reads a large nar is waited for to find it right, for as long as the nar is
@@ -25,18 +32,24 @@ func TestJudged(t *testing.T) {
 		{"nobody begins", large, true, func(*item, *try) {}, false, boarding},
 		{"right", large, true, func(i *item, t *try) {
 			i.found(t, large)
-			i.done(t)
+			i.done(t, false)
 		}, true, 0},
 		{"another length", large, true, func(i *item, t *try) {
 			i.found(t, large-1)
-			i.done(t)
+			i.done(t, false)
 		}, false, 0},
-		{"given up", large, true, func(i *item, t *try) { i.done(t) }, false, 0},
+		{"given up", large, true, func(i *item, t *try) { i.done(t, false) }, false, 0},
+		{"one of two finds it wrong", large, true, func(i *item, t *try) {
+			i.mu.Lock()
+			t.readers++
+			i.mu.Unlock()
+			i.done(t, true)
+		}, false, 0},
 		{"one of two given up", large, true, func(i *item, t *try) {
 			i.mu.Lock()
 			t.readers++
 			i.mu.Unlock()
-			i.done(t)
+			i.done(t, false)
 			time.Sleep(time.Minute)
 			i.found(t, large)
 		}, true, time.Minute},
@@ -116,4 +129,64 @@ func TestKeptInSpiteOfReader(t *testing.T) {
 			})
 		})
 	}
+}
+
+// endless are servers of which one gives a file, and then nothing more.
+type endless struct {
+	*servers
+	liar string
+	file []byte
+}
+
+func (e *endless) OpenNar(ctx context.Context, o upstream.Offer, b *upstream.Build) (*upstream.Body, error) {
+	if o.Server.String() != e.liar {
+		return e.servers.OpenNar(ctx, o, b)
+	}
+	closed := make(chan struct{})
+	end := body{Reader: bytes.NewReader(e.file), gone: sync.OnceFunc(func() { close(closed) })}
+	return &upstream.Body{ReadCloser: &stuck{body: &end, closed: closed}}, nil
+}
+
+// stuck has no end until it is closed.
+type stuck struct {
+	*body
+	closed chan struct{}
+}
+
+func (s *stuck) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	if n == 0 {
+		<-s.closed
+		return 0, err
+	}
+	return n, nil
+}
+
+// What one reader has found wrong is given up at once, also while another one
+// stands still and the source goes on: the nar comes from elsewhere.
+func TestWrongBesideReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newThing(t, 1, 4<<20, "zstd").unsigned()
+		const liar = "http://liar.example"
+		file := slices.Concat(x.files["zstd"][:2<<20], []byte(strings.Repeat("wrong", 100_000)))
+		trans, store, _ := bubbled(t, &endless{newServers(x), liar, file}, Options{})
+		want := x.want(t, liar, "http://server.example")
+		still, err := trans.Get(t.Context(), want)
+		must(t, err)
+		reads, err := trans.Get(t.Context(), want)
+		must(t, err)
+		// It has been given some of what is wrong.
+		if b, err := io.ReadAll(reads); !errors.Is(err, errGiven) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		closing(t, reads)
+		if b, err := io.ReadAll(still); err != nil || !bytes.Equal(b, x.nar) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		closing(t, still)
+		after(time.Second)
+		if _, err := store.Get(x.fields.StorePath.Hash); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -65,7 +65,7 @@ func (r *reader) Close() error {
 		err = r.s.Close()
 		r.s = nil
 	}
-	r.alight()
+	r.alight(nil)
 	if r.item != nil {
 		r.item.leave()
 		r.item = nil
@@ -73,11 +73,11 @@ func (r *reader) Close() error {
 	return err
 }
 
-// alight ends the reading of a way.
-func (r *reader) alight() {
+// alight ends the reading of a way; why is nil if it did not fail.
+func (r *reader) alight(why error) {
 	if r.on {
 		r.on = false
-		r.item.done(r.try)
+		r.item.done(r.try, isWrong(why))
 	}
 }
 
@@ -209,7 +209,7 @@ func (r *reader) openFile() error {
 		if r.s, err = unpack(file, try.method, cancel); err == nil {
 			return nil
 		}
-		r.alight()
+		r.alight(err)
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()
 		}
@@ -246,7 +246,7 @@ func (r *reader) giveUp(why error) error {
 		err = r.s.Close()
 		r.s = nil
 	}
-	r.alight()
+	r.alight(why)
 	if r.item != nil {
 		return nil // the next way may do
 	}
