@@ -98,8 +98,10 @@ func startZstd(level int, size int64, workers int, background bool) (*zstdWriter
 // what is in the way of p.
 func (z *zstdWriter) Write(p []byte) (int, error) {
 	n := len(p)
-	for len(p) > 0 && z.err == nil {
-		z.wait()
+	for len(p) > 0 {
+		if z.wait(); z.err != nil {
+			break // the thread may have its turn, and in, still
+		}
 		k := copy(z.in[z.n:], p)
 		p = p[k:]
 		if z.n += k; z.n == zstdIn {
@@ -122,10 +124,8 @@ func (z *zstdWriter) Close() error {
 	z.begin(true)
 	z.wait()
 	z.hand()
-	z.c.quit = 1
-	z.signal()
+	err := errors.Join(z.signal(C.ERSATZ_ZSTD_QUIT), z.done.Close()) // since the first, all but done is the thread's
 	z.c, z.in, z.out = nil, nil, nil
-	err := z.done.Close()
 	if z.err == nil {
 		z.err = err
 	}
@@ -154,7 +154,9 @@ func (z *zstdWriter) begin(end bool) {
 func (z *zstdWriter) turn() {
 	z.c.which ^= 1
 	z.busy = true
-	z.signal()
+	if err := z.signal(C.ERSATZ_ZSTD_TURN); err != nil {
+		z.fail(err)
+	}
 	z.hand()
 }
 
@@ -192,11 +194,10 @@ func (z *zstdWriter) hand() {
 	z.out = nil
 }
 
-func (z *zstdWriter) signal() {
-	binary.NativeEndian.PutUint64(z.word[:], 1)
-	if _, err := unix.Write(z.todo, z.word[:]); err != nil && z.err == nil {
-		z.fail(err)
-	}
+func (z *zstdWriter) signal(what uint64) error {
+	binary.NativeEndian.PutUint64(z.word[:], what)
+	_, err := unix.Write(z.todo, z.word[:])
+	return err
 }
 
 func (z *zstdWriter) fail(err error) {

@@ -234,6 +234,48 @@ func TestZstdInterrupt(t *testing.T) {
 	until(t, "the end of the threads", func() bool { return opened(t) == fds })
 }
 
+// TestZstdKeepsOff wants a writer that was interrupted not to touch what the
+// thread is at.
+func TestZstdKeepsOff(t *testing.T) {
+	w, err := NewWriterOptions(io.Discard, Method{"zstd", 19}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Write(bytes.Repeat([]byte("a"), zstdIn)); err != nil { // its turn begins
+		t.Fatal(err)
+	}
+	Interrupt(w)
+	if _, err := w.Write([]byte("b")); !errors.Is(err, ErrInterrupted) {
+		t.Errorf("%v", err)
+	}
+	if in := w.(*zstdWriter).in; in[0] != 'a' {
+		t.Errorf("the thread was at %q", in[:1])
+	}
+}
+
+// TestZstdLeft wants a stream that is left during a turn to write to no
+// descriptor that the thread has closed, and that may be another file's.
+func TestZstdLeft(t *testing.T) {
+	fds := opened(t)
+	piece := text(zstdIn)
+	for range 500 {
+		w, err := NewWriterOptions(io.Discard, Method{"zstd", 1}, Options{Background: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(piece); err != nil { // its turn begins
+			t.Fatal(err)
+		}
+		z := w.(*zstdWriter)
+		z.err = io.ErrClosedPipe
+		if err := w.Close(); err != io.ErrClosedPipe {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the end of the threads", func() bool { return opened(t) == fds })
+}
+
 // TestZstdAllocs wants what a stream allocates not to grow with it.
 func TestZstdAllocs(t *testing.T) {
 	piece := text(300_000)
