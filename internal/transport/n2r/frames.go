@@ -15,7 +15,8 @@ const (
 	// over: 8 blocks of 32 KiB, which is how many can be hashed at once.
 	maxFrames = 8 * (frameHead + int(eris.Size32KiB))
 
-	// soon is how fast blocks have to come for more of them to be waited for.
+	// soon is how fast blocks have to come for more of them to be waited for: a
+	// source of blocks that gives none for 10 s is left.
 	soon = 50 * time.Millisecond
 )
 
@@ -36,7 +37,7 @@ func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, go
 	for next < len(refs) {
 		begin := time.Now()
 		want := min(ask, len(refs)-next) * one // fewer are lengths of 0
-		n, readErr := io.ReadAtLeast(r, f.buf[have:want], want-have)
+		n, readErr := readSoon(r, f.buf[have:want], begin)
 		took := time.Since(begin)
 		have += n
 		used, after, err := f.parse(f.buf[:have], size, refs, next)
@@ -63,6 +64,16 @@ func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, go
 		}
 	}
 	return nil
+}
+
+// readSoon reads until b is full, or more than soon has passed since begin.
+func readSoon(r io.Reader, b []byte, begin time.Time) (n int, err error) {
+	for n < len(b) && err == nil && time.Since(begin) <= soon {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	return n, err
 }
 
 // parse takes the frames apart that are whole, from the one of reference next on.

@@ -45,7 +45,13 @@ func TestFramesTogether(t *testing.T) {
 				return 0
 			}
 			return 20 * time.Millisecond
-		}, "[1 2 4 8 1 2 4 1 2 4 1]"},
+		}, "[1 2 4 3 1 2 3 1 2 3 1 2 3 1 1]"},
+		{"much slower from the 8th on", func(n int) time.Duration {
+			if n < 7 {
+				return 0
+			}
+			return 8 * time.Second
+		}, "[1 2 4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
