@@ -118,7 +118,7 @@ func TestHostile(t *testing.T) {
 // Every beginning of an archive is refused, and leaves nothing.
 func TestTruncated(t *testing.T) {
 	archive := smallItem.archive()
-	root, path := tempRoot(t)
+	root, path := memoryRoot(t)
 	step := 7 // has no divisor in common with the padding
 	if testing.Short() {
 		step = 31
@@ -191,7 +191,7 @@ func TestMaxSizeBeforeWriting(t *testing.T) {
 }
 
 func TestMaxDepth(t *testing.T) {
-	root, path := tempRoot(t)
+	root, path := memoryRoot(t)
 	for _, tt := range []struct{ depth, limit int }{{MaxDepth, 0}, {MaxDepth, MaxDepth + 1}, {3, 3}} {
 		if _, err := Restore(bytes.NewReader(nested(tt.depth)), root, "x", RestoreOptions{MaxDepth: tt.limit}); err != nil {
 			t.Errorf("%d directories, limit %d: %v", tt.depth, tt.limit, err)

@@ -114,7 +114,7 @@ func TestNames(t *testing.T) {
 func TestRestoreReadError(t *testing.T) {
 	tree := randomTree(rand.New(rand.NewPCG(3, 3)), 60)
 	archive := tree.archive()
-	root, path := tempRoot(t)
+	root, path := memoryRoot(t)
 	for _, broken := range []error{errors.New("broken"), io.ErrUnexpectedEOF, fmt.Errorf("peer: %w", io.EOF)} {
 		for n := 0; n <= len(archive); n += 1 + len(archive)/20 {
 			r := io.MultiReader(bytes.NewReader(archive[:n]), iotest.ErrReader(broken))

@@ -155,7 +155,7 @@ func TestRoundTrip(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		tree := randomTree(r, 1+r.IntN(120))
 		want := tree.archive()
-		root, path := tempRoot(t)
+		root, path := memoryRoot(t)
 		src := filepath.Join(path, "src")
 		tree.write(t, src)
 		var got bytes.Buffer
