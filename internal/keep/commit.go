@@ -185,6 +185,7 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 
 // add adds an item to the catalog. The caller has s.change, and has begun.
 func (s *Store) add(ctx context.Context, e *entry, length int64) error {
+	ctx = context.WithoutCancel(ctx) // the item is there, whoever wanted it
 	err := s.cards.put(ctx, e.card(length, s.allocated(e)))
 	s.mu.Lock()
 	s.knowLocked(e)

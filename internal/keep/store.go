@@ -231,6 +231,7 @@ func (s *Store) remove(ctx context.Context, hash string) error {
 	}
 	s.begin(hash)
 	// What cannot be removed now is removed by the next Settle.
+	ctx = context.WithoutCancel(ctx) // what was begun is ended
 	err = errors.Join(removeItem(ctx, s.dir, s.index, hash, nars...), s.cards.remove(ctx, hash), s.count())
 	s.end(hash)
 	if err != nil {

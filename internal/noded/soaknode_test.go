@@ -72,6 +72,9 @@ func (n *soakNode) end() {
 	if n.service == nil {
 		return // it could not be started
 	}
+	if err := n.service.store.Settle(n.t.Context()); err != nil { // else not all is counted
+		n.t.Errorf("%s: %v", n.dir, err)
+	}
 	n.stop()
 	n.wire.unplug()
 	n.door.unplug()
@@ -105,7 +108,7 @@ func (n *soakNode) fsck(alone bool) {
 
 // size returns what the files take on disk that count against the quota.
 func (n *soakNode) size() (bytes int64) {
-	for _, dir := range []string{"nar", "narinfo", "eris", "parts"} {
+	for _, dir := range []string{"nar", "narinfo", "eris", "parts", "kept.sqlite"} {
 		err := filepath.WalkDir(filepath.Join(n.dir, dir), func(name string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() {
 				bytes += folder.Allocated(name)
