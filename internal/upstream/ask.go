@@ -32,6 +32,12 @@ const (
 	// some thousands.
 	maxKept = 64 << 10
 
+	// maxParsed and maxUnknown bound the narinfos that are held as parsed until
+	// they are judged, in bytes and in fields without a meaning: one of such fields
+	// alone takes fifteen times the memory of its text.
+	maxParsed  = 8 << 10
+	maxUnknown = 16
+
 	// A server has as long as three stalls and a while per narinfo, which a
 	// line of 50 kbit/s holds: one that trickles would hold a build up for ever.
 	perNarinfo = 500 * time.Millisecond
@@ -52,7 +58,7 @@ type Answer struct {
 	// keep.
 	Expires time.Time
 
-	n *narinfo.Narinfo // what Text says, if it was read
+	n *narinfo.Narinfo // what Text says, if that was read and is small
 }
 
 // query is an item that servers are asked for.
@@ -249,6 +255,9 @@ func (c *Client) settle(ctx context.Context, l *lookup, q query, text []byte, tt
 		if n = q.answer(text); n != nil {
 			expires = c.until(sv, ttl)
 			c.keep(sv, q.hash, text, expires)
+			if len(text) > maxParsed || len(n.Unknown) > maxUnknown {
+				n = nil // read again when it is judged
+			}
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		expires = c.until(sv, ttl)
