@@ -237,11 +237,11 @@ func TestZstdInterrupt(t *testing.T) {
 // TestZstdKeepsOff wants a writer that was interrupted not to touch what the
 // thread is at.
 func TestZstdKeepsOff(t *testing.T) {
+	fds := opened(t)
 	w, err := NewWriterOptions(io.Discard, Method{"zstd", 19}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
 	if _, err := w.Write(bytes.Repeat([]byte("a"), zstdIn)); err != nil { // its turn begins
 		t.Fatal(err)
 	}
@@ -252,6 +252,10 @@ func TestZstdKeepsOff(t *testing.T) {
 	if in := w.(*zstdWriter).in; in[0] != 'a' {
 		t.Errorf("the thread was at %q", in[:1])
 	}
+	if err := w.Close(); !errors.Is(err, ErrInterrupted) {
+		t.Error(err)
+	}
+	until(t, "the end of the thread", func() bool { return opened(t) == fds })
 }
 
 // TestZstdLeft wants a stream that is left during a turn to write to no
@@ -259,7 +263,7 @@ func TestZstdKeepsOff(t *testing.T) {
 func TestZstdLeft(t *testing.T) {
 	fds := opened(t)
 	piece := text(zstdIn)
-	for range 500 {
+	for range 200 {
 		w, err := NewWriterOptions(io.Discard, Method{"zstd", 1}, Options{Background: true})
 		if err != nil {
 			t.Fatal(err)

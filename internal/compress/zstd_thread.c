@@ -39,7 +39,8 @@ WEAK size_t ZSTD_compressStream2(void *ctx, ZSTD_outBuffer *out, ZSTD_inBuffer *
 WEAK unsigned ZSTD_isError(size_t code);
 WEAK const char *ZSTD_getErrorName(size_t code);
 
-// signal adds one to an eventfd, await takes what is there and waits for it.
+// signal_fd adds one to an eventfd. await_fd waits until there is something,
+// and takes it.
 static void signal_fd(int fd)
 {
 	uint64_t one = 1;
@@ -47,11 +48,12 @@ static void signal_fd(int fd)
 		;
 }
 
-static void await_fd(int fd)
+static uint64_t await_fd(int fd)
 {
 	uint64_t n;
-	while (read(fd, &n, sizeof n) < 0 && errno == EINTR)
+	while (read(fd, &n, sizeof n) != sizeof n) // a signal; nothing else keeps it from that
 		;
+	return n;
 }
 
 // check keeps the first fault.
@@ -139,10 +141,7 @@ static void *run(void *arg)
 		setpriority(PRIO_PROCESS, 0, 19); // of the thread, on Linux
 		pthread_setschedparam(pthread_self(), SCHED_BATCH, &p);
 	}
-	for (;;) {
-		await_fd(z->todo);
-		if (z->quit)
-			break;
+	while (await_fd(z->todo) < ERSATZ_ZSTD_QUIT) {
 		turn(z);
 		signal_fd(z->done);
 	}
