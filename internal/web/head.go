@@ -33,7 +33,7 @@ type head struct {
 // plain or single, net/http takes for a request of that size, method and path,
 // without a body.
 func parseHead(p []byte) head {
-	h, line, rest := head{verdict: plain}, []byte(nil), p
+	h := head{verdict: plain}
 	line, rest, ok := cutLine(p)
 	if !ok {
 		return head{verdict: unfinished(p, line)}

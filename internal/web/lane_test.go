@@ -22,7 +22,7 @@ import (
 // and who says it.
 type site struct {
 	quick, slow atomic.Int32
-	block       chan struct{} // what /wait waits for
+	block       chan struct{} // what /wait waits for, and /hold after it has said that it does
 }
 
 func (s *site) Quick(r Request) (Answer, bool) {
@@ -37,7 +37,11 @@ func (s *site) Quick(r Request) (Answer, bool) {
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.slow.Add(1)
-	if r.URL.Path == "/wait" {
+	switch r.URL.Path {
+	case "/hold":
+		s.block <- struct{}{}
+		fallthrough
+	case "/wait":
 		<-s.block
 	}
 	Send(w, r, http.StatusOK, "text/plain", []byte(r.URL.Path))
@@ -51,6 +55,12 @@ func (s *site) open(t *testing.T) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s.on(t, l)
+}
+
+// on is open, at a listener.
+func (s *site) on(t *testing.T, l net.Listener) *client {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- ServeQuick(ctx, []net.Listener{l}, s, s, slog.New(slog.DiscardHandler)) }()
@@ -258,6 +268,64 @@ func TestLaneKeepsBack(t *testing.T) {
 		c.want(t, "/quick")
 	}
 	s.count(t, behind, 1)
+}
+
+// TestLaneKeepsOne: what comes while net/http answers, and is read to learn
+// whether the client goes away, is not lost, whether the rest of the request
+// comes with it or after the answer.
+func TestLaneKeepsOne(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{block: make(chan struct{})}
+	took := make(chan struct{}, 1)
+	c := s.on(t, tapped{l, took})
+	for _, now := range []int{1, 10, len(get("/quick")), len(get("/quick") + "GET")} {
+		c.send(t, get("/hold"))
+		<-s.block
+		all := get("/quick") + get("/slow") + get("/quick")
+		c.send(t, all[:now])
+		<-took
+		s.block <- struct{}{}
+		c.want(t, "/hold")
+		c.send(t, all[now:])
+		c.want(t, "/quick")
+		c.want(t, "/slow")
+		c.want(t, "/quick")
+	}
+	s.count(t, 8, 8)
+}
+
+// tapped tells when one of its connections was read a single byte of, which is
+// done during answers only.
+type tapped struct {
+	net.Listener
+	took chan struct{}
+}
+
+func (l tapped) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return tappedConn{c.(*net.TCPConn), l.took}, nil
+}
+
+type tappedConn struct {
+	*net.TCPConn
+	took chan struct{}
+}
+
+func (c tappedConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if len(p) == 1 && n == 1 {
+		select {
+		case c.took <- struct{}{}:
+		default:
+		}
+	}
+	return n, err
 }
 
 // TestLaneNoticesEnd: the context of a request ends with the client.
