@@ -225,7 +225,7 @@ func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
 		if err := ctx.Err(); err != nil {
 			return want{}, err
 		}
-		node := l.nodes[len(l.which)]
+		node := l.node()
 		there, err := f.n.Load(b.level, b.index[k], node)
 		if err != nil {
 			return want{}, fmt.Errorf("eris: loading node %d of level %d: %w", b.index[k], b.level, err)
@@ -234,7 +234,7 @@ func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
 			continue
 		}
 		l.which, l.keys = append(l.which, k), append(l.keys, p.key)
-		if len(l.which) == len(l.nodes) {
+		if len(l.which) == len(l.refs) {
 			if err := check(); err != nil {
 				return want{}, err
 			}
@@ -257,8 +257,10 @@ func (f *Filler) load(ctx context.Context, b want) (rest want, err error) {
 	return rest, nil
 }
 
-// loading is memory to verify several nodes at once.
+// loading is memory to verify several nodes at once, as many as there are refs. Of
+// nodes and blocks it has as many as were there at once.
 type loading struct {
+	size          BlockSize
 	which         []int // of those that are asked for
 	keys          []Key
 	nodes, blocks [][]byte
@@ -267,17 +269,25 @@ type loading struct {
 
 func newLoading(size BlockSize) *loading {
 	n := Together(size)
-	l := &loading{which: make([]int, 0, n), keys: make([]Key, 0, n), refs: make([]Ref, n)}
-	for range n {
-		l.nodes, l.blocks = append(l.nodes, make([]byte, size)), append(l.blocks, make([]byte, size))
+	return &loading{size: size, which: make([]int, 0, n), keys: make([]Key, 0, n), refs: make([]Ref, n)}
+}
+
+// node returns where a node is read that comes after those of which.
+func (l *loading) node() []byte {
+	n := len(l.which)
+	if n == len(l.nodes) {
+		l.nodes = append(l.nodes, make([]byte, l.size))
 	}
-	return l
+	return l.nodes[n]
 }
 
 // sums sets refs to those of the first nodes, one for each key.
 func (l *loading) sums(nonce nonce) {
 	n := len(l.keys)
 	for m := range n {
+		if m == len(l.blocks) {
+			l.blocks = append(l.blocks, make([]byte, l.size))
+		}
 		xor(l.blocks[m], l.nodes[m], &nonce, &l.keys[m])
 	}
 	BlockRefs(l.refs[:n], l.blocks[:n])

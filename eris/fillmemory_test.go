@@ -37,3 +37,21 @@ func TestFillMemory(t *testing.T) {
 	runtime.KeepAlive(f)
 	runtime.KeepAlive(m)
 }
+
+// TestFillSmall bounds what it takes to fill a content of one block that is not
+// there: a node fetches many of these at once.
+func TestFillSmall(t *testing.T) {
+	_, c, m := encoded(t, 1000, eris.Size32KiB)
+	const runs = 10
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		if _, err := eris.NewFiller(c, discard{}, eris.FillOptions{}).Run(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if took := int(after.TotalAlloc-before.TotalAlloc) / runs; took > 6*int(eris.Size32KiB) {
+		t.Errorf("%d bytes", took)
+	}
+}
