@@ -188,7 +188,7 @@ func (p *Part) seal(ref eris.Ref, buf []byte) bool {
 	if !ok {
 		return false
 	}
-	key, ok := p.key(id, ref)
+	key, ok := p.key(id, ref, buf[:pairSize])
 	if !ok {
 		return false
 	}
@@ -199,8 +199,12 @@ func (p *Part) seal(ref eris.Ref, buf []byte) bool {
 	return true
 }
 
-// key returns the key of a node from the pair in its parent, if that has ref.
-func (p *Part) key(id nodeID, ref eris.Ref) (key eris.Key, ok bool) {
+// pairSize is what a node has of each child: a reference and a key.
+const pairSize = 64
+
+// key returns the key of a node from the pair in its parent, which it reads into
+// pair, if that has ref.
+func (p *Part) key(id nodeID, ref eris.Ref, pair []byte) (key eris.Key, ok bool) {
 	c := p.about.Item.ReadCap
 	if id.level() == int(c.Level) {
 		return c.Key, c.Root == ref
@@ -212,8 +216,7 @@ func (p *Part) key(id nodeID, ref eris.Ref) (key eris.Key, ok bool) {
 	if !ok {
 		return key, false
 	}
-	var pair [64]byte
-	if _, err := p.nodes.ReadAt(pair[:], off+id.index()%arity*int64(len(pair))); err != nil {
+	if _, err := p.nodes.ReadAt(pair, off+id.index()%arity*int64(len(pair))); err != nil {
 		return key, false
 	}
 	return eris.Key(pair[32:]), eris.Ref(pair[:32]) == ref
