@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"ersatz/eris"
-	"ersatz/internal/bake"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/torrent"
 	"ersatz/internal/web"
@@ -82,7 +81,7 @@ func (s *Server) torrent(w http.ResponseWriter, r *http.Request, name string) {
 
 // isBaked reports whether the item with a hash part has a narinfo.
 func (s *Server) isBaked(hash string) bool {
-	_, err := s.root.Stat(bake.Layout{NarPath: s.opt.NarPath}.Narinfo(hash))
+	_, err := s.root.Stat(s.narinfoFile(hash))
 	return err == nil
 }
 
