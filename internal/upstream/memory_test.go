@@ -10,7 +10,7 @@ import (
 // TestMemory: what is held of texts until they are chosen from is not many times
 // what the servers may answer. Most of these are of fields that nobody knows.
 func TestMemory(t *testing.T) {
-	paths := many(200)
+	paths := many(50)
 	texts := narinfos(paths)
 	for name, rest := range map[string]string{
 		"unknown fields": strings.Repeat("x:\n", 20_000),
