@@ -280,6 +280,53 @@ func TestZstdLeft(t *testing.T) {
 	until(t, "the end of the threads", func() bool { return opened(t) == fds })
 }
 
+// resident returns how much memory this process has, in bytes.
+func resident(t *testing.T) int {
+	t.Helper()
+	var pages, total int
+	text, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &total, &pages)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// TestZstdGivesBack wants the memory of large streams to be free for others once
+// they have ended.
+func TestZstdGivesBack(t *testing.T) {
+	fds := opened(t)
+	data := text(12 << 20)
+	before := resident(t)
+	for range 3 {
+		var all []io.WriteCloser
+		for range 2 {
+			w, err := NewWriterOptions(io.Discard, Method{"zstd", 3}, Options{Size: int64(len(data)), Threads: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, w)
+		}
+		for _, w := range all {
+			if _, err := w.Write(data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, w := range all {
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, "the end of the threads", func() bool { return opened(t) == fds })
+	}
+	more := (resident(t) - before) >> 20 // 45 where malloc keeps it
+	if more > 25 {
+		t.Errorf("%d MiB more than before", more)
+	}
+}
+
 // TestZstdAllocs wants what a stream allocates not to grow with it.
 func TestZstdAllocs(t *testing.T) {
 	piece := text(300_000)

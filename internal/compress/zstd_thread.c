@@ -4,6 +4,9 @@
 #include "zstd_thread.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -120,6 +123,12 @@ static void turn(ersatz_zstd *z)
 	z->left = left;
 }
 
+// MAPPED is from how many bytes on what is allocated is given back to the system
+// when it is freed. glibc raises its own limit to 32 MiB, and then keeps what the
+// threads of large items have had, some hundred MiB, for as long as it runs. What
+// small items take is not worth mapping for each.
+#define MAPPED (2 << 20)
+
 static void destroy(ersatz_zstd *z)
 {
 	if (z->ctx != NULL)
@@ -160,6 +169,10 @@ ersatz_zstd *ersatz_zstd_new(int todo, int done, int level, unsigned long long s
 
 	if (z == NULL)
 		return NULL;
+#ifdef M_MMAP_THRESHOLD
+	mallopt(M_MMAP_THRESHOLD, MAPPED);
+	mallopt(M_TRIM_THRESHOLD, 4 * MAPPED);
+#endif
 	z->todo = todo;
 	z->done = done;
 	z->level = level;
