@@ -65,14 +65,18 @@ func makeCrowd(ctx context.Context, dir string, n int, key *guixsig.PrivateKey) 
 	return w, w.settle(ctx)
 }
 
-// settle has a node's catalog know all items, as after its first start.
+// settle does what a node does in the background when it has a folder for the first
+// time, which takes it minutes.
 func (w *crowd) settle(ctx context.Context) error {
-	store, err := keep.Open(w.dir, keep.Options{Quota: 1 << 40})
+	store, err := keep.Open(w.dir, keep.Options{Quota: crowdQuota})
 	if err != nil {
 		return err
 	}
 	return errors.Join(store.Settle(ctx), store.Close())
 }
+
+// crowdQuota is more than a crowd takes: 1 TiB.
+const crowdQuota = 1 << 40
 
 const (
 	crowdNar  = "nar/zstd"

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ersatz/guixsig"
-	"ersatz/internal/keep"
 	"ersatz/internal/realguix"
 	"ersatz/internal/storedb"
 )
@@ -87,9 +86,6 @@ func growthOf(ctx context.Context, o Options, dir string, n int, programs []stri
 	if n >= 1_000_000 {
 		runs = 1
 	}
-	if err := settleCrowd(ctx, w); err != nil {
-		return err
-	}
 	for k, program := range programs {
 		t := &tables[k]
 		var g grown
@@ -113,20 +109,6 @@ func growthOf(ctx context.Context, o Options, dir string, n int, programs []stri
 	}
 	return nil
 }
-
-// settleCrowd does what a node does in the background when it has a folder for the
-// first time, which takes it minutes.
-func settleCrowd(ctx context.Context, w *crowd) error {
-	store, err := keep.Open(w.dir, keep.Options{Quota: crowdQuota})
-	if err != nil {
-		return err
-	}
-	err = store.Settle(ctx)
-	return errors.Join(err, store.Close())
-}
-
-// crowdQuota is more than a crowd takes: 1 TiB.
-const crowdQuota = 1 << 40
 
 // growthArgs returns the arguments of the programs, without an address.
 func growthArgs(dir, items string, key *guixsig.PrivateKey) (map[string][]string, error) {
