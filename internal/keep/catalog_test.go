@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -96,6 +97,32 @@ func TestBrokenGoesWhenAsked(t *testing.T) {
 			t.Errorf("left %q", got)
 		}
 	}
+}
+
+// An item whose nar somebody else has removed since it was first asked for goes when
+// the nar is wanted.
+func TestNarGoneMeanwhile(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	x, other := makeThing(t, 0, 1000), makeThing(t, 1, 1000)
+	put(t, s, x)
+	put(t, s, other)
+	kept(t, s, x)
+	if err := os.Remove(s.path(narName(x.Method, x.Path.Base()))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(x.Path.Hash); !errors.Is(err, ErrNone) {
+		t.Errorf("opened: %v", err)
+	}
+	if _, err := s.Get(x.Path.Hash); !errors.Is(err, ErrNone) {
+		t.Errorf("after that: %v", err)
+	}
+	if u := s.Usage(); u.Items != 1 {
+		t.Errorf("%+v", u)
+	}
+	kept(t, s, other)
+	put(t, s, x)
+	kept(t, s, x)
 }
 
 // What a crash has left in the place of an item is in nobody's way, and what is in

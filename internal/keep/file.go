@@ -42,6 +42,9 @@ func (s *Store) Open(hash string) (*File, error) {
 		err = fmt.Errorf("keep: %w", err)
 	}
 	s.unread(e)
+	if errors.Is(err, fs.ErrNotExist) { // evicted just now, or removed by somebody else
+		err = errors.Join(ErrNone, s.removeBroken(context.Background(), hash))
+	}
 	return nil, err
 }
 
