@@ -91,7 +91,11 @@ func TestFaults(t *testing.T) {
 			if testing.Short() {
 				step = 5
 			}
-			first := t.TempDir()
+			top := memory(t)
+			first := filepath.Join(top, "first")
+			if err := os.Mkdir(first, 0o700); err != nil {
+				t.Fatal(err)
+			}
 			if sc.name != "open" {
 				s := open(t, first, Options{})
 				put(t, s, other)
@@ -100,7 +104,7 @@ func TestFaults(t *testing.T) {
 			}
 			for _, after := range []bool{false, true} {
 				for n := 1; ; n += step {
-					dir := filepath.Join(t.TempDir(), "state")
+					dir := filepath.Join(top, "state")
 					if err := os.CopyFS(dir, os.DirFS(first)); err != nil {
 						t.Fatal(err)
 					}
@@ -124,6 +128,9 @@ func TestFaults(t *testing.T) {
 					}
 					checkHarmless(t, dir, when)
 					again(t, dir, when, x, other, sc.do, sc.name == "open", sc.makes && err == nil)
+					if err := os.RemoveAll(dir); err != nil {
+						t.Fatal(err)
+					}
 					if n > 300 {
 						t.Fatal("no end")
 					}
@@ -179,8 +186,9 @@ func again(t *testing.T, dir, when string, x, other *thing, do func(*Store) erro
 // After an error of Commit the part is as it was, and a second Commit does it.
 func TestCommitAgain(t *testing.T) {
 	x := makeThing(t, 0, 100_000)
+	top := memory(t)
 	for n := 1; ; n++ {
-		dir := t.TempDir()
+		dir := filepath.Join(top, "state")
 		s := open(t, dir, Options{})
 		p := part(t, s, x)
 		fill(t, p, x)
@@ -209,6 +217,9 @@ func TestCommitAgain(t *testing.T) {
 		closing(t, s)
 		if f := faults(t, dir, CheckOptions{}); f != "" {
 			t.Errorf("operation %d: %s", n, f)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
 		}
 		if count < n {
 			break

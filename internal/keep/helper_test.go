@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ersatz/eris"
 	"ersatz/internal/compress"
 	"ersatz/internal/folder"
@@ -57,6 +59,27 @@ func open(t testing.TB, dir string, o Options) *Store {
 	}
 	s.begun = begun
 	return s
+}
+
+// memory returns a folder in memory, if it has room there: for tests that change a
+// folder hundreds of times, each time waiting for the disk.
+func memory(t *testing.T) string {
+	t.Helper()
+	const shm, room = "/dev/shm", 32 << 20
+	var fs unix.Statfs_t
+	if err := unix.Statfs(shm, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC || int64(fs.Bavail)*fs.Bsize < room {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(shm, "keep-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func closing(t testing.TB, s io.Closer) {
