@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -330,5 +331,94 @@ func TestCatalogTotals(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// While a store settles, again and again, and others come and go, no item is said to
+// be missing, and nothing of one is taken for what a crash has left.
+func TestSettleBeside(t *testing.T) {
+	s := open(t, memory(t), Options{})
+	defer closing(t, s)
+	var things []*thing
+	for i := range byte(30) {
+		things = append(things, makeThing(t, i, 2000))
+		put(t, s, things[i])
+	}
+	comes := makeThing(t, 31, 2000)
+	done := make(chan struct{})
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		defer close(done)
+		for k := range 10 {
+			for i := k % 3; i < len(things); i += 3 { // which the catalog has lost
+				if err := s.cards.remove(t.Context(), things[i].Path.Hash); err != nil {
+					t.Error(err)
+				}
+			}
+			stray := s.path(narName("gzip", things[k].Path.Base()))
+			if err := os.WriteFile(stray, nil, 0o644); err != nil {
+				t.Error(err)
+			}
+			if err := s.Settle(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	beside.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			f, err := s.Open(things[0].Path.Hash)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			also := comes.Item
+			also.Narinfo = comes.Narinfo
+			if err := f.Also(t.Context(), also); err != nil {
+				t.Error(err)
+			}
+			closing(t, f)
+			if err := s.Remove(t.Context(), comes.Path.Hash); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		for _, x := range things {
+			s.mu.Lock()
+			delete(s.known, x.Path.Hash) // as when it was forgotten
+			s.mu.Unlock()
+			if _, err := s.Get(x.Path.Hash); err != nil {
+				t.Errorf("%s: %v", x.Path, err)
+			}
+		}
+	}
+	beside.Wait()
+	if err := s.Settle(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, x := range things {
+		if stray := s.path(narName("gzip", x.Path.Base())); folder.Exists(stray) {
+			t.Errorf("%s is left", stray)
+		}
+		kept(t, s, x)
+		if n := served(t, s.Blocks(nil), x); n != len(x.nodes) {
+			t.Errorf("%s: %d blocks of %d", x.Path, n, len(x.nodes))
+		}
+	}
+	if u := s.Usage(); u.Items != len(things) {
+		t.Errorf("%+v", u)
+	}
+	if f := faults(t, s.dir, CheckOptions{}); strings.Contains(f, ":") {
+		t.Error(f)
 	}
 }
