@@ -115,6 +115,13 @@ nocgo() {
 	make -s build-nocgo && CGO_ENABLED=0 go test -trimpath ./internal/compress ./cmd/ersatz
 }
 
+# failures prints what has failed of a run of tests: the names first, since what
+# others have logged can be long.
+failures() {
+	grep -aE '^ *--- FAIL|^FAIL|^panic:|DATA RACE' "$1"
+	grep -avE '^ *(=== |--- (PASS|SKIP))' "$1" | tail -200
+}
+
 # race runs the tests under the race detector, those aside that were run before
 # and look at sources alone, prints what fails, and names the packages that take
 # longest.
@@ -126,7 +133,7 @@ race() {
 	if [ $status = 0 ]; then
 		grep -aE '^ok' "$logs/race"
 	else
-		grep -avE '^ *(=== |--- (PASS|SKIP))' "$logs/race" | tail -200
+		failures "$logs/race"
 	fi
 	note SLOWEST "$(awk '$1 == "ok" && $3 ~ /s$/ { print $3 + 0, $2 }' "$logs/race" | sort -rn | head -8 | awk '{ printf "%s %d s  ", $2, $1 }')"
 	return $status
@@ -156,7 +163,7 @@ real() {
 	if [ $status = 0 ]; then
 		grep -aE '^(ok|FAIL)' "$logs/real"
 	else
-		grep -avE '^ *(=== |--- PASS)' "$logs/real" | tail -200
+		failures "$logs/real"
 	fi
 	note RAN "$(grep -acE '^--- PASS' "$logs/real") tests of $(echo "$dirs" | wc -l) packages, with ${found[*]:-no real program}"
 	version=$(grep -aoiE -m1 'guix[a-z-]* \(GNU Guix\) [0-9.]+' "$logs/real")
