@@ -62,12 +62,10 @@ func (c *Cache) sweepTemp(ctx context.Context, pace *folder.Pace) error {
 	return errors.Join(errs...)
 }
 
-// Expire removes the entries that nobody has asked for during the TTL and
+// expire removes the entries that nobody has asked for during the TTL and
 // whose item the store no longer has, what a crash has left of others, and
-// nars that have had no narinfo for a day. Run does so each hour, slowly. It goes
-// on after an error and returns the first few.
-func (c *Cache) Expire(ctx context.Context) error { return c.expire(ctx, nil) }
-
+// nars that have had no narinfo for a day. It goes on after an error and returns
+// the first few. A nil pace does not rest.
 func (c *Cache) expire(ctx context.Context, pace *folder.Pace) error {
 	errs := []error{
 		narinfos(c.dir, func(hash string) error { return errors.Join(c.expireOld(ctx, hash), pace.Rest(ctx)) }),
@@ -213,21 +211,24 @@ func (c *Cache) remove(ctx context.Context, hash, base string) error {
 }
 
 // strays calls visit for each nar that has no narinfo and that was last written
-// or linked before the given time, with its name relative to dir, and rest
-// between others.
+// or linked before the given time, with its name relative to dir. rest comes before
+// each, and its error instead of a look at the disk.
 func strays(dir string, l Layout, before time.Time, visit func(name, hash string) error, rest func() error) error {
 	var errs []error
 	for _, method := range methodNames() {
 		sub := l.narDir(method)
 		errs = append(errs, folder.List(filepath.Join(dir, sub), func(base string) error {
+			if err := rest(); err != nil {
+				return err
+			}
 			p, err := storepath.ParseBase("/", base)
 			if err != nil || folder.Exists(filepath.Join(dir, l.Narinfo(p.Hash))) {
-				return rest()
+				return nil
 			}
 			name := path.Join(sub, base)
 			last, regular := folder.Changed(filepath.Join(dir, name))
 			if !regular || !last.Before(before) {
-				return rest()
+				return nil
 			}
 			return visit(name, p.Hash)
 		}))
