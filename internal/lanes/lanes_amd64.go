@@ -134,3 +134,7 @@ func (l level) groups(dst, src *byte, key *[32]byte, nonce *[12]byte, n int, cou
 		chacha20SSSE3(dst, src, key, nonce, n, counter)
 	}
 }
+
+func (level) sha256Width() int { return 1 }
+
+func (level) sumsSHA256(sums [][32]byte, msgs []Pieces) { portableSHA256(sums, msgs) }

@@ -39,3 +39,7 @@ func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 func (level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 	portableChaCha20(dst, src, key, nonce)
 }
+
+func (level) sha256Width() int { return 1 }
+
+func (level) sumsSHA256(sums [][32]byte, msgs []Pieces) { portableSHA256(sums, msgs) }

@@ -22,3 +22,7 @@ func (level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 
 // levels returns those that this machine has.
 func levels() []level { return []level{portable} }
+
+func (level) sha256Width() int { return 1 }
+
+func (level) sumsSHA256(sums [][32]byte, msgs []Pieces) { portableSHA256(sums, msgs) }
