@@ -185,7 +185,7 @@ func (r *round) pick(s *source) (*job, []int) {
 	n = max(n, 1)
 	may := func(j *job, i int) bool { return r.may(s, j, i, lacked) }
 	take := func(j *job, from, most int, back bool) []int {
-		n := min(int64(n), int64(most), r.room/int64(j.size))
+		n := min(int64(n), int64(s.most(j.size)), int64(most), r.room/int64(j.size))
 		return j.take(max(0, int(n)), from, back, func(i int) bool { return may(j, i) })
 	}
 	if s.Has == nil || s.dry != r.m.news || r.now.Sub(s.looked) >= recheck {
@@ -264,7 +264,7 @@ func (r *round) overtake(s *source, j *job) []int {
 			if j.wants[i].hedges(c, s, r.now) && s.has(j.refs[i]) {
 				index = append(index, i)
 			}
-			if len(index) == s.size {
+			if len(index) >= min(s.size, s.most(j.size)) {
 				break
 			}
 		}

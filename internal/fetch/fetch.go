@@ -23,7 +23,8 @@ import (
 const MaxSources = 64
 
 const (
-	defaultBatch    = 32
+	defaultBatch    = 1 << 20 // bytes
+	maxBatch        = 512     // blocks, what one request for blocks by HTTP holds
 	defaultParallel = 4
 	defaultStall    = 10 * time.Second
 	defaultInFlight = 64 << 20
@@ -48,7 +49,8 @@ type Source struct {
 	// Fetcher asks it. Its calls must end soon after their context has.
 	Fetcher eris.Fetcher
 
-	// Batch is how many blocks one call asks for at most. Default 32.
+	// Batch is how many blocks one call asks for at most. Default 1 MiB of
+	// them, and no more than 512: 32 of 32 KiB, 512 of 1 KiB.
 	Batch int
 
 	// Parallel is how many calls run at most at once. Default 4.

@@ -93,11 +93,27 @@ func (j *job) fail(err error) {
 	}
 }
 
+// came notes that c has given a want which is open. Calls that are left without one
+// end.
+func (j *job) came(c *call, w *want, now time.Time) {
+	for _, other := range w.calls {
+		if other == nil {
+			break
+		}
+		if other.open--; other.open == 0 && other != c {
+			other.cut(now)
+		}
+	}
+}
+
 // close counts want i as done with.
 func (j *job) close(i int) {
-	j.wants[i].closed = true
-	if k, found := slices.BinarySearch(j.queue, i); found {
-		j.queue = slices.Delete(j.queue, k, k+1)
+	w := &j.wants[i]
+	w.closed = true
+	if w.calls[0] == nil {
+		if k, found := slices.BinarySearch(j.queue, i); found {
+			j.queue = slices.Delete(j.queue, k, k+1)
+		}
 	}
 	if j.open--; j.open == 0 && j.err == nil {
 		close(j.done)
@@ -107,9 +123,9 @@ func (j *job) close(i int) {
 // take removes up to n wants that may be taken from the queue: those from a
 // place on, in order, or the last ones.
 func (j *job) take(n, from int, back bool, may func(i int) bool) []int {
-	var taken []int
 	first, _ := slices.BinarySearch(j.queue, from)
 	queue := j.queue[first:]
+	taken := make([]int, 0, min(n, len(queue)))
 	for k := range queue {
 		if len(taken) == n {
 			break
@@ -122,13 +138,17 @@ func (j *job) take(n, from int, back bool, may func(i int) bool) []int {
 			taken = append(taken, i)
 		}
 	}
-	if len(taken) > 0 {
-		slices.Sort(taken)
-		j.queue = slices.DeleteFunc(j.queue, func(i int) bool {
-			_, found := slices.BinarySearch(taken, i)
-			return found
-		})
+	if back {
+		slices.Reverse(taken)
 	}
+	rest := taken
+	j.queue = slices.DeleteFunc(j.queue, func(i int) bool {
+		found := len(rest) > 0 && rest[0] == i
+		if found {
+			rest = rest[1:]
+		}
+		return found
+	})
 	return taken
 }
 

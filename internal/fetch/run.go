@@ -59,38 +59,28 @@ func (m *Mix) arrived(c *call, is []int) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
-	for _, i := range is {
-		m.arrivedLocked(c, i, now)
-	}
-}
-
-func (m *Mix) arrivedLocked(c *call, i int, now time.Time) {
+	s, now := c.s, time.Now()
 	c.last = now
-	c.s.useful(now)
-	c.s.gave(c, now)
-	if c.given++; c.given == 1 {
+	s.useful(now)
+	s.gave(c, len(is), now)
+	if c.given == 0 {
 		c.first = now.Sub(c.start)
 	}
-	c.s.earned++
-	if c.s.seeds() {
-		m.took = c.j.refs[i]
+	c.given += len(is)
+	s.earned += len(is)
+	if s.seeds() {
+		m.took = c.j.refs[is[len(is)-1]]
 	}
-	if w := &c.j.wants[i]; !w.closed {
-		c.s.blocks++
-		c.s.bytes += int64(c.j.size)
-		for _, other := range w.calls {
-			if other == nil {
-				continue
-			}
-			if other.open--; other.open == 0 && other != c {
-				other.cut(now)
-			}
+	for _, i := range is {
+		if w := &c.j.wants[i]; !w.closed {
+			s.blocks++
+			s.bytes += int64(c.j.size)
+			c.j.came(c, w, now)
+			c.j.close(i)
 		}
-		c.j.close(i)
-	}
-	if c.j.release(c, i) {
-		c.owed--
+		if c.j.release(c, i) {
+			c.owed--
+		}
 	}
 }
 

@@ -11,6 +11,9 @@ const (
 	// enough to make its latency small, short enough to be taken over.
 	callTime = 500 * time.Millisecond
 
+	// grow is how many times more blocks the next call may ask for.
+	grow = 16
+
 	// memory is how many blocks the measured pace goes back.
 	memory = 32
 
@@ -49,15 +52,12 @@ type source struct {
 }
 
 func newSource(s Source, i int) *source {
-	if s.Batch <= 0 {
-		s.Batch = defaultBatch
-	}
 	if s.Parallel <= 0 {
 		s.Parallel = defaultParallel
 	}
 	n := &source{Source: s, bit: 1 << i, size: 1, earned: credit}
 	if s.Prior.Latency > 0 {
-		n.first, n.size = s.Prior.Latency, min(s.Batch, 4)
+		n.first, n.size = s.Prior.Latency, 4
 	}
 	if s.Prior.Latency > 0 && s.Prior.Pace > 0 {
 		n.spent, n.count = s.Prior.Pace, 1
@@ -156,11 +156,19 @@ func (s *source) answered(c *call, now time.Time, stall time.Duration) {
 	case len(c.refs) == 1:
 		s.size = 2
 	case rest < callTime/2:
-		s.size *= 4
+		s.size *= int(min(callTime/2/max(rest, 1), grow-1)) + 1
 	case rest > 2*callTime:
 		s.size /= 2
 	}
-	s.size = max(1, min(s.size, s.Batch))
+	s.size = max(1, min(s.size, s.most(c.j.size)))
+}
+
+// most is how many blocks one call may ask for.
+func (s *source) most(size eris.BlockSize) int {
+	if s.Batch > 0 {
+		return s.Batch
+	}
+	return min(maxBatch, defaultBatch/int(size))
 }
 
 // lost learns from a call that another source overtook.
@@ -171,15 +179,20 @@ func (s *source) lost(c *call, now time.Time) {
 	s.size = max(1, s.size/2)
 }
 
-// gave notes a block of c.
-func (s *source) gave(c *call, now time.Time) {
-	if c.given > 0 {
-		if s.count == memory {
-			s.spent -= s.spent / memory
-			s.count--
+// gave notes n blocks of c that came together: each has its part of the time since
+// those before. The first one of a call has none, since that is its latency.
+func (s *source) gave(c *call, n int, now time.Time) {
+	took := now.Sub(s.came)
+	if c.given == 0 {
+		n, took = n-1, 0
+	}
+	if counts := min(n, memory); counts > 0 {
+		if kept := min(s.count, memory-counts); kept < s.count {
+			s.spent = s.spent * time.Duration(kept) / time.Duration(s.count)
+			s.count = kept
 		}
-		s.spent += now.Sub(s.came)
-		s.count++
+		s.spent += took * time.Duration(counts) / time.Duration(n)
+		s.count += counts
 	}
 	s.came = now
 }
