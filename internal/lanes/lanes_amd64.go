@@ -23,7 +23,7 @@ func best() level {
 		return portable
 	case !cpu.X86.HasAVX2:
 		return ssse3
-	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL:
+	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL:
 		return avx512
 	}
 	return avx2
@@ -134,7 +134,3 @@ func (l level) groups(dst, src *byte, key *[32]byte, nonce *[12]byte, n int, cou
 		chacha20SSSE3(dst, src, key, nonce, n, counter)
 	}
 }
-
-func (level) sha256Width() int { return 1 }
-
-func (level) sumsSHA256(sums [][32]byte, msgs []Pieces) { portableSHA256(sums, msgs) }
