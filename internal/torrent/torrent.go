@@ -63,6 +63,18 @@ type Builder struct {
 // NewBuilder returns a Builder to which nothing was written.
 func NewBuilder() *Builder { return &Builder{sum: sha1.New()} }
 
+// Resume returns a Builder to which was written what whole pieces have these
+// hashes, as Pieces has returned them. It keeps hashes.
+func Resume(hashes []byte) (*Builder, error) {
+	if len(hashes)%sha1.Size != 0 || len(hashes) > MaxLength/PieceLength*sha1.Size {
+		return nil, fmt.Errorf("%w: hashes of pieces in %d bytes", ErrMalformed, len(hashes))
+	}
+	return &Builder{sum: sha1.New(), length: int64(len(hashes)/sha1.Size) * PieceLength, pieces: hashes}, nil
+}
+
+// Pieces returns the hashes of the whole pieces that were written.
+func (b *Builder) Pieces() []byte { return b.pieces }
+
 // Write takes the next bytes. The error is nil.
 func (b *Builder) Write(p []byte) (int, error) {
 	written := len(p)

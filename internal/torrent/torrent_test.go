@@ -51,6 +51,30 @@ func build(t testing.TB, c eris.ReadCap, blocks []byte, n int) torrent.Info {
 	return b.Finish(c.Root)
 }
 
+// TestResume goes on after the whole pieces of another Builder.
+func TestResume(t *testing.T) {
+	data := make([]byte, 3*torrent.PieceLength+100)
+	for i := range data {
+		data[i] = byte(i / 1000)
+	}
+	whole, first := torrent.NewBuilder(), torrent.NewBuilder()
+	whole.Write(data)
+	first.Write(data[:2*torrent.PieceLength+5])
+	then, err := torrent.Resume(first.Pieces())
+	if err != nil || then.Length() != 2*torrent.PieceLength {
+		t.Fatal(then.Length(), err)
+	}
+	then.Write(data[then.Length():])
+	if got, want := then.Finish(eris.Ref{}), whole.Finish(eris.Ref{}); got.Hash() != want.Hash() {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for _, n := range []int{1, 19, 21, torrent.MaxLength/torrent.PieceLength*20 + 20} {
+		if _, err := torrent.Resume(make([]byte, n)); !errors.Is(err, torrent.ErrMalformed) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 // contents are of one block, of less than a piece, of one piece to the byte, of
 // one and a part, and of many.
 var contents = []struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -18,10 +19,11 @@ type content struct {
 	torrent string // path of the file that has its torrent, if one is kept
 }
 
-// open opens an item's two files. Without its nar, it has internal nodes only.
+// open opens an item's two files. Without its nar, it has internal nodes only. The
+// error matches fs.ErrNotExist or eris.ErrCorrupt if it is the item's.
 func (x *Index) open(base, nar string) (*content, error) {
 	if !filepath.IsLocal(nar) || !filepath.IsLocal(base) {
-		return nil, fmt.Errorf("index of blocks: %q or %q lies outside the folder", base, nar)
+		return nil, fmt.Errorf("index of blocks: %w: %q or %q lies outside the folder", eris.ErrCorrupt, base, nar)
 	}
 	t, err := openTree(x.treePath(base))
 	if err != nil {
@@ -29,6 +31,9 @@ func (x *Index) open(base, nar string) (*content, error) {
 	}
 	c := &content{tree: t, torrent: filepath.Join(x.dir, TorrentDir, base)}
 	c.nar, c.narErr = os.Open(filepath.Join(x.dir, nar))
+	if c.narErr != nil && !errors.Is(c.narErr, fs.ErrNotExist) {
+		return nil, errors.Join(c.narErr, t.close())
+	}
 	return c, nil
 }
 

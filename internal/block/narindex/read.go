@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"ersatz/eris"
 )
@@ -39,6 +40,7 @@ type Reader struct {
 	next  int64 // number of the node after the last one
 	buf   []byte
 	group *group // nil before the first batch
+	fault error  // why an item could not be opened, if that does not say that it is not there
 }
 
 // Reader returns a Reader of the items that allow says, by the hash part of
@@ -116,9 +118,10 @@ type candidate struct {
 
 // try makes the item of each candidate for a reference the current one, if it may
 // be read and can be, and calls good, until that says true. Else the error matches
-// eris.ErrNotFound.
+// eris.ErrNotFound, unless one could not be opened though it may be there.
 func (r *Reader) try(ctx context.Context, ref eris.Ref, good func(candidate) bool) error {
 	var last candidate
+	r.fault = nil
 	for range maxLookups {
 		rows, err := r.candidates(ctx, ref, last)
 		if err != nil {
@@ -133,6 +136,9 @@ func (r *Reader) try(ctx context.Context, ref eris.Ref, good func(candidate) boo
 			break
 		}
 		last = rows[len(rows)-1]
+	}
+	if r.fault != nil {
+		return fmt.Errorf("index of blocks: %w", r.fault)
 	}
 	return &eris.MissingError{Ref: ref}
 }
@@ -169,6 +175,9 @@ func (r *Reader) open(c candidate) bool {
 	r.leave()
 	cur, err := r.x.open(c.base, c.nar)
 	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, eris.ErrCorrupt) {
+			r.fault = err
+		}
 		return false
 	}
 	r.cur, r.id = cur, c.id

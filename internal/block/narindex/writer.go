@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -21,18 +22,77 @@ import (
 // pages of the table are then touched once per chunk. In memory: 1.5 MiB.
 const chunk = 16 << 10
 
-// Writer takes the blocks of one item as they are encoded. In memory it holds
-// the pairs of internal nodes only: 4 bytes per MiB of content at 32 KiB, 256
-// bytes per 64 KiB at 1 KiB. Exactly one of Commit and Abort ends it; Abort
-// after Commit does nothing. It is not safe for concurrent use.
-type Writer struct {
-	x     *Index
-	base  string
-	hash  string
-	f     *durable.File
+// TreeWriter writes the tree file of an item whose blocks it takes as they are
+// encoded. In memory it holds the pairs of internal nodes only: 4 bytes per MiB of
+// content at 32 KiB, 256 bytes per 64 KiB at 1 KiB. It is not safe for concurrent
+// use.
+type TreeWriter struct {
 	buf   *bufio.Writer
 	n     []int64  // nodes per level
 	upper [][]byte // pairs per level, from level 1 on
+}
+
+// NewTreeWriter begins a file, which is empty.
+func NewTreeWriter(w io.Writer) *TreeWriter {
+	t := &TreeWriter{buf: bufio.NewWriterSize(w, 32<<10)}
+	t.buf.WriteString(treeMagic) // the buffer keeps its first error
+	return t
+}
+
+// Add takes a block, in the order of eris.Encoder, of which it may be the emit
+// function. It keeps nothing of it.
+func (t *TreeWriter) Add(b eris.Block) error {
+	if b.Level == len(t.n) {
+		t.n = append(t.n, 0)
+		t.upper = append(t.upper, nil)
+	}
+	if b.Level < 0 || b.Level >= len(t.n) || b.Index != t.n[b.Level] {
+		return fmt.Errorf("tree file: block %d of level %d is out of order", b.Index, b.Level)
+	}
+	t.n[b.Level]++
+	if b.Level > 0 {
+		t.upper[b.Level] = append(append(t.upper[b.Level], b.Ref[:]...), b.Key[:]...)
+		return nil
+	}
+	t.buf.Write(b.Ref[:]) // the buffer keeps its first error
+	if _, err := t.buf.Write(b.Key[:]); err != nil {
+		return fmt.Errorf("tree file: %w", err)
+	}
+	return nil
+}
+
+// Finish ends the file. c and length are what the encoder ended with.
+func (t *TreeWriter) Finish(c eris.ReadCap, length int64) error {
+	s := eris.NewShape(c.Size, length)
+	if len(t.n) != s.Level()+1 || int(c.Level) != s.Level() {
+		return fmt.Errorf("tree file: %d levels for %d bytes", len(t.n), length)
+	}
+	total := int64(0)
+	for level, n := range t.n {
+		if total != s.First(level) {
+			return fmt.Errorf("tree file: level %d has a wrong number of blocks", level)
+		}
+		total += n
+		t.buf.Write(t.upper[level]) // the buffer keeps its first error
+	}
+	t.buf.Write(c.Bytes())
+	t.buf.Write(binary.BigEndian.AppendUint64(nil, uint64(length)))
+	if err := t.buf.Flush(); err != nil {
+		return fmt.Errorf("tree file: %w", err)
+	}
+	return nil
+}
+
+// Writer makes an item part of the index, whose blocks it takes as they are
+// encoded, or whose tree file somebody else writes. Exactly one of Commit,
+// CommitTree and Abort ends it; Abort after another does nothing. It is not safe
+// for concurrent use.
+type Writer struct {
+	x    *Index
+	base string
+	hash string
+	f    *durable.File
+	tree *TreeWriter // nil until Add
 }
 
 // NewWriter begins an item.
@@ -41,33 +101,19 @@ func (x *Index) NewWriter(p storepath.Path) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tree file: %w", err)
 	}
-	w := &Writer{x: x, base: p.Base(), hash: p.Hash, f: f, buf: bufio.NewWriterSize(f, 32<<10)}
-	if _, err := w.buf.WriteString(treeMagic); err != nil {
-		return nil, errors.Join(err, f.Abort())
-	}
-	return w, nil
+	return &Writer{x: x, base: p.Base(), hash: p.Hash, f: f}, nil
 }
 
-// Add takes a block, in the order of eris.Encoder, of which it may be the emit
-// function. It keeps nothing of it.
+// File returns the tree file, for a TreeWriter in place of Add: another process
+// may write it by its temporary name.
+func (w *Writer) File() *durable.File { return w.f }
+
+// Add is that of a TreeWriter.
 func (w *Writer) Add(b eris.Block) error {
-	if b.Level == len(w.n) {
-		w.n = append(w.n, 0)
-		w.upper = append(w.upper, nil)
+	if w.tree == nil {
+		w.tree = NewTreeWriter(w.f)
 	}
-	if b.Level < 0 || b.Level >= len(w.n) || b.Index != w.n[b.Level] {
-		return fmt.Errorf("tree file: block %d of level %d is out of order", b.Index, b.Level)
-	}
-	w.n[b.Level]++
-	if b.Level > 0 {
-		w.upper[b.Level] = append(append(w.upper[b.Level], b.Ref[:]...), b.Key[:]...)
-		return nil
-	}
-	w.buf.Write(b.Ref[:]) // the buffer keeps its first error
-	if _, err := w.buf.Write(b.Key[:]); err != nil {
-		return fmt.Errorf("tree file: %w", err)
-	}
-	return nil
+	return w.tree.Add(b)
 }
 
 // Commit makes the item part of the index, in place of one with the same hash
@@ -77,22 +123,31 @@ func (w *Writer) Add(b eris.Block) error {
 // item, but one that was there before may be partly gone; Commit or Remove of it
 // repairs that.
 func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar string) error {
-	s := eris.NewShape(c.Size, length)
-	if !filepath.IsLocal(nar) || len(w.n) != s.Level()+1 || int(c.Level) != s.Level() {
-		return errors.Join(fmt.Errorf("tree file of %s: %d levels for %d bytes in %q", w.base, len(w.n), length, nar), w.Abort())
+	err := errors.New("tree file: no blocks")
+	if w.tree != nil {
+		err = w.tree.Finish(c, length)
 	}
-	total := int64(0)
-	for level, n := range w.n {
-		if total != s.First(level) {
-			return errors.Join(fmt.Errorf("tree file of %s: level %d has a wrong number of blocks", w.base, level), w.Abort())
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", w.base, err), w.Abort())
+	}
+	return w.CommitTree(ctx, c, length, nar)
+}
+
+// CommitTree is Commit after Finish of the tree file. One that does not fit c and
+// length is refused; the error then matches eris.ErrCorrupt.
+func (w *Writer) CommitTree(ctx context.Context, c eris.ReadCap, length int64, nar string) error {
+	t, err := openTree(w.f.TempName())
+	if err == nil {
+		defer t.close()
+		if t.cap != c || t.length != length {
+			err = fmt.Errorf("%w: it is that of other content", eris.ErrCorrupt)
 		}
-		total += n
-		w.buf.Write(w.upper[level]) // the buffer keeps its first error
 	}
-	w.buf.Write(c.Bytes())
-	w.buf.Write(binary.BigEndian.AppendUint64(nil, uint64(length)))
-	if err := w.buf.Flush(); err != nil {
-		return errors.Join(fmt.Errorf("tree file: %w", err), w.Abort())
+	if err == nil && !filepath.IsLocal(nar) {
+		err = fmt.Errorf("content is in %q", nar)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("tree file of %s: %w", w.base, err), w.Abort())
 	}
 	path := w.x.treePath(w.base)
 	old, oldErr := openTree(path)
@@ -102,11 +157,6 @@ func (w *Writer) Commit(ctx context.Context, c eris.ReadCap, length int64, nar s
 	if err := w.f.Commit(); err != nil {
 		return fmt.Errorf("tree file: %w", err)
 	}
-	t, err := openTree(path)
-	if err != nil {
-		return fmt.Errorf("tree file: %w", err)
-	}
-	defer t.close()
 	err = w.x.update(ctx, func(tx *sql.Tx) error {
 		if err := deleteItem(ctx, tx, old, w.hash); err != nil {
 			return err
