@@ -78,3 +78,25 @@ func TestGuarded(t *testing.T) {
 		}
 	})
 }
+
+// TestSHA256Guarded has each piece of each message at the edge of what may be
+// read.
+func TestSHA256Guarded(t *testing.T) {
+	each(t, func(t *testing.T, l level) {
+		for _, atEnd := range []bool{false, true} {
+			t.Run(fmt.Sprintf("end=%v", atEnd), func(t *testing.T) {
+				r := rand.NewChaCha8([32]byte{7})
+				msgs := make([]Pieces, 20)
+				for i := range msgs {
+					for j, n := range [3]int{i * 11, 64 * i, 70} {
+						msgs[i][j] = guarded(t, n, atEnd)
+						r.Read(msgs[i][j])
+					}
+				}
+				for n := range msgs {
+					checkSHA256(t, l, msgs[:n+1])
+				}
+			})
+		}
+	})
+}

@@ -13,12 +13,12 @@ import (
 // sha256Block is what SHA-256 takes at a time, in bytes.
 const sha256Block = 64
 
-// sha256Lanes is how many messages the kernel hashes at once.
+// sha256Lanes is how many messages the widest kernel hashes at once.
 const sha256Lanes = 16
 
 // fewest is how many messages lanes are for. Fewer are hashed faster by
 // crypto/sha256, one after the other.
-const fewest = 7
+const fewest = 5
 
 func (l level) sha256Width() int {
 	if l < avx512 {
@@ -40,6 +40,7 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 	)
 	waiting := queue{msgs: msgs}
 	for i := range lanes {
+		lanes[i].scratch = i
 		lanes[i].begin(&waiting)
 		state.begin(i)
 	}
@@ -58,7 +59,7 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 				continue
 			}
 			if len(runs[i]) == 0 {
-				runs[i] = m.run(&scratch[i])
+				runs[i] = m.run(&scratch[m.scratch])
 			}
 			some = &runs[i][0]
 			next[i] = some
@@ -74,12 +75,33 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 			}
 			return
 		}
+		const half = sha256Lanes / 2
+		if active <= half {
+			// Into the first lanes.
+			free := 0
+			for i := half; i < sha256Lanes; i++ {
+				if lanes[i].msg == nil {
+					continue
+				}
+				for lanes[free].msg != nil {
+					free++
+				}
+				lanes[i], lanes[free] = lanes[free], lanes[i]
+				runs[i], runs[free] = runs[free], runs[i]
+				next[i], next[free] = next[free], next[i]
+				state.move(i, free)
+			}
+		}
 		for i := range next {
 			if next[i] == nil {
 				next[i] = some
 			}
 		}
-		sha256AVX512((*[8][16]uint32)(&state), &next, blocks)
+		if active <= half {
+			sha256AVX512VL((*[8][16]uint32)(&state), &next, blocks)
+		} else {
+			sha256AVX512((*[8][16]uint32)(&state), &next, blocks)
+		}
 		for i, r := range runs {
 			if len(r) > 0 {
 				runs[i] = r[blocks*sha256Block:]
@@ -96,11 +118,13 @@ type lane struct {
 	off    int     // from here on
 	at     int     // bytes of the message before that
 	padded bool    // its end has been handed out too
+
+	scratch int // which is its own
 }
 
 // begin takes a message that waits.
 func (m *lane) begin(q *queue) {
-	*m = lane{index: q.longest()}
+	*m = lane{index: q.longest(), scratch: m.scratch}
 	if m.index >= 0 {
 		m.msg = &q.msgs[m.index]
 	}
@@ -169,6 +193,12 @@ func (s *sha256State) begin(lane int) {
 		0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 	} {
 		s[i][lane] = h
+	}
+}
+
+func (s *sha256State) move(from, to int) {
+	for i := range s {
+		s[i][to] = s[i][from]
 	}
 }
 

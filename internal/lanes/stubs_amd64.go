@@ -49,8 +49,14 @@ func chacha20SSSE3(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups 
 //go:noescape
 func chacha20AVX512(dst *byte, src *byte, key *[32]byte, nonce *[12]byte, groups int, counter uint32)
 
-// sha256AVX512 takes so many blocks of each of 16 messages into state: word i of
+// sha256AVX512 takes so many blocks of each of the first 16 messages into state: word i of
 // message j is state[i][j].
 //
 //go:noescape
 func sha256AVX512(state *[8][16]uint32, msgs *[16]*byte, blocks int)
+
+// sha256AVX512VL takes so many blocks of each of the first 8 messages into state: word i of
+// message j is state[i][j].
+//
+//go:noescape
+func sha256AVX512VL(state *[8][16]uint32, msgs *[16]*byte, blocks int)

@@ -8,12 +8,15 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// How SHA-256 goes, of 16 messages: lane i of each vector belongs to message i.
-// Registers 0 to 7 are the working variables, 16 to 31 the message schedule, of
-// which the last 16 words are what the next needs. The hash values stay in
-// memory, where the caller has them, for he changes lanes.
+// How SHA-256 goes, of 8 or 16 messages: lane i of each vector belongs to
+// message i. Registers 0 to 7 are the working variables, 16 to 31 the message
+// schedule, of which the last 16 words are what the next needs. The hash values
+// stay in memory, where the caller has them, for he changes lanes.
 
-const shaBlock = 64 // bytes
+const (
+	shaBlock = 64 // bytes
+	shaLanes = 16 // the hash values have room for them
+)
 
 // shaK: FIPS 180-4, section 4.2.2, "SHA-224 and SHA-256 Constants".
 var shaK = [64]uint32{
@@ -56,11 +59,13 @@ func sha256AVX512() {
 	}
 	s := &sha256{lanes: 16, v: z, k: words("k256", k[:]...), swap: words("swap", swap...)}
 	s.generate("sha256AVX512")
+	s.lanes, s.v = 8, y
+	s.generate("sha256AVX512VL")
 }
 
 func (s *sha256) generate(name string) {
-	TEXT(name, 0, fmt.Sprintf("func(state *[8][%d]uint32, msgs *[%[1]d]*byte, blocks int)", s.lanes))
-	Doc(fmt.Sprintf("%s takes so many blocks of each of %d messages into state: word i of", name, s.lanes),
+	TEXT(name, 0, fmt.Sprintf("func(state *[8][%d]uint32, msgs *[%[1]d]*byte, blocks int)", shaLanes))
+	Doc(fmt.Sprintf("%s takes so many blocks of each of the first %d messages into state: word i of", name, s.lanes),
 		"message j is state[i][j].")
 	Pragma("noescape")
 	s.state = Load(Param("state"), GP64())
@@ -68,10 +73,14 @@ func (s *sha256) generate(name string) {
 	blocks := Load(Param("blocks"), GP64())
 	s.off = GP64()
 	XORQ(s.off, s.off)
-	h := func(i int) Mem { return Mem{Base: s.state}.Offset(4 * s.lanes * i) }
+	h := func(i int) Mem { return Mem{Base: s.state}.Offset(4 * shaLanes * i) }
 
 	Label("next")
-	s.load16()
+	if s.lanes == 8 {
+		s.load8()
+	} else {
+		s.load16()
+	}
 	for i := range 8 {
 		VMOVDQU32(h(i), s.v[i])
 	}
@@ -176,5 +185,36 @@ func (s *sha256) load16() {
 		VSHUFI32X4(Imm(0xdd), c, a, s.word(8+j))
 		VSHUFI32X4(Imm(0x88), d, b, s.word(4+j))
 		VSHUFI32X4(Imm(0xdd), d, b, s.word(12+j))
+	}
+}
+
+// load8 does so for 8 messages, four words at a time.
+func (s *sha256) load8() {
+	var p [8]reg.Register
+	for i := range p {
+		p[i] = GP64()
+		MOVQ(Mem{Base: s.msgs}.Offset(8*i), p[i])
+	}
+	swap := y[8]
+	VMOVDQU(s.swap, swap)
+	for t := 0; t < 16; t += 4 {
+		r := y[t/4%2*4:][:4] // messages i and i+4
+		for i := range r {
+			from := func(i int) Mem { return Mem{Base: p[i], Index: s.off, Scale: 1}.Offset(4 * t) }
+			VMOVDQU(from(i), x[t/4%2*4+i])
+			VINSERTI128(Imm(1), from(i+4), r[i], r[i])
+			VPSHUFB(swap, r[i], r[i])
+		}
+		w := s.v[16+t:][:4]
+		VPUNPCKLDQ(r[1], r[0], w[0])
+		VPUNPCKHDQ(r[1], r[0], w[1])
+		VPUNPCKLDQ(r[3], r[2], w[2])
+		VPUNPCKHDQ(r[3], r[2], w[3])
+		VPUNPCKLQDQ(w[2], w[0], r[0])
+		VPUNPCKHQDQ(w[2], w[0], r[1])
+		VPUNPCKLQDQ(w[3], w[1], w[2])
+		VPUNPCKHQDQ(w[3], w[1], w[3])
+		VMOVDQA32(r[0], w[0])
+		VMOVDQA32(r[1], w[1])
 	}
 }
