@@ -16,20 +16,20 @@ type ReaderOptions struct {
 	MaxLength int64
 
 	// Batch is how many blocks one call of the Fetcher asks for. Default 64, of
-	// 1 KiB 256.
+	// 1 KiB 512.
 	Batch int
 
 	// Ahead is how many blocks are asked for ahead of the reader; Ahead/Batch
 	// calls of the Fetcher run at once. It bounds the memory that the Reader
 	// holds, about (Ahead + 2*Batch) times the block size. Default 256, of 1 KiB
-	// 1024.
+	// 2048.
 	Ahead int
 }
 
 func (o ReaderOptions) defaults(size BlockSize) ReaderOptions {
 	more := 1
 	if size == Size1KiB {
-		more = 4
+		more = 8
 	}
 	if o.Batch <= 0 {
 		o.Batch = 64 * more

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,7 +125,7 @@ func TestAheadIsBounded(t *testing.T) {
 				synctest.Wait()
 				batch, ahead := o.Batch, o.Ahead
 				if batch == 0 {
-					batch, ahead = 256, 1024
+					batch, ahead = 512, 2048
 				}
 				ahead = max(ahead, batch)
 				// The leaves, then 16 to 1 above them, two batches a level at least.
@@ -137,6 +138,29 @@ func TestAheadIsBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCalls wants few calls of the Fetcher, each of which may be a request: inner
+// nodes do not come one by one either.
+func TestCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, c, m := encoded(t, 8<<20-1, eris.Size1KiB)
+		var calls atomic.Int64
+		s := fetcherFunc(func(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+			calls.Add(1)
+			time.Sleep(time.Millisecond)
+			return m.Fetch(ctx, size, refs, got)
+		})
+		r := eris.NewReader(t.Context(), c, s, eris.ReaderOptions{})
+		defer r.Close()
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		// 8,192 leaves by 512, 512 nodes by 32 and then 64, 32 by 2, 4, 8 and 16, 2, 1: some 33.
+		if n := calls.Load(); n > 40 {
+			t.Errorf("%d calls", n)
+		}
+	})
 }
 
 // manySource gives all that is asked for at once.

@@ -93,7 +93,8 @@ type stage struct {
 	c     ReadCap
 	f     Fetcher
 	level int
-	size  int   // nodes in a batch, at most
+	size  int   // nodes in the next batch, at most
+	most  int   // what that grows to
 	next  int64 // index of the next node
 	limit int64 // index of the last node that a content within bounds can have
 	bound int64 // on the content's length
@@ -111,29 +112,39 @@ type stage struct {
 	full   bool   // whether that node had all its pairs
 }
 
+// maxInner is how many inner nodes are asked for together at most, unless the leaves
+// below them come in still larger batches.
+const maxInner = 64
+
 // newStages returns the stages of a tree, the root's first, that begin at the
 // given leaf.
 func newStages(c ReadCap, f Fetcher, o ReaderOptions, leaf int64) []*stage {
 	stages := make([]*stage, 0, int(c.Level)+1)
 	var above *stage
 	size, ahead := o.Batch, o.Ahead
-	sizes := make([][2]int, int(c.Level)+1) // per level: nodes in a batch, batches
+	// Per level: nodes in the first batch, in later ones, and batches. The first
+	// nodes of a level come soon; later ones do not cost a request each.
+	sizes := make([][3]int, int(c.Level)+1)
 	for level := range sizes {
-		sizes[level] = [2]int{size, max(ahead/size, 2)}
+		most := size
+		if level > 0 {
+			most = max(size, min(o.Batch, maxInner, ahead/2))
+		}
+		sizes[level] = [3]int{size, most, max(ahead/most, 2)}
 		arity := c.Size.Arity()
 		size = (size + arity - 1) / arity
 		ahead = 2 * ((ahead + arity - 1) / arity)
 	}
 	for level := int(c.Level); level >= 0; level-- {
 		s := &stage{
-			c: c, f: f, level: level, size: sizes[level][0],
+			c: c, f: f, level: level, size: sizes[level][0], most: sizes[level][1],
 			next:  leaf / (nodeSpan(c.Size, level) / int64(c.Size)),
 			limit: c.lastNode(level, o.MaxLength), bound: o.MaxLength,
-			above: above, out: make(chan *batch, sizes[level][1]),
-			free: make(chan *batch, sizes[level][1]+1), idle: make(chan *batch),
+			above: above, out: make(chan *batch, sizes[level][2]),
+			free: make(chan *batch, sizes[level][2]+1), idle: make(chan *batch),
 		}
 		if above == nil {
-			s.size, s.next = 1, 0
+			s.size, s.most, s.next = 1, 1, 0
 		}
 		for range cap(s.free) {
 			s.free <- nil
@@ -209,6 +220,7 @@ func (s *stage) start(ctx context.Context, b *batch, fetches *sync.WaitGroup) bo
 	}
 	b.nodes = b.nodes[:n]
 	s.next += int64(len(b.pairs))
+	s.size = min(2*s.size, s.most)
 	select {
 	case s.idle <- b:
 	default:
