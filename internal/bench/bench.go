@@ -32,6 +32,7 @@ func groups() []group {
 		{"start", startGroup, guix},
 		{"substitute", substituteGroup, guix},
 		{"query", queryGroup, guix},
+		{"several", severalGroup, guix},
 		{"narinfo", narinfoGroup, guix},
 		{"bake", bakeGroup, guix},
 		{"latency", latencyGroup, patience},

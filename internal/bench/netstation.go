@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -142,10 +141,8 @@ func (s *station) build(ctx context.Context, items []item) (trip, error) {
 	begin := time.Now()
 	out, err := s.machine.Build(ctx, items[len(items)-1].Path)
 	t := trip{wall: time.Since(begin), peak: watch()}
-	for _, aside := range []string{"the real guix substitutes", "node does not give a substitute"} {
-		if err == nil && strings.Contains(out, aside) {
-			err = fmt.Errorf("it went another way:\n%s", lastLines(out))
-		}
+	if err == nil {
+		err = wentAside(out)
 	}
 	if err == nil {
 		err = s.wantInstalled(items)

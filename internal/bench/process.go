@@ -182,9 +182,12 @@ func statusField(file, name string) (int64, error) {
 const ticks = 100
 
 // cpu returns the processor time that a process has used so far, all its
-// threads together.
-func cpu(pid int) (time.Duration, error) {
-	f, err := statFields(fmt.Sprintf("/proc/%d/stat", pid))
+// threads together, with that of the children that it has waited for.
+func cpu(pid int) (time.Duration, error) { return cpuAt(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+// cpuAt is cpu for a file proc_pid_stat(5).
+func cpuAt(stat string) (time.Duration, error) {
+	f, err := statFields(stat)
 	if err != nil {
 		return 0, err
 	}

@@ -30,6 +30,8 @@ type Options struct {
 	// Ersatz is the program to measure: a static build, since it runs in
 	// Root. ersatz-substitute lies beside it.
 	Ersatz string
+	// Wrapper is packaging/ersatz-guix, which the group "several" needs.
+	Wrapper string
 	// Kubo is an ipfs program. Default: its rows are left out.
 	Kubo string
 	// Disk is a folder on a disk. Default: rows with a store there are left

@@ -72,6 +72,9 @@ func run(ctx context.Context, groups string) error {
 	if o.Ersatz, err = build(ctx); err != nil {
 		return err
 	}
+	if o.Wrapper, err = filepath.Abs("packaging/ersatz-guix"); err != nil {
+		return err
+	}
 	if o.Disk, err = os.MkdirTemp("bin", "bench-"); err != nil {
 		return err
 	}
