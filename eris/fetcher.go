@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
-	"sync/atomic"
+	"sync"
 )
 
 // Fetcher gets blocks.
@@ -45,14 +45,10 @@ type batch struct {
 	size  BlockSize
 	nonce nonce
 	asked request
-	slots []atomic.Int32 // by reference that is asked for
-}
 
-const (
-	slotEmpty int32 = iota
-	slotBusy
-	slotFull
-)
+	mu    sync.Mutex
+	taken []bool // by reference that is asked for: it is decrypted, or being so
+}
 
 // newBatch returns an empty batch.
 func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
@@ -63,16 +59,14 @@ func (b *batch) fetch(ctx context.Context, f Fetcher, c ReadCap) {
 	b.size, b.nonce = c.Size, c.nonce(b.level)
 	b.asked.make(b.pairs)
 	n := len(b.asked.refs)
-	b.slots = slices.Grow(b.slots[:0], n)[:n]
-	clear(b.slots)
+	b.taken = slices.Grow(b.taken[:0], n)[:n]
+	clear(b.taken)
 	if b.err = FetchMany(ctx, f, c.Size, b.asked.refs, b.got); b.err != nil {
 		return
 	}
-	for i := range b.slots {
-		if b.slots[i].Load() != slotFull {
-			b.err = &MissingError{b.asked.refs[i]}
-			return
-		}
+	if i := b.missing(); i >= 0 {
+		b.err = &MissingError{b.asked.refs[i]}
+		return
 	}
 	for i, j := range b.asked.origin {
 		if j != i {
@@ -86,14 +80,37 @@ func (b *batch) node(i int) []byte { return b.nodes[i*int(b.size):][:b.size] }
 
 // got verifies blocks and decrypts them to where they go.
 func (b *batch) got(is []int, blocks [][]byte) (int, error) {
-	return verifyMany(b.size, b.asked.refs, is, blocks, func(i int, block []byte) error {
-		if b.slots[i].CompareAndSwap(slotEmpty, slotBusy) {
-			k := b.asked.first[i]
-			xor(b.node(k), block, &b.nonce, &b.pairs[k].key)
-			b.slots[i].Store(slotFull)
+	return verifyMany(b.size, b.asked.refs, is, blocks, b.take)
+}
+
+// take decrypts blocks that were verified, each reference once.
+func (b *batch) take(is []int, blocks [][]byte) (int, error) {
+	var room [verifyMost]int
+	for _, k := range b.claim(is, room[:0]) {
+		first := b.asked.first[is[k]]
+		xor(b.node(first), blocks[k], &b.nonce, &b.pairs[first].key)
+	}
+	return len(is), nil
+}
+
+// claim appends those k to ks of which nobody has taken is[k].
+func (b *batch) claim(is, ks []int) []int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, i := range is {
+		if !b.taken[i] {
+			b.taken[i] = true
+			ks = append(ks, k)
 		}
-		return nil
-	})
+	}
+	return ks
+}
+
+// missing returns the first reference that was not taken, below 0 if all were.
+func (b *batch) missing() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Index(b.taken, false)
 }
 
 // request is what is asked for to have some pairs. Its memory is used again.
@@ -170,29 +187,32 @@ func (r *request) distinct() bool { return len(r.refs) == len(r.origin) }
 // nearest cache then, or what is hashed at once.
 const verifyMost = chunkBytes / int(Size1KiB)
 
-// verifyMany hands take each block that is what its reference says, refs[is[k]], in
-// order. It returns how many were taken, and why the next one was not.
-func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take func(i int, block []byte) error) (int, error) {
+// verifyMany hands take the blocks that are what their references say, refs[is[k]],
+// in order, and some at a time: verifyMost at most. It returns how many were taken,
+// and why the next one was not.
+func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take GotMany) (int, error) {
 	var sums [verifyMost]Ref
 	most := Together(size)
 	for from := 0; from < len(blocks); from += most {
 		chunk := blocks[from:min(from+most, len(blocks))]
+		of := is[from:][:len(chunk)]
 		n := 0
 		for n < len(chunk) && len(chunk[n]) == int(size) {
 			n++
 		}
 		BlockRefs(sums[:n], chunk[:n])
-		for k, block := range chunk {
-			i := is[from+k]
-			switch {
-			case k == n:
-				return from + k, &CorruptError{refs[i], "wrong length"}
-			case sums[k] != refs[i]:
-				return from + k, &CorruptError{refs[i], "bytes do not match the reference"}
-			}
-			if err := take(i, block); err != nil {
-				return from + k, err
-			}
+		right := 0
+		for right < n && sums[right] == refs[of[right]] {
+			right++
+		}
+		if taken, err := take(of[:right], chunk[:right]); err != nil {
+			return from + taken, err
+		}
+		switch {
+		case right < n:
+			return from + right, &CorruptError{refs[of[right]], "bytes do not match the reference"}
+		case n < len(chunk):
+			return from + n, &CorruptError{refs[of[n]], "wrong length"}
 		}
 	}
 	return len(blocks), nil

@@ -179,7 +179,7 @@ func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
 		buf := f.bufs.Get().(*[]byte)
 		defer f.bufs.Put(buf)
 		node := *buf
-		return verifyMany(f.c.Size, r.refs, is, blocks, func(i int, block []byte) error {
+		return verifyMany(f.c.Size, r.refs, is, blocks, One(func(i int, block []byte) error {
 			first := r.first[i]
 			p := &rest.pairs[first]
 			xor(node, block, &nonce, &p.key)
@@ -195,7 +195,7 @@ func (f *Filler) fill(ctx context.Context, src Fetcher, b want) error {
 				}
 			}
 			return nil
-		})
+		}))
 	})
 	if err != nil && f.has(rest) {
 		return nil // it failed after it had given all
