@@ -15,6 +15,13 @@ const (
 	// ringSize is the most chunks that one dump or reading holds.
 	ringSize = 8
 
+	// wideRing is that of a restore which hashes many files at once: some 40
+	// of the usual size are in a batch.
+	wideRing = 16
+
+	// minRing is the least with which a restore goes on: newCrew.
+	minRing = wakeSize + 3
+
 	// wakeSize is how many chunks are free when a goroutine that waits for one
 	// goes on. All but two come back while it waits: one that it fills itself,
 	// and one that it has not handed over.
@@ -40,12 +47,13 @@ type ring struct {
 	more    sync.Cond // waited for by get, with mu
 	free    []*chunk  // the last one was used last: a cache may have it
 	made    int
+	max     int // of made
 	waiting bool
 	stopped bool
 }
 
 func newRing() *ring {
-	r := &ring{free: make([]*chunk, 0, ringSize)}
+	r := &ring{free: make([]*chunk, 0, ringSize), max: ringSize}
 	r.more.L = &r.mu
 	return r
 }
@@ -56,7 +64,7 @@ func newRing() *ring {
 func (r *ring) get() *chunk {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.free) == 0 && r.made < ringSize {
+	if len(r.free) == 0 && r.made < r.max {
 		r.made++
 		r.free = append(r.free, chunks.Get().(*chunk))
 	}

@@ -11,35 +11,38 @@ const (
 	// for each other, since entries of one directory are made one by one.
 	maxCrew = 3
 
-	// maxBatch bounds the jobs of a batch, and so the directories that stay
-	// open for it.
-	maxBatch = 32
+	// maxJobs bounds the jobs of a batch.
+	maxJobs = 256
+
+	// maxFolders bounds the directories that stay open for a batch.
+	maxFolders = 32
 
 	// maxOpen bounds the descriptors of a restore: the directories around an
 	// entry, those that only wait for their last file in a batch of each
-	// goroutine of the crew, one for each that is queued, two of the caller,
-	// and a file for each.
-	maxOpen = MaxDepth + 1 + (2*maxCrew+2)*maxBatch + maxCrew + 1
+	// goroutine of the crew and of the caller, and a file for each.
+	maxOpen = MaxDepth + 1 + (maxCrew+1)*(maxFolders+1)
 )
 
-// batch is some jobs whose data is in one chunk, which is in use for them.
+// batch is some jobs whose data is in a few chunks, which are in use for them.
 type batch struct {
-	seq   int // of the batches of an archive
-	chunk *chunk
-	jobs  []job
+	seq     int // of the batches of an archive
+	chunks  []*chunk
+	folders int // at most as many
+	jobs    []job
 }
 
 // batches keeps them, as *batch, for the next one.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// crew makes entries by several goroutines, in batches, and if these have
-// enough to do or there is one processor only, by the caller's.
+// crew makes entries by several goroutines, in batches, and if these are at
+// work or there is one processor only, by the caller's.
 type crew struct {
-	maker       // of the caller
-	ring  *ring // where the chunks come from
-	size  int   // goroutines at most
-	begun int   // goroutines
-	queue chan *batch
+	maker             // of the caller
+	ring  *ring       // where the chunks come from
+	span  int         // chunks of a batch at most
+	size  int         // goroutines at most
+	begun int         // goroutines
+	queue chan *batch // to a goroutine that has nothing to do
 	work  sync.WaitGroup
 	cur   *batch // not yet dispatched, or nil
 	seq   int    // of the next one
@@ -50,24 +53,49 @@ type crew struct {
 	at    int   // that batch's seq
 }
 
+// newCrew returns a crew that makes entries of item out of chunks of ring.
+//
+// A batch that is not dispatched keeps its chunks, so it must leave enough for
+// ring.get to go on: the crew and who hashes give theirs back by themselves, but
+// not so a batch, and the chunk that the caller fills.
 func newCrew(ring *ring, item string, dedup *Dedup) *crew {
-	n := min(runtime.GOMAXPROCS(0)-1, maxCrew)
-	return &crew{maker: maker{item: item, dedup: dedup}, ring: ring, size: n, queue: make(chan *batch, n)}
+	return &crew{
+		maker: maker{item: item, dedup: dedup}, ring: ring,
+		span:  (ring.max - wakeSize - 1) / 2, // half of the rest is for the crew
+		size:  min(runtime.GOMAXPROCS(0)-1, maxCrew),
+		queue: make(chan *batch),
+	}
 }
 
 // add adds a job, whose data is in c.
 func (w *crew) add(j job, c *chunk) {
-	if w.cur != nil && (w.cur.chunk != c || len(w.cur.jobs) == maxBatch) {
+	if w.cur != nil && !w.cur.has(c) && len(w.cur.chunks) == w.span {
 		w.dispatch()
 	}
 	if w.cur == nil {
 		w.cur = batches.Get().(*batch)
-		w.cur.seq, w.cur.chunk = w.seq, c
+		w.cur.seq = w.seq
 		w.seq++
+	}
+	b := w.cur
+	if !b.has(c) {
 		c.users.Add(1)
+		b.chunks = append(b.chunks, c)
+	}
+	if len(b.jobs) == 0 || b.jobs[len(b.jobs)-1].dir != j.dir {
+		b.folders++
 	}
 	j.dir.todo.Add(1)
-	w.cur.jobs = append(w.cur.jobs, j)
+	b.jobs = append(b.jobs, j)
+	if len(b.jobs) == maxJobs || b.folders == maxFolders {
+		w.dispatch()
+	}
+}
+
+// has reports whether c, which no earlier one than the last can be, is in use
+// for b.
+func (b *batch) has(c *chunk) bool {
+	return len(b.chunks) > 0 && b.chunks[len(b.chunks)-1] == c
 }
 
 // dispatch has the jobs done that were added.
@@ -79,17 +107,21 @@ func (w *crew) dispatch() {
 	w.cur = nil
 	select {
 	case w.queue <- b:
-		if w.begun < w.size {
-			w.begun++
-			w.work.Go(w.run)
-		}
+		return
 	default:
-		w.doBatch(&w.maker, b)
 	}
+	if w.begun == w.size {
+		w.doBatch(&w.maker, b)
+		return
+	}
+	w.begun++
+	w.work.Go(func() { w.run(b) })
 }
 
-func (w *crew) run() {
+// run does b and what is queued.
+func (w *crew) run(b *batch) {
 	m := maker{item: w.item, dedup: w.dedup}
+	w.doBatch(&m, b)
 	for b := range w.queue {
 		w.doBatch(&m, b)
 	}
@@ -98,23 +130,24 @@ func (w *crew) run() {
 // doBatch does the jobs of b, unless a batch before it has failed.
 func (w *crew) doBatch(m *maker, b *batch) {
 	ok := !w.failedBefore(b.seq)
+	var err error
+	if ok {
+		err = m.do(b.jobs)
+	}
 	for i := range b.jobs {
-		j := &b.jobs[i]
-		var err error
-		if ok {
-			err = m.do(j)
-		}
-		if doneErr := m.done(j.dir); err == nil {
+		if doneErr := m.done(b.jobs[i].dir); err == nil {
 			err = doneErr
 		}
-		if err != nil && ok {
-			w.fail(b.seq, err)
-			ok = false
-		}
 	}
-	w.ring.put(b.chunk)
+	if err != nil && ok {
+		w.fail(b.seq, err)
+	}
+	for _, c := range b.chunks {
+		w.ring.put(c)
+	}
 	clear(b.jobs)
-	b.jobs, b.chunk = b.jobs[:0], nil
+	clear(b.chunks)
+	b.jobs, b.chunks, b.folders = b.jobs[:0], b.chunks[:0], 0
 	batches.Put(b)
 }
 

@@ -10,9 +10,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"ersatz/internal/wire"
-	"ersatz/nixbase32"
 )
 
 // DedupMinSize is the size of the smallest file that is shared, in bytes: as
@@ -49,53 +46,13 @@ func OpenDedup(storeDir string) (*Dedup, error) {
 // Close closes the folder. No Restore may be using d.
 func (d *Dedup) Close() error { return d.dir.Close() }
 
-// fileKey computes the name of a file in .links. It is used for one file after
-// the other.
-type fileKey struct {
-	hash hashing
-	size int64
-	perm uint32
-	name string // once summed
-	tags []byte // around the content
-}
-
-// begin makes k the key of a file, whose content is added to k.hash, and
-// returns it.
-func (k *fileKey) begin(size int64, exec bool) *fileKey {
-	if k.hash.Hasher == nil {
-		k.hash.Hasher = NewHasher()
-	}
-	k.hash.reset()
-	k.size, k.perm, k.name = size, permOf(exec), ""
-	k.tags = appendStrings(k.tags[:0], magic, "(", "type", "regular")
-	if exec {
-		k.tags = appendStrings(k.tags, "executable", "")
-	}
-	k.tags = wire.AppendUint64(appendStrings(k.tags, "contents"), uint64(size))
-	k.hash.Write(k.tags)
-	return k
-}
-
-// sum returns the name, all content having been added.
-func (k *fileKey) sum() string {
-	if k.name == "" {
-		k.hash.finish()
-		var zeros [8]byte
-		k.tags = append(k.tags[:0], zeros[:wire.Padding(uint64(k.size))]...)
-		k.hash.Write(appendStrings(k.tags, ")"))
-		sum := k.hash.Sum()
-		k.name = nixbase32.Encode(sum[:])
-	}
-	return k.name
-}
-
 // link makes name in the folder dirfd a link to the file of .links that k
 // names, and reports whether it could.
-func (d *Dedup) link(k *fileKey, dirfd int, name string) (bool, error) {
+func (d *Dedup) link(k fileKey, dirfd int, name string) (bool, error) {
 	if ok, err := d.has(k); !ok {
 		return false, err
 	}
-	err := linkat(d.fd, k.sum(), dirfd, name)
+	err := linkat(d.fd, k.name, dirfd, name)
 	if err == nil || dispensable(err) || errors.Is(err, unix.ENOENT) {
 		return err == nil, nil
 	}
@@ -104,8 +61,8 @@ func (d *Dedup) link(k *fileKey, dirfd int, name string) (bool, error) {
 
 // share puts the complete file name of the folder dirfd into .links, or if
 // there is one like it already, replaces the file by a link to that.
-func (d *Dedup) share(k *fileKey, dirfd int, name string) error {
-	err := linkat(dirfd, name, d.fd, k.sum())
+func (d *Dedup) share(k fileKey, dirfd int, name string) error {
+	err := linkat(dirfd, name, d.fd, k.name)
 	if err == nil || dispensable(err) {
 		return nil
 	}
@@ -121,7 +78,7 @@ func (d *Dedup) share(k *fileKey, dirfd int, name string) error {
 // replace makes the link beside the file, and then renames it. Its name until
 // then is one that no archive can have foreseen, since entries are made at the
 // same time.
-func (d *Dedup) replace(k *fileKey, dirfd int, name string) error {
+func (d *Dedup) replace(k fileKey, dirfd int, name string) error {
 	for {
 		temp := fmt.Sprintf(".link-%016x", rand.Uint64())
 		linked, err := d.link(k, dirfd, temp)
@@ -140,10 +97,10 @@ func (d *Dedup) replace(k *fileKey, dirfd int, name string) error {
 }
 
 // has reports whether .links has a file that k names and that looks like it.
-func (d *Dedup) has(k *fileKey) (bool, error) {
+func (d *Dedup) has(k fileKey) (bool, error) {
 	var st unix.Stat_t
 	err := retry(func() error {
-		return unix.Fstatat(d.fd, k.sum(), &st, unix.AT_SYMLINK_NOFOLLOW)
+		return unix.Fstatat(d.fd, k.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil

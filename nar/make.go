@@ -39,11 +39,14 @@ type job struct {
 	data   []byte
 }
 
+// shared reports whether it is a file that .links has too, where there is one.
+func (j *job) shared() bool { return len(j.data) >= DedupMinSize }
+
 // maker makes entries. It belongs to one goroutine.
 type maker struct {
 	item  string // name of the root, for errors
 	dedup *Dedup // or nil
-	key   fileKey
+	sums  keySums
 	made  bool // something exists that did not
 }
 
@@ -89,25 +92,46 @@ func (m *maker) done(d *folder) error {
 	return nil
 }
 
-// do makes an entry.
-func (m *maker) do(j *job) error {
-	if j.target != "" {
-		return m.symlink(j)
+// do makes the entries of jobs one after the other, until one fails.
+func (m *maker) do(jobs []job) error {
+	var keys []fileKey
+	if m.dedup != nil {
+		keys = m.sums.of(jobs)
 	}
-	var key *fileKey
-	if m.dedup != nil && len(j.data) >= DedupMinSize {
-		key = m.key.begin(int64(len(j.data)), j.exec)
-		key.hash.Write(j.data)
-		// If there is such a file, a link saves writing this one.
-		linked, err := m.dedup.link(key, j.dir.fd, j.name)
+	for i := range jobs {
+		j := &jobs[i]
+		var err error
+		switch {
+		case j.target != "":
+			err = m.symlink(j)
+		case keys != nil && keys[i].name != "":
+			err = m.shared(j, keys[i])
+		default:
+			err = m.file(j, nil)
+		}
 		if err != nil {
-			return m.fail("link", j.dir.pathOf(j.name), err)
-		}
-		if linked {
-			m.made = true
-			return nil
+			return err
 		}
 	}
+	return nil
+}
+
+// shared makes a file that is shared by key. If there is one like it, a link
+// saves writing this one.
+func (m *maker) shared(j *job, key fileKey) error {
+	linked, err := m.dedup.link(key, j.dir.fd, j.name)
+	if err != nil {
+		return m.fail("link", j.dir.pathOf(j.name), err)
+	}
+	if linked {
+		m.made = true
+		return nil
+	}
+	return m.file(j, &key)
+}
+
+// file makes a file, and shares it by key unless that is nil.
+func (m *maker) file(j *job, key *fileKey) error {
 	f, err := m.create(j.dir, j.name, j.exec)
 	if err != nil {
 		return err
@@ -177,7 +201,7 @@ func (m *maker) finish(f newFile, key *fileKey, err error) error {
 	}
 	failed("close", unix.Close(f.fd))
 	if err == nil && key != nil {
-		failed("link", m.dedup.share(key, f.dir.fd, f.name))
+		failed("link", m.dedup.share(*key, f.dir.fd, f.name))
 	}
 	return err
 }

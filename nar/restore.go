@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"ersatz/internal/lanes"
 )
 
 // RestoreOptions are the options of Restore. The zero value is ready to use.
@@ -30,7 +32,7 @@ type RestoreOptions struct {
 //
 // Small files are made by several goroutines, and another one hashes; r is read
 // by the caller's alone, and the others have ended when Restore returns. It
-// holds at most some 500 files and directories open (maxOpen).
+// holds at most some 400 files and directories open (maxOpen).
 //
 // On any error, all that was made is removed. Of several the first in the
 // archive's order is returned. It is a *SyntaxError for an archive that is
@@ -40,6 +42,15 @@ type RestoreOptions struct {
 // folder where the item is to be, check the Info, then rename. Restore syncs
 // nothing to the disk.
 func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info, error) {
+	chunks := ringSize
+	if o.Dedup != nil && lanes.SHA256Width() > 1 {
+		chunks = wideRing
+	}
+	return restore(r, parent, name, o, chunks)
+}
+
+// restore is Restore with a bound on the chunks, of minRing or more.
+func restore(r io.Reader, parent *os.Root, name string, o RestoreOptions, chunks int) (Info, error) {
 	if err := validName(name); err != nil {
 		return Info{}, fmt.Errorf("nar: restore: %w", err)
 	}
@@ -50,6 +61,7 @@ func Restore(r io.Reader, parent *os.Root, name string, o RestoreOptions) (Info,
 	defer dot.Close()
 	p := newParser(r, o.MaxSize, o.MaxDepth)
 	defer p.src.release()
+	p.src.ring.max = chunks
 	rs := restorer{
 		parser: p, maker: maker{item: name, dedup: o.Dedup}, crew: newCrew(p.src.ring, name, o.Dedup),
 		root: name, dirs: []*folder{{fd: int(dot.Fd()), outside: true}},
@@ -68,6 +80,7 @@ type restorer struct {
 	*parser
 	maker
 	crew *crew
+	key  keyHash // of the large file that is being made
 	root string
 	dirs []*folder // dirs[0] is the parent of all; the last one is being filled
 }
@@ -145,30 +158,36 @@ func (rs *restorer) dir() *folder { return rs.dirs[len(rs.dirs)-1] }
 // give has the crew do a job, unless it makes the root.
 func (rs *restorer) give(j job) error {
 	if len(rs.dirs) == 1 {
-		return rs.do(&j)
+		return rs.do([]job{j})
 	}
 	rs.crew.add(j, rs.src.cur)
 	return nil
 }
 
 // large makes a file whose content comes in pieces, the first of which is data.
+// It is larger than what is not shared.
 func (rs *restorer) large(ev event, data []byte) (err error) {
-	rs.crew.dispatch()
-	var key *fileKey
-	if rs.dedup != nil && ev.size >= DedupMinSize {
-		key = rs.key.begin(ev.size, ev.exec)
-		key.hash.ring = rs.src.ring
-		defer key.hash.finish()
+	shared := rs.dedup != nil
+	if shared {
+		rs.key.begin(rs.src.ring, ev.size, ev.exec)
+		defer rs.key.finish()
 	}
 	f, err := rs.create(rs.dir(), ev.name, ev.exec)
 	if err != nil {
 		return err
 	}
 	err = errStopped // in case the reader panics
-	defer func() { err = rs.finish(f, key, err) }()
+	defer func() {
+		var key *fileKey
+		if err == nil && shared {
+			k := rs.key.key()
+			key = &k
+		}
+		err = rs.finish(f, key, err)
+	}()
 	for len(data) > 0 {
-		if key != nil {
-			key.hash.add(rs.src.cur, rs.src.lo-len(data), rs.src.lo)
+		if shared {
+			rs.key.add(rs.src.cur, rs.src.lo-len(data), rs.src.lo)
 		}
 		if err := rs.write(f, data); err != nil {
 			return err
