@@ -123,11 +123,17 @@ func Read(name string, max int64) ([]byte, error) {
 
 // AccessTime returns a file's access time.
 func AccessTime(name string) (time.Time, error) {
+	_, accessed, err := Times(name)
+	return accessed, err
+}
+
+// Times returns when a file was last written, and its access time.
+func Times(name string) (written, accessed time.Time, err error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
-		return time.Time{}, &fs.PathError{Op: "lstat", Path: name, Err: err}
+		return written, accessed, &fs.PathError{Op: "lstat", Path: name, Err: err}
 	}
-	return time.Unix(st.Atim.Unix()), nil
+	return time.Unix(st.Mtim.Unix()), time.Unix(st.Atim.Unix()), nil
 }
 
 // SetAccessTime sets a file's access time and nothing else.

@@ -2,11 +2,14 @@ package keep
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
 	"ersatz/eris"
+	"ersatz/internal/block/narindex"
 )
 
 // Blocks are the blocks of what is kept, as n2r.Handler wants them, and of the
@@ -55,7 +58,7 @@ func (b *Blocks) parts() (open []*Part) {
 	}
 	b.s.mu.Unlock()
 	for _, p := range all {
-		if b.allowed(p, func() (Item, error) { return p.about.Item, nil }) && p.retain() {
+		if ok, _ := b.allowed(p, func() (Item, error) { return p.about.Item, nil }); ok && p.retain() {
 			open = append(open, p)
 		}
 	}
@@ -63,33 +66,61 @@ func (b *Blocks) parts() (open []*Part) {
 }
 
 // allowHash is what the reader of the index asks.
-func (b *Blocks) allowHash(hash string) bool {
+func (b *Blocks) allowHash(hash string) (bool, error) {
 	e, err := b.s.lookup(hash)
-	if err != nil || !b.allowEntry(e) {
-		return false
+	if err != nil {
+		return false, unlessNone(err)
 	}
-	b.s.served(e)
-	return true
+	ok, err := b.allowEntry(e)
+	if ok {
+		b.s.served(e)
+	}
+	return ok, err
 }
 
-func (b *Blocks) allowEntry(e *entry) bool {
-	return b.allowed(e, func() (Item, error) { return b.s.item(e) })
+// reading runs fn with a reader of those items that allow says. If fn finds no fault,
+// or not a block, the error of allow is that.
+func (s *Store) reading(allow func(hash string) (bool, error), fn func(r *narindex.Reader) error) error {
+	var fault error
+	r := s.index.Reader(func(hash string) bool {
+		ok, err := allow(hash)
+		fault = cmp.Or(fault, err)
+		return ok
+	})
+	defer r.Close()
+	err := fn(r)
+	if fault != nil && (err == nil || errors.Is(err, eris.ErrNotFound)) {
+		return fault
+	}
+	return err
+}
+
+// unlessNone returns an error but for one that says that an item is not kept.
+func unlessNone(err error) error {
+	if errors.Is(err, ErrNone) {
+		return nil
+	}
+	return err
+}
+
+func (b *Blocks) allowEntry(e *entry) (bool, error) {
+	return b.allowed(e, func() (Item, error) { return b.s.Get(e.path.Hash) })
 }
 
 // allowed asks allow of an item or a part, or remembers what it said.
-func (b *Blocks) allowed(what any, read func() (Item, error)) bool {
+func (b *Blocks) allowed(what any, read func() (Item, error)) (bool, error) {
 	if b.allow == nil {
-		return true
+		return true, nil
 	}
 	b.mu.Lock()
 	ok, known := b.said[what]
 	b.mu.Unlock()
 	if known {
-		return ok
+		return ok, nil
 	}
 	i, err := read()
 	if err != nil {
-		return false
+		return false, unlessNone(err)
 	}
 	ok = b.allow(i)
 	b.mu.Lock()
@@ -98,24 +129,36 @@ func (b *Blocks) allowed(what any, read func() (Item, error)) bool {
 		clear(b.said)
 	}
 	b.said[what] = ok
-	return ok
+	return ok, nil
+}
+
+// item returns an item with a nar among what allow says. The error matches ErrNone.
+func (b *Blocks) item(narHash [32]byte) (Item, error) {
+	entries, err := b.s.withNar(narHash)
+	errs := []error{err}
+	for _, e := range entries {
+		ok, err := b.allowEntry(e)
+		if ok {
+			var i Item
+			if i, err = b.s.Get(e.path.Hash); err == nil && i.NarHash == narHash {
+				return i, nil
+			}
+		}
+		errs = append(errs, unlessNone(err))
+	}
+	return Item{}, cmp.Or(errors.Join(errs...), ErrNone)
 }
 
 // Have returns what there is of a nar among what allow says: an item, or else
 // the part of which most is there. Nars that come without a read capability are
 // none before they are items.
 func (b *Blocks) Have(narHash [32]byte) (h Held, ok bool) {
-	entries, err := b.s.withNar(narHash)
-	if err != nil {
-		b.s.log.Warn("who asks is told that a nar is not kept", slog.Any("error", err))
+	i, err := b.item(narHash)
+	if err == nil {
+		return Held{ReadCap: i.ReadCap, Format: i.Format}, true
 	}
-	for _, e := range entries {
-		if !b.allowEntry(e) {
-			continue
-		}
-		if i, err := b.s.item(e); err == nil {
-			return Held{ReadCap: i.ReadCap, Format: i.Format}, true
-		}
+	if !errors.Is(err, ErrNone) {
+		b.s.log.Warn("who asks is told that a nar is not kept", slog.Any("error", err))
 	}
 	most := int64(0)
 	for _, p := range b.parts() {

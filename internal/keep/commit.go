@@ -61,9 +61,6 @@ func (p *Part) commit(ctx context.Context, item *Item, tree Tree) (err error) {
 	}
 	p.s.change.Lock()
 	defer p.s.change.Unlock()
-	if err := p.s.replace(ctx, item.Path.Hash); err != nil {
-		return err
-	}
 	if tree == nil || !plain(item.ReadCap) {
 		tree = encode(ctx, p.content, item)
 	}
@@ -124,23 +121,13 @@ func encode(ctx context.Context, r io.ReaderAt, item *Item) Tree {
 	}
 }
 
-// replace removes an item before another takes its place. The caller has
-// s.change.
-func (s *Store) replace(ctx context.Context, hash string) error {
-	if !folder.Exists(s.record(hash)) {
-		return nil
-	}
-	return s.remove(ctx, hash)
-}
-
 // placing gives a nar its name, and takes it back.
 type placing struct{ place, takeBack func(nar string) error }
 
-// publish gives the files their names, the record last. If that fails, the nar
-// is taken back. The caller has s.change.
+// publish gives the files their names, the record last, in place of those of an
+// item with that hash part. If that fails, the nar is taken back. The caller has
+// s.change.
 func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (err error) {
-	s.begin(item.Path.Hash)
-	defer s.end(item.Path.Hash)
 	w, err := s.index.NewWriter(item.Path)
 	if err != nil {
 		return err
@@ -155,6 +142,13 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	}
 	e := &entry{path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
 	nar := s.path(e.nar())
+	s.begin(item.Path.Hash)
+	defer s.end(item.Path.Hash)
+	if folder.Exists(s.record(item.Path.Hash)) {
+		if err := s.clear(ctx, item.Path.Hash); err != nil {
+			return err
+		}
+	}
 	if err := w.Commit(ctx, item.ReadCap, item.Size, e.nar()); err != nil {
 		return err
 	}

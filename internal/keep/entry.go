@@ -52,29 +52,61 @@ func (e *entry) card(length, size int64) card {
 }
 
 // lookup returns the entry of an item. The error matches ErrNone if it is not
-// kept. An item that is not whole, of which a crash or a power cut has left
-// something, is removed. The caller has not s.change.
+// kept, and only then; while its files come or go, it waits. An item that is not
+// whole, of which a crash or a power cut has left something, is removed. The caller
+// has not s.change.
 func (s *Store) lookup(hash string) (*entry, error) {
+	e, _, err := s.look(hash)
+	return e, err
+}
+
+// look is lookup, and returns the item if it had to be read.
+func (s *Store) look(hash string) (*entry, *Item, error) {
+	if !storepath.ValidHash(hash) {
+		return nil, nil, ErrNone
+	}
 	for {
 		s.mu.Lock()
 		e, busy, begins := s.known[hash], s.busy[hash], s.begins
 		s.mu.Unlock()
-		switch {
-		case e != nil:
-			return e, nil
-		case busy || !storepath.ValidHash(hash):
-			return nil, ErrNone
+		if e != nil {
+			return e, nil, nil
 		}
-		e, _, err := s.entry(hash)
+		if busy != nil {
+			<-busy
+			continue
+		}
+		e, i, err := s.entry(hash)
 		switch {
+		case err == nil:
+			if known := s.know(e, begins); known == e {
+				return e, &i, nil
+			} else if known != nil {
+				return known, nil, nil
+			}
 		case broken(err):
-			return nil, errors.Join(ErrNone, s.removeBroken(context.Background(), hash))
-		case err != nil:
-			return nil, err
+			if err := s.removeBroken(context.Background(), hash); err != nil {
+				return nil, nil, errors.Join(ErrNone, err)
+			}
+		case !errors.Is(err, ErrNone) || s.still(begins): // else it may have come meanwhile
+			return nil, nil, err
 		}
-		if known := s.know(e, begins); known != nil {
-			return known, nil
-		}
+	}
+}
+
+// still reports whether no item has come or gone since there were so many begins.
+func (s *Store) still(begins uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begins == begins
+}
+
+// forget forgets an entry whose files are not there.
+func (s *Store) forget(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known[e.path.Hash] == e {
+		delete(s.known, e.path.Hash)
 	}
 }
 
@@ -120,11 +152,11 @@ func (s *Store) note(ctx context.Context) error {
 	return s.cards.note(ctx, fresh)
 }
 
-// begin says that the files of an item come or go: for others it is not there.
+// begin says that the files of an item come or go: who looks for it waits.
 func (s *Store) begin(hash string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy[hash] = true
+	s.busy[hash] = make(chan struct{})
 	s.begins++
 	delete(s.known, hash)
 	delete(s.fresh, hash)
@@ -134,6 +166,7 @@ func (s *Store) begin(hash string) {
 func (s *Store) end(hash string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	close(s.busy[hash])
 	delete(s.busy, hash)
 	s.indexBytes = s.indexSize()
 	s.notifyLocked()
@@ -170,40 +203,36 @@ func (s *Store) withNar(narHash [32]byte) (all []*entry, err error) {
 	return all, nil
 }
 
-// entry reads the entry of an item from disk, and the length of its nar. The
-// error matches ErrNone if there is no record.
-func (s *Store) entry(hash string) (e *entry, length int64, err error) {
+// entry reads an item from disk, and makes its entry. The error matches ErrNone if
+// there is no record.
+func (s *Store) entry(hash string) (e *entry, i Item, err error) {
 	name := s.record(hash)
-	i, err := readItem(name)
+	i, err = readItem(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, ErrNone
+		return nil, i, ErrNone
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, i, err
 	}
 	if i.Path.Hash != hash {
-		return nil, 0, fmt.Errorf("%s: %w: it is of %s", name, errRecord, i.Path)
+		return nil, i, fmt.Errorf("%s: %w: it is of %s", name, errRecord, i.Path)
 	}
 	e = &entry{path: i.Path, narHash: i.NarHash, method: i.Method}
 	nar, err := os.Stat(s.path(e.nar()))
 	if err != nil {
-		return nil, 0, err
+		return nil, i, err
 	}
 	if nar.Size() != i.Size {
-		return nil, 0, fmt.Errorf("%s: %w: the nar has %d bytes, not %d", name, errRecord, nar.Size(), i.Size)
+		return nil, i, fmt.Errorf("%s: %w: the nar has %d bytes, not %d", name, errRecord, nar.Size(), i.Size)
 	}
-	fi, err := os.Stat(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	e.came = fi.ModTime()
-	if e.noted, err = folder.AccessTime(name); err != nil {
-		return nil, 0, err
+	if e.came, e.noted, err = folder.Times(name); err != nil {
+		return nil, i, err
 	}
 	if e.noted.Unix() > 0 {
 		e.asked = e.noted
 	}
-	return e, nar.Size(), nil
+	i.Asked, i.Used = !e.asked.IsZero(), e.used()
+	return e, i, nil
 }
 
 // broken reports whether an error of entry means that the item is not whole.

@@ -28,43 +28,50 @@ type File struct {
 // Open opens the compressed nar of the item with a hash part, and notes that it
 // was asked for now. The error matches ErrNone.
 func (s *Store) Open(hash string) (*File, error) {
-	e, err := s.read(hash)
-	if err != nil {
-		return nil, err
-	}
-	i, err := s.item(e)
-	if err == nil {
-		var f *os.File
-		if f, err = os.Open(s.path(e.nar())); err == nil {
-			s.asked(e)
-			return &File{File: f, Item: i, s: s, e: e}, nil
-		}
-		err = fmt.Errorf("keep: %w", err)
-	}
-	s.unread(e)
-	if errors.Is(err, fs.ErrNotExist) { // evicted just now, or removed by somebody else
-		err = errors.Join(ErrNone, s.removeBroken(context.Background(), hash))
-	}
-	return nil, err
-}
-
-// read counts one more who reads an item.
-func (s *Store) read(hash string) (*entry, error) {
 	for {
-		e, err := s.lookup(hash)
+		e, i, err := s.get(hash)
 		if err != nil {
 			return nil, err
 		}
-		s.mu.Lock()
-		known := s.known[hash] == e // else it has gone, or was forgotten
-		if known {
-			e.readers++
+		if !s.read(e) {
+			continue
 		}
-		s.mu.Unlock()
-		if known {
-			return e, nil
+		f, err := os.Open(s.path(e.nar()))
+		if err == nil && s.knows(e) { // else it may be of another item, that has come meanwhile
+			s.asked(e)
+			return &File{File: f, Item: i, s: s, e: e}, nil
+		}
+		s.unread(e)
+		switch {
+		case err == nil:
+			f.Close() // it was not used
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("keep: %w", err)
+		default: // somebody else has removed it, or it was replaced
+			s.forget(e)
+			if err := s.removeBroken(context.Background(), hash); err != nil {
+				return nil, errors.Join(ErrNone, err)
+			}
 		}
 	}
+}
+
+// read counts one more who reads an item, unless that has gone or was forgotten.
+func (s *Store) read(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.known[e.path.Hash] == e
+	if known {
+		e.readers++
+	}
+	return known
+}
+
+// knows reports whether an entry is of an item that has not gone since.
+func (s *Store) knows(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[e.path.Hash] == e
 }
 
 // Close closes the file.
@@ -88,19 +95,16 @@ func (f *File) Also(ctx context.Context, item Item) error {
 	defer s.trim()
 	s.change.Lock()
 	defer s.change.Unlock()
-	err := s.replace(ctx, item.Path.Hash)
-	if err == nil {
-		err = s.publish(ctx, &item, encode(ctx, f.File, &item), placing{
-			func(nar string) error {
-				err := durable.Link(f.Name(), nar)
-				if errors.Is(err, fs.ErrExist) { // a crash has left it, of no item
-					err = errors.Join(durable.Remove(nar), durable.Link(f.Name(), nar))
-				}
-				return err
-			},
-			durable.Remove,
-		})
-	}
+	err := s.publish(ctx, &item, encode(ctx, f.File, &item), placing{
+		func(nar string) error {
+			err := durable.Link(f.Name(), nar)
+			if errors.Is(err, fs.ErrExist) { // a crash has left it, of no item
+				err = errors.Join(durable.Remove(nar), durable.Link(f.Name(), nar))
+			}
+			return err
+		},
+		durable.Remove,
+	})
 	if err != nil {
 		return fmt.Errorf("keep: %s: %w", item.Path, err)
 	}

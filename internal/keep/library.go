@@ -2,7 +2,9 @@ package keep
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"sync"
 
 	"ersatz/eris"
@@ -76,7 +78,11 @@ func (l *library) Each(ctx context.Context, visit func(block.Shared) error) erro
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if v := l.judge(version{c.hash, c.came}); v.ok {
+			v, err := l.judge(version{c.hash, c.came})
+			if err != nil {
+				return err
+			}
+			if v.ok {
 				if err := visit(v.shared); err != nil {
 					return err
 				}
@@ -95,8 +101,9 @@ func (l *library) Each(ctx context.Context, visit func(block.Shared) error) erro
 	return nil
 }
 
-// judge asks allow of an item, or remembers what it said.
-func (l *library) judge(what version) verdict {
+// judge asks allow of an item, or remembers what it said. What is not kept, or is no
+// longer that, may not be given.
+func (l *library) judge(what version) (verdict, error) {
 	l.mu.Lock()
 	v, known := l.said[what]
 	if known && v.seen != l.listing {
@@ -106,15 +113,11 @@ func (l *library) judge(what version) verdict {
 	listing := l.listing
 	l.mu.Unlock()
 	if known {
-		return v
+		return v, nil
 	}
-	e, err := l.s.lookup(what.hash)
+	e, i, err := l.s.get(what.hash)
 	if err != nil || e.came.UnixNano() != what.came {
-		return verdict{}
-	}
-	i, err := l.s.item(e)
-	if err != nil {
-		return verdict{}
+		return verdict{}, unlessNone(err)
 	}
 	v = verdict{ok: true, seen: listing, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
 	if l.allow != nil {
@@ -123,18 +126,22 @@ func (l *library) judge(what version) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said[what] = v
-	return v
+	return v, nil
 }
 
 // served returns the item with a hash part if it may be given, and notes that
 // somebody wants blocks of it; else nil.
-func (l *library) served(hash string) *entry {
+func (l *library) served(hash string) (*entry, error) {
 	e, err := l.s.lookup(hash)
-	if err != nil || !l.judge(version{hash, e.came.UnixNano()}).ok {
-		return nil
+	if err != nil {
+		return nil, unlessNone(err)
+	}
+	v, err := l.judge(version{hash, e.came.UnixNano()})
+	if err != nil || !v.ok {
+		return nil, err
 	}
 	l.s.served(e)
-	return e
+	return e, nil
 }
 
 // served notes that blocks of an item are read.
@@ -143,54 +150,62 @@ func (s *Store) served(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.served = now
-	if s.known[e.path.Hash] == nil && !s.busy[e.path.Hash] { // it was forgotten meanwhile
+	if s.known[e.path.Hash] == nil && s.busy[e.path.Hash] == nil { // it was forgotten meanwhile
 		s.knowLocked(e)
 	}
 }
 
-func (l *library) reader() *narindex.Reader {
-	return l.s.index.Reader(func(hash string) bool { return l.served(hash) != nil })
+func (l *library) reading(fn func(r *narindex.Reader) error) error {
+	return l.s.reading(func(hash string) (bool, error) {
+		e, err := l.served(hash)
+		return e != nil, err
+	}, fn)
 }
 
 // Has reports whether Get would find a block, for far less than that costs.
-func (l *library) Has(ctx context.Context, ref eris.Ref) (bool, error) {
-	r := l.reader()
-	defer r.Close()
-	return r.Has(ctx, ref)
+func (l *library) Has(ctx context.Context, ref eris.Ref) (has bool, err error) {
+	err = l.reading(func(r *narindex.Reader) (err error) {
+		has, err = r.Has(ctx, ref)
+		return err
+	})
+	return has, err
 }
 
 // Batch is Get for many, as narindex.Index.Batch.
 func (l *library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	r := l.reader()
-	defer r.Close()
-	return r.Batch(ctx, refs, emit)
+	return l.reading(func(r *narindex.Reader) error { return r.Batch(ctx, refs, emit) })
 }
 
 // Frames is Batch in the form in which blocks are sent, as narindex.Index.Frames.
 func (l *library) Frames(ctx context.Context, refs []eris.Ref, emit func(frames []byte) error) error {
-	r := l.reader()
-	defer r.Close()
-	return r.Frames(ctx, refs, emit)
+	return l.reading(func(r *narindex.Reader) error { return r.Frames(ctx, refs, emit) })
 }
 
 // Get implements block.Getter.
-func (l *library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
-	r := l.reader()
-	defer r.Close()
-	b, err := r.Get(ctx, ref)
-	return bytes.Clone(b), err
+func (l *library) Get(ctx context.Context, ref eris.Ref) (b []byte, err error) {
+	err = l.reading(func(r *narindex.Reader) error {
+		found, err := r.Get(ctx, ref)
+		b = bytes.Clone(found)
+		return err
+	})
+	return b, err
 }
 
 // Open implements block.Library.
 func (l *library) Open(ctx context.Context, root eris.Ref) (block.Content, error) {
 	var last *entry // the one that is opened in the end
+	var fault error
 	c, err := l.s.index.OpenRoot(ctx, root, func(hash string) bool {
-		e := l.served(hash)
+		e, err := l.served(hash)
+		fault = cmp.Or(fault, err)
 		if e != nil {
 			last = e
 		}
 		return e != nil
 	})
+	if fault != nil && errors.Is(err, eris.ErrNotFound) {
+		return nil, fault
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -176,7 +176,7 @@ func (t *settling) flush(ctx context.Context) error {
 		s.change.Lock()
 		defer s.change.Unlock()
 		for hash := range t.have {
-			e, length, err := s.entry(hash)
+			e, i, err := s.entry(hash)
 			switch {
 			case broken(err):
 				gone = append(gone, hash)
@@ -184,7 +184,7 @@ func (t *settling) flush(ctx context.Context) error {
 			case err != nil:
 				return err
 			default:
-				cards = append(cards, e.card(length, s.allocated(e)))
+				cards = append(cards, e.card(i.Size, s.allocated(e)))
 			}
 		}
 		return errors.Join(s.cards.put(ctx, cards...), s.count())

@@ -71,19 +71,19 @@ type Store struct {
 	listed   time.Time  // when that was found out
 
 	mu         sync.Mutex
-	known      map[string]*entry // by hash part: items that somebody was interested in of late
-	most       int               // of known, before some are forgotten
-	fresh      map[string]int64  // by hash part: requests, in Unix nanoseconds, that the catalog was not told of
-	busy       map[string]bool   // hash parts whose files come or go
-	begins     uint64            // how often one became busy
-	parts      map[PartID]*Part  // that somebody has
-	idle       map[PartID]left   // that nobody has
-	items      int               // that the catalog has
-	itemBytes  int64             // likewise, as allocated
-	partBytes  int64             // as allocated, but for parts larger than the quota
-	indexBytes int64             // when it was last looked at
-	retry      time.Time         // before it nothing can be evicted
-	changed    chan struct{}     // closed when an item comes or goes; nil if nobody waits
+	known      map[string]*entry        // by hash part: items that somebody was interested in of late
+	most       int                      // of known, before some are forgotten
+	fresh      map[string]int64         // by hash part: requests, in Unix nanoseconds, that the catalog was not told of
+	busy       map[string]chan struct{} // hash parts whose files come or go; closed when they have
+	begins     uint64                   // how often one became busy
+	parts      map[PartID]*Part         // that somebody has
+	idle       map[PartID]left          // that nobody has
+	items      int                      // that the catalog has
+	itemBytes  int64                    // likewise, as allocated
+	partBytes  int64                    // as allocated, but for parts larger than the quota
+	indexBytes int64                    // when it was last looked at
+	retry      time.Time                // before it nothing can be evicted
+	changed    chan struct{}            // closed when an item comes or goes; nil if nobody waits
 }
 
 // narName returns the name of an item's nar, relative to the folder.
@@ -115,7 +115,7 @@ func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 	o = o.defaults()
 	s := &Store{
 		dir: dir, quota: o.Quota, log: o.Log, now: o.Now, lock: lock,
-		known: map[string]*entry{}, most: maxKnown, fresh: map[string]int64{}, busy: map[string]bool{},
+		known: map[string]*entry{}, most: maxKnown, fresh: map[string]int64{}, busy: map[string]chan struct{}{},
 		parts: map[PartID]*Part{}, idle: map[PartID]left{},
 	}
 	if err := s.load(context.Background()); err != nil {
@@ -147,11 +147,25 @@ func methods() []string { return []string{"none", "gzip", "lzip", "zstd", "xz", 
 // Get returns the item with a hash part. It does not count as a request. The
 // error matches ErrNone if it is not kept.
 func (s *Store) Get(hash string) (Item, error) {
-	e, err := s.lookup(hash)
-	if err != nil {
-		return Item{}, err
+	_, i, err := s.get(hash)
+	return i, err
+}
+
+// get returns an item and its entry. The caller has not s.change.
+func (s *Store) get(hash string) (*entry, Item, error) {
+	for {
+		e, i, err := s.look(hash)
+		if err == nil && i == nil {
+			i, err = s.item(e)
+		}
+		switch {
+		case err == nil:
+			return e, *i, nil
+		case e == nil || !errors.Is(err, fs.ErrNotExist):
+			return nil, Item{}, err
+		}
+		s.forget(e) // it has gone since, and another one may have come
 	}
-	return s.item(e)
 }
 
 // ByNarHash returns an item with a nar, whatever its store path. The error
@@ -162,26 +176,25 @@ func (s *Store) ByNarHash(h [32]byte) (Item, error) {
 		return Item{}, err
 	}
 	for _, e := range all {
-		if i, err := s.item(e); !errors.Is(err, ErrNone) {
+		i, err := s.Get(e.path.Hash)
+		if err == nil && i.NarHash == h || err != nil && !errors.Is(err, ErrNone) {
 			return i, err
 		}
 	}
 	return Item{}, ErrNone
 }
 
-// item reads an entry's record.
-func (s *Store) item(e *entry) (Item, error) {
+// item reads an entry's record. The error matches fs.ErrNotExist if the item has
+// gone since.
+func (s *Store) item(e *entry) (*Item, error) {
 	i, err := readItem(s.record(e.path.Hash))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Item{}, ErrNone // evicted just now
-	}
 	if err != nil {
-		return Item{}, err
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i.Asked, i.Used = !e.asked.IsZero(), e.used()
-	return i, nil
+	return &i, nil
 }
 
 // readItem reads the record of an item. The error matches errRecord if it is
@@ -225,15 +238,20 @@ func (s *Store) Remove(ctx context.Context, hash string) error {
 // remove removes an item in the order that leaves nothing that looks whole. One
 // that is not there is no error. The caller has s.change.
 func (s *Store) remove(ctx context.Context, hash string) error {
+	s.begin(hash)
+	defer s.end(hash)
+	return s.clear(ctx, hash)
+}
+
+// clear is remove for who has begun.
+func (s *Store) clear(ctx context.Context, hash string) error {
 	nars, err := s.narsOf(ctx, hash)
 	if err != nil {
 		return err
 	}
-	s.begin(hash)
 	// What cannot be removed now is removed by the next Settle.
 	ctx = context.WithoutCancel(ctx) // what was begun is ended
 	err = errors.Join(removeItem(ctx, s.dir, s.index, hash, nars...), s.cards.remove(ctx, hash), s.count())
-	s.end(hash)
 	if err != nil {
 		return fmt.Errorf("keep: removing %s: %w", hash, err)
 	}

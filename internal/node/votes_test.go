@@ -149,7 +149,7 @@ func TestVotesAndKeys(t *testing.T) {
 	keys.Guix = keys.Guix.Add(testKey(t, 2).Public())
 	r.want(r.get("", "GET", votedURL), http.StatusOK)
 	broken = votes.ErrMalformed
-	r.want(r.get("", "GET", votedURL), http.StatusNotFound)
+	r.want(r.get("", "GET", votedURL), http.StatusServiceUnavailable)
 }
 
 // TestVotesOfSocket: who sends narinfos has judged them.

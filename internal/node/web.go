@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ersatz/internal/keep"
 	"ersatz/internal/metrics"
 	"ersatz/internal/transport/n2r"
 	"ersatz/internal/transport/peer"
@@ -216,23 +217,24 @@ func (c call) find(hash string) (found, time.Duration, error) {
 	return x, keptTTL, nil
 }
 
-// refuse says that an item cannot be had: in Guix's words for a short time, in
-// Nix's by a status that it does not remember, unless it is known that nobody
-// has the item.
+// refuse says that an item cannot be had. That it is not there is said only if that
+// is known: Nix believes it for an hour. What went wrong is believed for no longer
+// than a minute, by Guix too.
 func (c call) refuse(hash string, ttl time.Duration, err error) {
 	ctx := c.r.Context()
 	if ctx.Err() != nil {
 		return // nobody is there any more
 	}
-	if errors.Is(err, errAbsent) || !c.local {
+	withheld := errors.Is(err, errWithheld)
+	if errors.Is(err, errAbsent) || !c.local && (withheld || errors.Is(err, keep.ErrNone) || errors.Is(err, ErrNone)) {
 		web.NotFound(c.w, c.r, ttl)
 		return
 	}
 	c.log.InfoContext(ctx, "item cannot be had", slog.String("hash", hash), slog.Any("error", err))
-	if errors.Is(err, errWithheld) || c.face.kind == Guix {
+	if withheld {
 		web.NotFound(c.w, c.r, soon)
 		return
 	}
 	c.w.Header().Set("Retry-After", strconv.Itoa(int(soon/time.Second)))
-	web.Plain(c.w, c.r, http.StatusServiceUnavailable, "No upstream gives it at the moment")
+	web.Plain(c.w, c.r, http.StatusServiceUnavailable, "It cannot be had at the moment")
 }

@@ -1,15 +1,19 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"ersatz/guixsig"
+	"ersatz/internal/keep"
 	"ersatz/narinfo"
 )
 
@@ -24,7 +28,7 @@ func TestFaces(t *testing.T) {
 		{name: "Guix", servers: []string{guixServer}, root: "/gnu/store", nix: "/nix/store"},
 		{name: "Nix", servers: []string{nixServer}, root: "/nix/store", nix: "/nix/store"},
 		{name: "none", root: "/gnu/store", nix: "/nix/store"},
-		{name: "down", servers: []string{"http://down.example"}, rootNo: 404, nixNo: 503},
+		{name: "down", servers: []string{"http://down.example"}, rootNo: 503, nixNo: 503},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
@@ -124,20 +128,63 @@ func TestUnavailable(t *testing.T) {
 	r.client.down[second] = true
 	expect("/"+nobody+".narinfo", 404, "max-age=60")
 	r.client.down[guixServer], r.client.down[nixServer] = true, true
-	expect("/"+nobody+".narinfo", 404, "max-age=60")
-	expect("/"+it.path.Hash+".narinfo", 404, "max-age=60")
+	expect("/"+nobody+".narinfo", 503, "")
+	expect("/"+it.path.Hash+".narinfo", 503, "")
 	expect("/nix/"+nix.path.Hash+".narinfo", 503, "")
-	expect("/nar/"+it.path.Base(), 404, "max-age=60")
+	expect("/nar/"+it.path.Base(), 503, "")
 	expect("/nix/nar/"+nix.path.Base(), 503, "")
 	clear(r.client.down)
 	for _, err := range []error{nil, errors.New("all sources failed")} {
 		clear(r.transfers.nars)
 		r.transfers.err = err
-		expect("/nar/"+it.path.Base(), 404, "max-age=60")
+		expect("/nar/"+it.path.Base(), 503, "")
 		expect("/nix/nar/"+nix.path.Base(), 503, "")
 	}
 	if w := r.get("", "GET", "/nix/nar/"+nix.path.Base()); w.Header().Get("Content-Length") == "3" || w.Header().Get("Retry-After") == "" {
 		t.Errorf("header of a refusal: %v", w.Header())
+	}
+}
+
+// unreadable is a store that cannot be read at the moment.
+type unreadable struct {
+	fakeStore
+	err error
+}
+
+func (s unreadable) Get(string) (keep.Item, error) { return keep.Item{}, s.err }
+
+// TestUnreadable: what the node cannot read just now is not said to be nowhere, to
+// nobody.
+func TestUnreadable(t *testing.T) {
+	const neighbour = "192.168.1.2:1"
+	r := newRig(t)
+	it := makeItem(t, guixItem, "nar", true, "")
+	r.o.Share, r.o.ShareKeys.Guix = ShareLAN, r.o.ShareKeys.Guix.Add(testKey(t, 1).Public())
+	r.keep(guixServer, it)
+	r.start(guixServer)
+	for _, c := range []struct {
+		err    error
+		local  int // no upstream has it
+		shared int
+	}{
+		{keep.ErrNone, 404, 404},
+		{syscall.EMFILE, 503, 503},
+		{fmt.Errorf("kept.sqlite: %w", context.Canceled), 503, 503},
+	} {
+		r.node.store = unreadable{r.store, c.err}
+		for from, want := range map[string]int{"": c.local, neighbour: c.shared} {
+			for _, path := range []string{"/" + it.path.Hash + ".narinfo", "/nar/" + it.path.Base()} {
+				if w := r.get(from, "GET", path); w.Code != want || want == 503 && w.Header().Get("Retry-After") == "" {
+					t.Errorf("%v: %q gets %d for %s, %v", c.err, from, w.Code, path, w.Header())
+				}
+			}
+		}
+	}
+	r.node.store = r.store
+	clear(r.transfers.nars)
+	r.transfers.err = syscall.EMFILE
+	if w := r.get(neighbour, "GET", "/nar/"+it.path.Base()); w.Code != 503 {
+		t.Errorf("a nar that cannot be read: %d", w.Code)
 	}
 }
 

@@ -180,8 +180,10 @@ func (t *Transfers) open(w node.Want, ahead bool) (*keep.File, *item, error) {
 		switch {
 		case err == nil:
 			return f, nil, nil
-		case w.Kept:
+		case w.Kept && errors.Is(err, keep.ErrNone):
 			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, errors.Join(node.ErrNone, err))
+		case w.Kept:
+			return nil, nil, err
 		case !errors.Is(err, keep.ErrNone): // it is replaced when the item has come
 			t.log.Warn("kept item cannot be read, and is fetched again", slog.String("store_path", w.Path.String()), slog.Any("error", err))
 		}

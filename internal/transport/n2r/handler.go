@@ -67,8 +67,12 @@ func (s *server) block(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	block, err := s.blocks.Get(r.Context(), ref)
-	if err != nil {
+	switch {
+	case errors.Is(err, eris.ErrNotFound):
 		http.Error(w, "no such block", http.StatusNotFound)
+		return
+	case err != nil: // it may be there
+		http.Error(w, "blocks cannot be read", http.StatusInternalServerError)
 		return
 	}
 	h := w.Header()

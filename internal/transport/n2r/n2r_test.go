@@ -2,6 +2,7 @@ package n2r_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"ersatz/eris"
@@ -139,6 +141,23 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%v, want %v", err, c2.want)
 			}
 		})
+	}
+}
+
+// unreadable is a store that cannot be read at the moment.
+type unreadable struct{ store }
+
+func (unreadable) Get(context.Context, eris.Ref) ([]byte, error) { return nil, syscall.EMFILE }
+
+// A block that cannot be read is not said to be nowhere.
+func TestUnreadable(t *testing.T) {
+	_, s, _ := content(t, 100)
+	for ref := range s {
+		w := httptest.NewRecorder()
+		n2r.Handler(unreadable{s}).ServeHTTP(w, httptest.NewRequest("GET", n2r.Path(ref), nil))
+		if w.Code != http.StatusInternalServerError {
+			t.Errorf("%d: %s", w.Code, w.Body)
+		}
 	}
 }
 
