@@ -38,6 +38,7 @@ type Client struct {
 	limit   atomic.Int32 // references that the server takes in one batch
 	slots   block.Slots  // for requests for single blocks
 	frames  sync.Pool    // of *frameReader, for batches
+	pace    pace         // of these
 }
 
 var _ eris.ManyFetcher = (*Client)(nil)
@@ -173,7 +174,7 @@ func (c *Client) batch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 		f = new(frameReader)
 	}
 	defer c.frames.Put(f)
-	return 0, f.read(resp.Body, size, refs, got)
+	return 0, f.read(resp.Body, size, refs, &c.pace, got)
 }
 
 // do sends a request. Its error does not repeat the URL, in which a user can be.

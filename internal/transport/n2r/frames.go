@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"ersatz/eris"
@@ -28,18 +29,20 @@ type frameReader struct {
 }
 
 // read reads an answer: per reference, in order, a length and a block of that size.
-// Blocks that come slowly are handed to got as they come, others by the buffer.
-func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+// Blocks that come slowly are handed to got as they come, others by the buffer. p is
+// what the answers before have shown.
+func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, p *pace, got eris.GotMany) error {
 	one := frameHead + int(size)
 	most := maxFrames / one
 	next, have := 0, 0 // reference; bytes in the buffer
-	ask := 1
+	ask := p.first(one, most)
 	for next < len(refs) {
 		begin := time.Now()
 		want := min(ask, len(refs)-next) * one // fewer are lengths of 0
 		n, readErr := readSoon(r, f.buf[have:want], begin)
 		took := time.Since(begin)
 		have += n
+		p.note(have, took)
 		used, after, err := f.parse(f.buf[:have], size, refs, next)
 		next = after
 		if len(f.is) > 0 {
@@ -64,6 +67,24 @@ func (f *frameReader) read(r io.Reader, size eris.BlockSize, refs []eris.Ref, go
 		}
 	}
 	return nil
+}
+
+// pace is how many bytes of a server's answers have come soon, as far as that is
+// known: so many are waited for in the beginning of the next answer. The zero value is
+// that of a server which is not known.
+type pace struct{ bytes atomic.Int64 }
+
+// first returns for how many frames to wait at first.
+func (p *pace) first(one, most int) int { return max(1, min(int(p.bytes.Load())/one, most)) }
+
+// note notes how long some bytes took.
+func (p *pace) note(n int, took time.Duration) {
+	switch {
+	case took > soon:
+		p.bytes.Store(0)
+	case int64(n) > p.bytes.Load():
+		p.bytes.Store(int64(n))
+	}
 }
 
 // readSoon reads until b is full, or more than soon has passed since begin.

@@ -57,7 +57,7 @@ func TestFramesTogether(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var calls, all []int
 				r := &line{r: bytes.NewReader(bytes.Repeat(one, n)), piece: len(one), wait: c.wait}
-				err := new(frameReader).read(r, eris.Size32KiB, make([]eris.Ref, n), func(is []int, blocks [][]byte) (int, error) {
+				err := new(frameReader).read(r, eris.Size32KiB, make([]eris.Ref, n), new(pace), func(is []int, blocks [][]byte) (int, error) {
 					calls, all = append(calls, len(blocks)), append(all, is...)
 					return len(is), nil
 				})
@@ -72,6 +72,38 @@ func TestFramesTogether(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the answers before have shown holds for the next one, until blocks are late.
+func TestFramesNextAnswer(t *testing.T) {
+	const n = 12
+	synctest.Test(t, func(t *testing.T) {
+		p := new(pace)
+		for k, c := range []struct {
+			size eris.BlockSize
+			wait time.Duration // before each block
+			want string        // blocks in each call
+		}{
+			{eris.Size32KiB, time.Millisecond, "[1 2 4 5]"},
+			{eris.Size32KiB, time.Millisecond, "[5 7]"},
+			{eris.Size32KiB, time.Millisecond, "[7 5]"},
+			{eris.Size1KiB, time.Millisecond, "[12]"},
+			{eris.Size32KiB, 20 * time.Millisecond, "[3 1 2 3 1 2]"},
+			{eris.Size32KiB, time.Second, "[1 1 1 1 1 1 1 1 1 1 1 1]"},
+			{eris.Size32KiB, time.Millisecond, "[1 2 4 5]"},
+		} {
+			var calls []int
+			one := frame(uint32(c.size), int(c.size))
+			r := &line{r: bytes.NewReader(bytes.Repeat(one, n)), piece: len(one), wait: func(int) time.Duration { return c.wait }}
+			err := new(frameReader).read(r, c.size, make([]eris.Ref, n), p, func(is []int, _ [][]byte) (int, error) {
+				calls = append(calls, len(is))
+				return len(is), nil
+			})
+			if err != nil || fmt.Sprint(calls) != c.want {
+				t.Errorf("answer %d: %v, want %s; %v", k, calls, c.want, err)
+			}
+		}
+	})
 }
 
 // However the bytes come, and where the blocks before a fault are, they are handed
@@ -92,7 +124,7 @@ func TestFramesInPieces(t *testing.T) {
 			{append(good[:len(good)/2:len(good)/2], 0, 0, 128, 0), 150, eris.ErrCorrupt},
 		} {
 			blocks := 0
-			err := new(frameReader).read(via(bytes.NewReader(c.text)), eris.Size1KiB, refs, func(is []int, _ [][]byte) (int, error) {
+			err := new(frameReader).read(via(bytes.NewReader(c.text)), eris.Size1KiB, refs, new(pace), func(is []int, _ [][]byte) (int, error) {
 				for _, i := range is {
 					if blocks++; i != 2*blocks-1 {
 						t.Fatalf("%s: block %d is for %d", name, blocks, i)
@@ -111,7 +143,7 @@ func TestFramesInPieces(t *testing.T) {
 func TestFramesRefused(t *testing.T) {
 	stop, calls := errors.New("stop"), 0
 	r := bytes.NewReader(bytes.Repeat(frame(1024, 1024), 5))
-	err := new(frameReader).read(r, eris.Size1KiB, make([]eris.Ref, 5), func([]int, [][]byte) (int, error) {
+	err := new(frameReader).read(r, eris.Size1KiB, make([]eris.Ref, 5), new(pace), func([]int, [][]byte) (int, error) {
 		calls++
 		return 0, stop
 	})
@@ -123,11 +155,11 @@ func TestFramesRefused(t *testing.T) {
 // To read one block more allocates nothing.
 func TestFramesAllocs(t *testing.T) {
 	text, refs := bytes.Repeat(frame(1024, 1024), MaxBatch), make([]eris.Ref, MaxBatch)
-	r, f := bytes.NewReader(nil), new(frameReader)
+	r, f, p := bytes.NewReader(nil), new(frameReader), new(pace)
 	got := func(is []int, _ [][]byte) (int, error) { return len(is), nil }
 	if n := testing.AllocsPerRun(10, func() {
 		r.Reset(text)
-		if err := f.read(r, eris.Size1KiB, refs, got); err != nil {
+		if err := f.read(r, eris.Size1KiB, refs, p, got); err != nil {
 			t.Error(err)
 		}
 	}); n > 0 {

@@ -58,7 +58,7 @@ func FuzzFrames(f *testing.F) {
 			again = append(append(again, 0, 0, 4, 0), block...)
 			return nil
 		}
-		err := new(frameReader).read(bytes.NewReader(b), eris.Size1KiB, make([]eris.Ref, n), eris.One(got))
+		err := new(frameReader).read(bytes.NewReader(b), eris.Size1KiB, make([]eris.Ref, n), new(pace), eris.One(got))
 		switch {
 		case err == nil:
 			for ; next < n; next++ {
