@@ -26,7 +26,7 @@ func TestRFC7693Lanes(t *testing.T) {
 				}
 				blocks[lane] = abcBlock()
 				var sums [MaxWidth][32]byte
-				l.lanes(width, &sums[0], &h, &msgs, 1, before)
+				l.lanes(width, &sums[0], &h, &msgs, &msgs, 1, before)
 				if got := hex.EncodeToString(sums[lane][:]); got != abcSum[:64] {
 					t.Errorf("lane %d of %d: %s", lane, width, got)
 				}

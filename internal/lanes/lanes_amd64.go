@@ -56,15 +56,16 @@ func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 			return
 		}
 		// Lanes that are left over repeat the last message.
-		var p [MaxWidth]*byte
+		var p, ahead [MaxWidth]*byte
 		for i := range width {
 			p[i] = &msgs[min(i, n-1)][0]
+			ahead[i] = &msgs[min(n+i, len(msgs)-1)][0]
 		}
 		if n == width {
-			l.lanes(width, &sums[0], &first, &p, blocks, t)
+			l.lanes(width, &sums[0], &first, &p, &ahead, blocks, t)
 		} else {
 			var more [MaxWidth][32]byte
-			l.lanes(width, &more[0], &first, &p, blocks, t)
+			l.lanes(width, &more[0], &first, &p, &ahead, blocks, t)
 			copy(sums[:n], more[:])
 		}
 		sums, msgs = sums[n:], msgs[n:]
@@ -93,15 +94,16 @@ func (l level) one(h *state, msg *byte, blocks int, t, last uint64) {
 }
 
 // lanes hashes width messages, 4 or 8, of so many blocks each, from state h
-// after t bytes on, into *sums and the width-1 that follow it.
-func (l level) lanes(width int, sums *[32]byte, h *state, msgs *[MaxWidth]*byte, blocks int, t uint64) {
+// after t bytes on, into *sums and the width-1 that follow it. Those that are
+// ahead are of the same size, and come next.
+func (l level) lanes(width int, sums *[32]byte, h *state, msgs, ahead *[MaxWidth]*byte, blocks int, t uint64) {
 	switch {
 	case width == 8:
-		blake2bAVX512(sums, h, msgs, blocks, t)
+		blake2bAVX512(sums, h, msgs, ahead, blocks, t)
 	case l == avx512:
-		blake2bAVX512VL(sums, h, (*[4]*byte)(msgs[:4]), blocks, t)
+		blake2bAVX512VL(sums, h, (*[4]*byte)(msgs[:4]), (*[4]*byte)(ahead[:4]), blocks, t)
 	default:
-		blake2bAVX2(sums, h, (*[4]*byte)(msgs[:4]), blocks, t)
+		blake2bAVX2(sums, h, (*[4]*byte)(msgs[:4]), (*[4]*byte)(ahead[:4]), blocks, t)
 	}
 }
 

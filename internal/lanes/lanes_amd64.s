@@ -26,9 +26,9 @@ DATA iv<>+48(SB)/8, $0x1f83d9abfb41bd6b
 DATA iv<>+56(SB)/8, $0x5be0cd19137e2179
 GLOBL iv<>(SB), RODATA|NOPTR, $64
 
-// func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
+// func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, ahead *[4]*byte, blocks int, t uint64)
 // Requires: AVX, AVX2
-TEXT ·blake2bAVX2(SB), $848-40
+TEXT ·blake2bAVX2(SB), $848-48
 	LEAQ         31(SP), AX
 	ANDQ         $-32, AX
 	MOVQ         msgs+16(FP), CX
@@ -53,8 +53,8 @@ TEXT ·blake2bAVX2(SB), $848-40
 	VMOVDQU      Y6, 736(AX)
 	VPBROADCASTQ 56(CX), Y7
 	VMOVDQU      Y7, 768(AX)
-	MOVQ         blocks+24(FP), R8
-	MOVQ         t+32(FP), R9
+	MOVQ         blocks+32(FP), R8
+	MOVQ         t+40(FP), R9
 	MOVQ         iv<>+48(SB), CX
 	MOVQ         CX, 840(SP)
 
@@ -2663,9 +2663,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
+// func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, ahead *[4]*byte, blocks int, t uint64)
 // Requires: AVX, AVX2, AVX512F, AVX512VL
-TEXT ·blake2bAVX512VL(SB), $848-40
+TEXT ·blake2bAVX512VL(SB), $848-48
 	LEAQ         31(SP), AX
 	ANDQ         $-32, AX
 	MOVQ         msgs+16(FP), CX
@@ -2690,8 +2690,8 @@ TEXT ·blake2bAVX512VL(SB), $848-40
 	VMOVDQU64    Y6, 736(AX)
 	VPBROADCASTQ 56(CX), Y7
 	VMOVDQU64    Y7, 768(AX)
-	MOVQ         blocks+24(FP), R8
-	MOVQ         t+32(FP), R9
+	MOVQ         blocks+32(FP), R8
+	MOVQ         t+40(FP), R9
 	MOVQ         iv<>+48(SB), CX
 	MOVQ         CX, 840(SP)
 
@@ -4994,9 +4994,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, blocks int, t uint64)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·blake2bAVX512(SB), $1680-40
+// func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, ahead *[8]*byte, blocks int, t uint64)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·blake2bAVX512(SB), $1680-48
 	LEAQ         63(SP), AX
 	ANDQ         $-64, AX
 	MOVQ         msgs+16(FP), CX
@@ -5025,8 +5025,9 @@ TEXT ·blake2bAVX512(SB), $1680-40
 	VMOVDQU64    Z6, 1472(AX)
 	VPBROADCASTQ 56(CX), Z7
 	VMOVDQU64    Z7, 1536(AX)
-	MOVQ         blocks+24(FP), R12
-	MOVQ         t+32(FP), R13
+	MOVQ         blocks+32(FP), R12
+	MOVQ         t+40(FP), R13
+	XORQ         R14, R14
 	MOVQ         iv<>+48(SB), CX
 	MOVQ         CX, 1672(SP)
 
@@ -5112,6 +5113,32 @@ compress:
 	ADDQ         $+128, R9
 	ADDQ         $+128, R10
 	ADDQ         $+128, R11
+	MOVQ         ahead+24(FP), CX
+	MOVQ         (CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         8(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         16(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         24(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         32(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         40(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         48(CX), R15
+	PREFETCHT0   (R15)(R14*1)
+	PREFETCHT0   64(R15)(R14*1)
+	MOVQ         56(CX), CX
+	PREFETCHT0   (CX)(R14*1)
+	PREFETCHT0   64(CX)(R14*1)
+	ADDQ         $+128, R14
 	VMOVDQU64    1088(AX), Z0
 	VPBROADCASTQ iv<>+0(SB), Z8
 	VMOVDQU64    1152(AX), Z1

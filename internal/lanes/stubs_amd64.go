@@ -5,10 +5,11 @@
 package lanes
 
 // blake2bAVX2 hashes 4 messages of so many blocks, from state h after t bytes on,
-// and writes the sums to sums and what follows it.
+// and writes the sums to sums and what follows it. Those ahead, of as many blocks, may be
+// on their way into the cache after it.
 //
 //go:noescape
-func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
+func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, ahead *[4]*byte, blocks int, t uint64)
 
 // blake2bOneAVX2 takes so many blocks into state h, after t bytes; last is all ones if they end the message,
 // else zero.
@@ -17,10 +18,11 @@ func blake2bAVX2(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uin
 func blake2bOneAVX2(h *[8]uint64, msg *byte, blocks int, t uint64, last uint64)
 
 // blake2bAVX512VL hashes 4 messages of so many blocks, from state h after t bytes on,
-// and writes the sums to sums and what follows it.
+// and writes the sums to sums and what follows it. Those ahead, of as many blocks, may be
+// on their way into the cache after it.
 //
 //go:noescape
-func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t uint64)
+func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, ahead *[4]*byte, blocks int, t uint64)
 
 // blake2bOneAVX512VL takes so many blocks into state h, after t bytes; last is all ones if they end the message,
 // else zero.
@@ -29,10 +31,11 @@ func blake2bAVX512VL(sums *[32]byte, h *[8]uint64, msgs *[4]*byte, blocks int, t
 func blake2bOneAVX512VL(h *[8]uint64, msg *byte, blocks int, t uint64, last uint64)
 
 // blake2bAVX512 hashes 8 messages of so many blocks, from state h after t bytes on,
-// and writes the sums to sums and what follows it.
+// and writes the sums to sums and what follows it. Those ahead, of as many blocks, may be
+// on their way into the cache after it.
 //
 //go:noescape
-func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, blocks int, t uint64)
+func blake2bAVX512(sums *[32]byte, h *[8]uint64, msgs *[8]*byte, ahead *[8]*byte, blocks int, t uint64)
 
 // chacha20AVX2 encrypts groups times 512 bytes, the first block with the given counter.
 //

@@ -66,9 +66,10 @@ func (b *blake2b) word(i int) Op {
 // generate writes a function that hashes messages of blocks times 128 bytes,
 // from a state that t bytes have gone into.
 func (b *blake2b) generate() {
-	TEXT(b.name, 0, fmt.Sprintf("func(sums *[32]byte, h *[8]uint64, msgs *[%d]*byte, blocks int, t uint64)", b.lanes))
+	TEXT(b.name, 0, fmt.Sprintf("func(sums *[32]byte, h *[8]uint64, msgs, ahead *[%d]*byte, blocks int, t uint64)", b.lanes))
 	Doc(fmt.Sprintf("%s hashes %d messages of so many blocks, from state h after t bytes on,", b.name, b.lanes),
-		"and writes the sums to sums and what follows it.")
+		"and writes the sums to sums and what follows it. Those ahead, of as many blocks, may be",
+		"on their way into the cache after it.")
 	Pragma("noescape")
 	const kept = 16 + 1 + 8 // words, v8, h
 	b.frame = frame(kept, 8*b.lanes)
@@ -91,6 +92,10 @@ func (b *blake2b) generate() {
 	}
 	blocks := Load(Param("blocks"), GP64())
 	t := Load(Param("t"), GP64())
+	done := GP64() // bytes of each message
+	if b.lanes == 8 {
+		XORQ(done, done)
+	}
 	MOVQ(b.iv.Offset(8*6), p)
 	MOVQ(p, v14)
 
@@ -112,6 +117,17 @@ func (b *blake2b) generate() {
 	for _, m := range b.messages {
 		ADDQ(I32(block), m)
 	}
+	if b.lanes == 8 {
+		// With fewer lanes there is more time for each load.
+		from = Load(Param("ahead"), p)
+		for i := range b.lanes {
+			m := Mem{Base: GP64(), Index: done, Scale: 1}
+			MOVQ(Mem{Base: from}.Offset(8*i), m.Base)
+			PREFETCHT0(m)
+			PREFETCHT0(m.Offset(block / 2))
+		}
+		ADDQ(I32(block), done)
+	}
 	for i := range 8 {
 		b.move(h(i), b.v[i])
 		VPBROADCASTQ(b.iv.Offset(8*i), b.v[8+i])
@@ -123,10 +139,8 @@ func (b *blake2b) generate() {
 	}
 	for r := range rounds {
 		Commentf("Round %d.", r)
-		for i, quads := range [][][4]int{columns, diagonals} {
-			s := sigma[r%len(sigma)][8*i:]
-			b.half(quads, blake2bRotations, func(i int, a reg.VecPhysical) { b.plus(b.word(s[i]), a, a) })
-		}
+		s := sigma[r%len(sigma)]
+		b.round(blake2bRotations, func(i int, a reg.VecPhysical) { b.plus(b.word(s[i]), a, a) })
 	}
 	Comment("The new chain value.")
 	if b.spill {

@@ -54,9 +54,7 @@ func (c *chacha20) rounds() {
 	n := GP64()
 	MOVQ(U32(doubleRounds), n)
 	Label("rounds")
-	for _, quads := range [][][4]int{columns, diagonals} {
-		c.half(quads, [2][2]int{{16, 12}, {8, 7}}, nil)
-	}
+	c.round([2][2]int{{16, 12}, {8, 7}}, nil)
 	DECQ(n)
 	JNE(LabelRef("rounds"))
 }

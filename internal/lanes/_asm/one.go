@@ -76,7 +76,7 @@ func (b *blake2b) generateOne() {
 // that are in the lanes.
 func (b *blake2b) row(msg reg.Register, s []int, lanes [4]int) {
 	word := func(lane, k int) Mem { return Mem{Base: msg}.Offset(8 * s[2*lanes[lane]+k]) }
-	b.half([][4]int{{0, 1, 2, 3}}, blake2bRotations, func(k int, a reg.VecPhysical) {
+	for _, step := range b.chain([4]int{0, 1, 2, 3}, blake2bRotations, func(k int, a reg.VecPhysical) {
 		// Loads that fill all lanes, and blends, leave the port alone that
 		// has to turn the rows.
 		for lane := range 4 {
@@ -86,5 +86,7 @@ func (b *blake2b) row(msg reg.Register, s []int, lanes [4]int) {
 		VPBLENDD(Imm(0xc0), y[12], y[11], y[11])
 		VPBLENDD(Imm(0xf0), y[11], y[9], y[9])
 		b.plus(y[9], a, a)
-	})
+	}) {
+		step()
+	}
 }
