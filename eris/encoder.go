@@ -26,18 +26,18 @@ const maxWorkers = 8
 // Encoder encodes a content that is written to it. It works in batches of 256 KiB:
 // blocks are emitted when a batch is full, or several are, and at the end. Content
 // shorter than that is encoded by the goroutine of the caller, and takes some
-// three times its length in memory. Of longer content, each batch is sealed by a
-// goroutine of its own, as many at once as there are cores, 8 at most; with one
-// batch more, which is being filled, they take 0.6 MiB each, whatever the
+// three times its length in memory. Longer content is sealed by as many goroutines as
+// there are cores, 8 at most, each at a batch; with two batches more, one that waits
+// for them and one that is being filled, they take 0.6 MiB each, whatever the
 // content's length. No goroutine waits for the caller, so that an Encoder may be
 // dropped at any time. It is not safe for concurrent use.
 type Encoder struct {
 	size    BlockSize
 	secret  Secret
 	emit    func(Block) error
-	workers int
+	crew    crew         // of 1, the caller does its work
 	batch   *leafBatch   // that is being filled
-	started []*leafBatch // that are being sealed, oldest first
+	started []*leafBatch // that were given to the crew, oldest first
 	free    []*leafBatch
 	levels  []upper // by level
 	parent  sealed  // of the last nodes of level 0 to come, if it was made along with them
@@ -67,8 +67,8 @@ func NewEncoder(size BlockSize, secret Secret, emit func(Block) error) *Encoder 
 	}
 	return &Encoder{
 		size: size, secret: secret, emit: emit, batch: newLeafBatch(size, secret, int(size)),
-		workers: min(runtime.GOMAXPROCS(0), runtime.NumCPU(), maxWorkers),
-		own:     sealing{size: int(size)},
+		crew: crew{most: min(runtime.GOMAXPROCS(0), runtime.NumCPU(), maxWorkers)},
+		own:  sealing{size: int(size)},
 	}
 }
 
@@ -122,7 +122,7 @@ func (e *Encoder) Finish() (ReadCap, error) {
 	leaves.nodes = leaves.nodes[:whole+int(e.size)]
 	Leaf(leaves.nodes[whole:], leaves.nodes[whole:n])
 	e.batch.seal()
-	for len(e.started) > 0 {
+	for e.err == nil && len(e.started) > 0 {
 		e.takeOldest()
 	}
 	e.take(e.batch)
@@ -137,6 +137,7 @@ func (e *Encoder) Finish() (ReadCap, error) {
 		}
 		e.collapse(level)
 	}
+	e.settle()
 	return ReadCap{}, e.err
 }
 
@@ -152,15 +153,15 @@ func (e *Encoder) room() []byte {
 	}
 	b := e.batch
 	e.batch = nil
-	if e.workers == 1 {
+	if e.crew.most == 1 {
 		b.seal()
 		e.take(b)
 		e.free = append(e.free, b)
 	} else {
-		b.start()
+		e.crew.add(b)
 		e.started = append(e.started, b)
 	}
-	for len(e.started) > e.workers {
+	for e.err == nil && len(e.started) > e.crew.most+1 { // one waits for who is ready first
 		e.takeOldest()
 	}
 	if e.err != nil {
@@ -189,16 +190,14 @@ func (e *Encoder) grow(n int) int {
 func (e *Encoder) takeOldest() {
 	b := e.started[0]
 	e.started = slices.Delete(e.started, 0, 1)
-	b.wait()
+	<-b.done
 	e.take(b)
 	e.free = append(e.free, b)
 }
 
-// settle waits for batches that are not wanted any more.
+// settle gives up the batches that are not wanted any more.
 func (e *Encoder) settle() {
-	for _, b := range e.started {
-		b.wait()
-	}
+	e.crew.stop()
 	e.started = nil
 }
 

@@ -209,6 +209,34 @@ func TestEncodeAtOnce(t *testing.T) {
 	}
 }
 
+// TestEncoderGoroutines wants no more than there are cores, however much is written,
+// and none once Finish or Encode has returned, with an error or without.
+func TestEncoderGoroutines(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const length = 40 * 256 << 10
+	for _, at := range []int64{-1, 0, 9, 300} {
+		synctest.Test(t, func(t *testing.T) {
+			before := runtime.NumGoroutine()
+			_, _, err := eris.Encode(keystream(t, "goroutines", length), eris.Size32KiB, eris.Secret{}, func(b eris.Block) error {
+				if n := runtime.NumGoroutine(); n > before+2 {
+					t.Errorf("%d goroutines more", n-before)
+				}
+				if b.Index == at {
+					return errBroken
+				}
+				return nil
+			})
+			if errors.Is(err, errBroken) != (at >= 0) {
+				t.Errorf("block %d: %v", at, err)
+			}
+			synctest.Wait()
+			if n := runtime.NumGoroutine(); n > before {
+				t.Errorf("block %d: %d goroutines are left", at, n-before)
+			}
+		})
+	}
+}
+
 // TestEncoderDropped gives an Encoder up at each number of batches: nothing of it
 // is left. (A bubble fails when a goroutine of it stays blocked.)
 func TestEncoderDropped(t *testing.T) {

@@ -77,13 +77,13 @@ type leafBatch struct {
 	parents sealing
 	secret  Secret
 	nonces  [2]nonce      // of leaves and parents
-	done    chan struct{} // gets one when a goroutine has sealed the batch
+	done    chan struct{} // gets one when a crew has sealed the batch
 }
 
 func newLeafBatch(size BlockSize, secret Secret, room int) *leafBatch {
 	return &leafBatch{
 		leaves: sealing{size: int(size), nodes: make([]byte, 0, room)}, parents: sealing{size: int(size)},
-		secret: secret, nonces: [2]nonce{levelNonce(0), levelNonce(1)},
+		secret: secret, nonces: [2]nonce{levelNonce(0), levelNonce(1)}, done: make(chan struct{}, 1),
 	}
 }
 
@@ -111,19 +111,3 @@ func (b *leafBatch) seal() {
 	}
 	b.parents.seal(&b.nonces[1], nil)
 }
-
-// start seals the batch in a goroutine of its own, which ends by itself; wait
-// returns when it has.
-func (b *leafBatch) start() {
-	if b.done == nil {
-		b.done = make(chan struct{}, 1)
-	}
-	go b.run()
-}
-
-func (b *leafBatch) run() {
-	b.seal()
-	b.done <- struct{}{}
-}
-
-func (b *leafBatch) wait() { <-b.done }
