@@ -83,7 +83,7 @@ func (p publishFlags) plan(log *slog.Logger) (publishPlan, error) {
 		note("negative-ttl", err)
 	}
 	plan.publish = o
-	plan.bake = bake.Options{Methods: methods, NarPath: o.NarPath, Workers: p.workers, TTL: o.TTL, Log: log}
+	plan.bake = bake.Options{Methods: methods, NarPath: o.NarPath, Workers: p.workers, TTL: o.TTL, Child: newBakeChild, Log: log}
 	if p.ipfs != "" {
 		plan.bake.IPFS, err = ipfs.New(p.ipfs, nil)
 		note("ipfs", err)

@@ -43,7 +43,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 corrupt,
 		a.publishCommand(), a.nodeCommand(), a.peersCommand(), a.fsckCommand(), a.gcCommand(),
 		a.exportCommand(), a.importCommand(), a.weatherCommand(), a.doctorCommand(), a.demoCommand(),
 		a.keygenCommand(), a.authorizeCommand(), a.narinfoCommand(),
-		a.manCommand(), a.versionCommand(),
+		a.manCommand(), a.bakeChildCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -36,6 +36,7 @@ func TestScript(t *testing.T) {
 			"maxrss":   maxrss,
 			"putstore": putstore,
 			"waitfor":  waitfor,
+			"process":  process,
 
 			"mkstate":   mkstate,
 			"holdstate": holdstate,

@@ -136,11 +136,12 @@ func (c *Cache) adopt(ctx context.Context, info storedb.Info) (done bool, err er
 	for i, n := range nars {
 		methods[i] = n.method
 	}
-	blocks, err := c.newBlocks(info.Path)
+	index, err := c.index.NewWriter(info.Path)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, blocks.Abort()) }()
+	defer func() { err = errors.Join(err, index.Abort()) }()
+	blocks := newBlocks(index.File(), c.linked(info.Path.Hash))
 	enc := encoder{emit: blocks.add}
 	if err := folder.Copy(ctx, &enc, c.path(c.Nar(methods[named(methods)], info.Path.Base()))); err != nil {
 		return false, err
@@ -152,7 +153,10 @@ func (c *Cache) adopt(ctx context.Context, info storedb.Info) (done bool, err er
 	if enc.n != nars[named(methods)].size {
 		return false, fmt.Errorf("nar of %s changes while it is adopted", info.Path)
 	}
-	return true, c.commit(ctx, info, blocks, rc, nars)
+	if err := blocks.Finish(rc, enc.n); err != nil {
+		return false, err
+	}
+	return true, c.commit(ctx, info, index, nars, rc, blocks.pieces())
 }
 
 // link links an old nar to its new name and checks what it holds; a bad one

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -62,6 +63,10 @@ type Options struct {
 	Torrents bool
 	// Trackers are the URLs of trackers that magnet links name. Default none.
 	Trackers []string
+	// Child returns a command that runs Child, for what costs something for each
+	// byte of an item. Default: none, and that is done in this process, where it
+	// makes others wait.
+	Child func() *exec.Cmd
 	// Log is where events go. Default none.
 	Log *slog.Logger
 	// Now is the clock. Default time.Now.
@@ -107,6 +112,8 @@ type Cache struct {
 	wake  chan struct{}       // there may be something to put into IPFS
 	cores cores
 
+	children *children // nil: none
+
 	mu      sync.Mutex
 	queued  map[string]bool          // hash parts that wait or are being baked
 	busy    map[string]chan struct{} // hash parts whose files somebody changes
@@ -127,6 +134,7 @@ type Status struct {
 	Expired int // entries removed
 
 	Took time.Duration // by the items that were baked, together
+	CPU  time.Duration // processor time that processes of their own had for that
 }
 
 // Open opens the cache folder dir, which it makes if there is none, for items
@@ -149,6 +157,9 @@ func Open(dir string, store *storedb.DB, signer Signer, o Options) (*Cache, erro
 		queued: map[string]bool{}, busy: map[string]chan struct{}{}, failed: map[string]failure{},
 		cores: cores{free: o.Workers},
 		ahead: ahead{known: make(chan struct{}), moved: make(chan struct{})},
+	}
+	if o.Child != nil {
+		c.children = &children{command: o.Child, log: o.Log}
 	}
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("cache %s: %w", dir, errors.Join(err, c.Close()))
@@ -237,6 +248,9 @@ func (c *Cache) Status() Status {
 	defer c.mu.Unlock()
 	s := c.status
 	s.Queued = len(c.queue)
+	if c.children != nil {
+		s.CPU = c.children.used()
+	}
 	return s
 }
 

@@ -12,7 +12,6 @@ import (
 	"ersatz/internal/compress"
 	"ersatz/internal/durable"
 	"ersatz/internal/storedb"
-	"ersatz/nar"
 	"ersatz/narinfo"
 	"ersatz/storepath"
 )
@@ -48,78 +47,80 @@ type stored struct {
 	size   int64 // bytes of the file
 }
 
-// compress dumps an item once, into a file per method.
+// compress makes the nars of an item and its tree, and its entry.
 func (c *Cache) compress(ctx context.Context, info storedb.Info, compressed func()) (err error) {
-	methods := Methods(info.Path.Base(), c.o.Methods)
-	which := named(methods)
-	blocks, err := c.newBlocks(info.Path)
+	index, err := c.index.NewWriter(info.Path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, blocks.Abort()) }()
-	var streams []*stream
+	defer func() { err = errors.Join(err, index.Abort()) }()
+	methods := Methods(info.Path.Base(), c.o.Methods)
+	j := job{
+		Path: info.Path.String(), Size: int64(min(info.NarSize, math.MaxInt64)), Named: named(methods),
+		Tree: index.File().TempName(), Torrent: c.linked(info.Path.Hash),
+	}
+	var files []*durable.File
 	defer func() {
-		for _, s := range streams {
-			err = errors.Join(err, s.file.Abort())
+		for _, f := range files {
+			err = errors.Join(err, f.Abort())
 		}
 	}()
-	size := int64(min(info.NarSize, math.MaxInt64))
-	threads := 0
-	defer func() { c.cores.give(threads) }()
-	for i, m := range methods {
-		var add func(eris.Block) error
-		if i == which {
-			add = blocks.add
-		}
-		n := c.cores.take(m.Threads(size))
-		threads += n
-		o := compress.Options{Size: size, Threads: n, Background: true}
-		s, err := newStream(c.path(c.Nar(m, info.Path.Base())), m, o, add)
+	for _, m := range methods {
+		f, err := durable.Create(c.path(c.Nar(m, info.Path.Base())), 0o644)
 		if err != nil {
-			return closeAll(err, streams)
+			return err
 		}
-		streams = append(streams, s)
+		files = append(files, f)
+		j.Forms = append(j.Forms, form{m, 0, f.TempName()})
 	}
-	f := newFan(ctx, streams)
-	got, dumpErr := nar.Dump(f, info.Path.String())
-	if dumpErr != nil {
-		f.interrupt()
+	got, err := c.make(ctx, j, index.File(), files)
+	if err != nil {
+		return err
 	}
-	closeErr := f.Close()
-	c.cores.give(threads)
-	threads = 0
-	if dumpErr != nil {
-		return dumpErr
-	}
-	if closeErr != nil {
-		return closeErr
-	}
-	if got.Hash != info.NarHash || uint64(got.Size) != info.NarSize {
+	if got.Nar.Hash != info.NarHash || uint64(got.Nar.Size) != info.NarSize {
 		return fmt.Errorf("%w: nar of %s has %s and %d bytes, the store's database says %s and %d", ErrFailed, info.Path,
-			narinfo.FormatHash(got.Hash), got.Size, narinfo.FormatHash(info.NarHash), info.NarSize)
+			narinfo.FormatHash(got.Nar.Hash), got.Nar.Size, narinfo.FormatHash(info.NarHash), info.NarSize)
+	}
+	rc, err := eris.ParseReadCap(got.Cap)
+	if err != nil {
+		return err
 	}
 	compressed()
 	var nars []stored
-	for _, s := range streams {
-		if err := s.file.Commit(); err != nil {
+	for i, f := range files {
+		if err := f.Commit(); err != nil {
 			return err
 		}
-		nars = append(nars, stored{s.method, s.n})
+		nars = append(nars, stored{methods[i], got.Sizes[i]})
 	}
-	return c.commit(ctx, info, blocks, streams[which].cap, nars)
+	return c.commit(ctx, info, index, nars, rc, got.Pieces)
 }
 
-// closeAll frees what the compressors of streams hold.
-func closeAll(err error, streams []*stream) error {
-	for _, s := range streams {
-		err = errors.Join(err, s.comp.Close())
+// make does a job by as many threads as are free, in a process of its own if
+// there is one.
+func (c *Cache) make(ctx context.Context, j job, tree *durable.File, files []*durable.File) (got made, err error) {
+	threads := 0
+	for i := range j.Forms {
+		f := &j.Forms[i]
+		f.Threads = c.cores.take(f.Method.Threads(j.Size))
+		threads += f.Threads
 	}
-	return err
+	defer c.cores.give(threads)
+	if c.children != nil {
+		if got, err = c.children.make(ctx, j); !errors.Is(err, errNoChild) {
+			return got, err
+		}
+	}
+	to := make([]io.Writer, len(files))
+	for i, f := range files {
+		to[i] = f
+	}
+	return j.make(ctx, tree, to)
 }
 
 // commit makes the entry of an item whose nars are in place: tree file, rows,
-// torrent, narinfo.
-func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *blocks, rc eris.ReadCap, nars []stored) error {
+// torrent, narinfo. pieces are of the leaves, if they were hashed.
+func (c *Cache) commit(ctx context.Context, info storedb.Info, index *narindex.Writer, nars []stored, rc eris.ReadCap, pieces []byte) error {
 	methods := make([]compress.Method, len(nars))
 	lines := make([]narinfo.Nar, len(nars))
 	base := info.Path.Base()
@@ -131,13 +132,13 @@ func (c *Cache) commit(ctx context.Context, info storedb.Info, blocks *blocks, r
 	if err := c.forgetOther(ctx, info.Path.Hash, rc); err != nil {
 		return err
 	}
-	if err := blocks.Commit(ctx, rc, content.size, c.Nar(content.method, base)); err != nil {
+	if err := index.CommitTree(ctx, rc, content.size, c.Nar(content.method, base)); err != nil {
 		return err
 	}
 	encoded := Encoded{Format: content.method.Format(), URN: rc.URN()}
 	if c.linked(info.Path.Hash) { // since it began, or since a moment ago
 		var err error
-		if encoded.Magnet, err = c.makeMagnet(ctx, info.Path.Hash, blocks.torrent); err != nil {
+		if encoded.Magnet, err = c.makeMagnet(ctx, info.Path.Hash, pieces); err != nil {
 			return err
 		}
 	}

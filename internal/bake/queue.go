@@ -38,6 +38,9 @@ type failure struct {
 // before, until ctx ends. When it returns, all that has stopped; what was queued
 // is forgotten. The error is nil.
 func (c *Cache) Run(ctx context.Context) error {
+	if c.children != nil {
+		defer c.children.close()
+	}
 	var g errgroup.Group
 	for range c.o.Workers {
 		g.Go(func() error { c.worker(ctx); return nil })

@@ -9,7 +9,6 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
-	"ersatz/internal/durable"
 )
 
 // encoder encodes a stream whose length is not known at first: the block size
@@ -60,30 +59,22 @@ func (e *encoder) finish() (eris.ReadCap, error) {
 
 // stream is a nar on its way into one file, in one form.
 type stream struct {
-	method compress.Method
-	comp   io.WriteCloser
-	file   *durable.File
-	buf    *bufio.Writer
-	enc    *encoder // for the form that the URN names, else nil
-	cap    eris.ReadCap
-	n      int64 // bytes as compressed
-	err    error // the first
+	comp io.WriteCloser
+	buf  *bufio.Writer
+	enc  *encoder // for the form that the URN names, else nil
+	cap  eris.ReadCap
+	n    int64 // bytes as compressed
+	err  error // the first
 }
 
 // newStream begins a file. add takes the blocks, or is nil.
-func newStream(name string, m compress.Method, o compress.Options, add func(eris.Block) error) (*stream, error) {
-	f, err := durable.Create(name, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	s := &stream{method: m, file: f, buf: bufio.NewWriterSize(f, 64<<10)}
+func newStream(w io.Writer, m compress.Method, o compress.Options, add func(eris.Block) error) (s *stream, err error) {
+	s = &stream{buf: bufio.NewWriterSize(w, 64<<10)}
 	if add != nil {
 		s.enc = &encoder{emit: add}
 	}
-	if s.comp, err = compress.NewWriterOptions((*sink)(s), m, o); err != nil {
-		return nil, errors.Join(err, f.Abort())
-	}
-	return s, nil
+	s.comp, err = compress.NewWriterOptions((*sink)(s), m, o)
+	return s, err
 }
 
 // sink is a stream below its compressor.

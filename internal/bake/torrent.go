@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"ersatz/eris"
@@ -11,33 +12,35 @@ import (
 	"ersatz/internal/folder"
 	"ersatz/internal/torrent"
 	"ersatz/narinfo"
-	"ersatz/storepath"
 )
 
 // blocks takes the blocks of an item as they are encoded.
 type blocks struct {
-	*narindex.Writer
+	*narindex.TreeWriter
 	torrent *torrent.Builder // gets the leaves; nil if no torrent is made
 }
 
-// newBlocks begins an item.
-func (c *Cache) newBlocks(p storepath.Path) (*blocks, error) {
-	w, err := c.index.NewWriter(p)
-	if err != nil {
-		return nil, err
-	}
-	b := &blocks{Writer: w}
-	if c.linked(p.Hash) {
+func newBlocks(tree io.Writer, linked bool) blocks {
+	b := blocks{TreeWriter: narindex.NewTreeWriter(tree)}
+	if linked {
 		b.torrent = torrent.NewBuilder()
 	}
-	return b, nil
+	return b
 }
 
-func (b *blocks) add(x eris.Block) error {
+func (b blocks) add(x eris.Block) error {
 	if b.torrent != nil && x.Level == 0 {
 		b.torrent.Write(x.Data) // the error is nil
 	}
 	return b.Add(x)
+}
+
+// pieces returns the hashes of pieces of the leaves, nil if no torrent is made.
+func (b blocks) pieces() []byte {
+	if b.torrent == nil {
+		return nil
+	}
+	return append([]byte{}, b.torrent.Pieces()...) // not nil
 }
 
 // torrents reports whether narinfos have magnet links. Without a signature that
@@ -48,19 +51,25 @@ func (c *Cache) torrents() bool { return c.o.Torrents && c.signer.Guix != nil }
 func (c *Cache) linked(hash string) bool { return c.torrents() && c.isAhead(hash) }
 
 // makeMagnet keeps the torrent of an indexed item and returns its magnet link,
-// "" if the item is too long for one. leaves has those that were hashed just now,
-// or is nil: then a torrent that is kept stays.
-func (c *Cache) makeMagnet(ctx context.Context, hash string, leaves *torrent.Builder) (link string, err error) {
+// "" if the item is too long for one. pieces has those of the leaves that were
+// hashed just now, or is nil: then a torrent that is kept stays.
+func (c *Cache) makeMagnet(ctx context.Context, hash string, pieces []byte) (link string, err error) {
 	content, err := c.index.Open(ctx, hash)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
 	var i torrent.Info
-	if leaves == nil {
+	if pieces == nil {
 		i, err = content.Torrent(ctx)
-	} else if i, err = content.HashTorrent(ctx, leaves); err == nil {
-		err = content.KeepTorrent(i)
+	} else {
+		var b *torrent.Builder
+		if b, err = torrent.Resume(pieces); err == nil {
+			i, err = content.HashTorrent(ctx, b)
+		}
+		if err == nil {
+			err = content.KeepTorrent(i)
+		}
 	}
 	if errors.Is(err, torrent.ErrTooLong) {
 		return "", nil
