@@ -40,6 +40,10 @@ var sigma = [10][16]int{
 	{10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
 }
 
+// blake2bOrder is the order of a round's steps with AVX2, see mixer.
+const blake2bOrder = "030330012300012332010231132301130022200013312130003372231111211276" +
+	"476244224757754454756666747655677474556646574477744546666555666555"
+
 // blake2b is what the implementations have in common, and where they differ.
 type blake2b struct {
 	mixer
@@ -229,20 +233,22 @@ func blake2bAVX2() {
 		plus: func(a, b, to Op) { VPADDQ(a, b, to) },
 		xor:  func(a, b, to Op) { VPXOR(a, b, to) },
 		move: func(from, to Op) { VMOVDQU(from, to) },
-		rotate: func(by int, v reg.VecPhysical) {
+		rotate: func(by int, v reg.VecPhysical) []func() {
 			switch by {
 			case 32:
-				VPSHUFD(Imm(0xb1), v, v)
+				return one(func() { VPSHUFD(Imm(0xb1), v, v) })
 			case 24:
-				VPSHUFB(r24, v, v)
+				return one(func() { VPSHUFB(r24, v, v) })
 			case 16:
-				VPSHUFB(r16, v, v)
-			case 63:
-				VPADDQ(v, v, y[8])
-				VPSRLQ(Imm(63), v, v)
-				VPOR(y[8], v, v)
+				return one(func() { VPSHUFB(r16, v, v) })
+			}
+			return []func(){
+				func() { VPADDQ(v, v, y[8]) },
+				func() { VPSRLQ(Imm(63), v, v) },
+				func() { VPOR(y[8], v, v) },
 			}
 		},
+		order: blake2bOrder,
 	}
 	b.generate()
 	b.name, b.spill = "blake2bOneAVX2", false
@@ -253,11 +259,13 @@ func blake2bAVX2() {
 func blake2bEVEX(name string, lanes int, registers []reg.VecPhysical) {
 	b := &blake2b{name: name, lanes: lanes, iv: constant("iv"), words: registers[16:]}
 	b.mixer = mixer{
-		v:      registers[:16],
-		plus:   func(a, b, to Op) { VPADDQ(a, b, to) },
-		xor:    func(a, b, to Op) { VPXORQ(a, b, to) },
-		move:   func(from, to Op) { VMOVDQU64(from, to) },
-		rotate: func(by int, v reg.VecPhysical) { VPRORQ(Imm(uint64(by)), v, v) },
+		v:    registers[:16],
+		plus: func(a, b, to Op) { VPADDQ(a, b, to) },
+		xor:  func(a, b, to Op) { VPXORQ(a, b, to) },
+		move: func(from, to Op) { VMOVDQU64(from, to) },
+		rotate: func(by int, v reg.VecPhysical) []func() {
+			return one(func() { VPRORQ(Imm(uint64(by)), v, v) })
+		},
 	}
 	b.generate()
 	if lanes == 4 {

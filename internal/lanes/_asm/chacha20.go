@@ -16,6 +16,10 @@ import (
 
 const doubleRounds = 10
 
+// chacha20Order is the order of a double round's steps without AVX-512, see mixer.
+const chacha20Order = "101301000122130131100001220321232233011330202301111003243430322433" +
+	"222555746556475554467744455666777756665544766774474455566666766777"
+
 // chacha20 is what the implementations have in common.
 type chacha20 struct {
 	mixer
@@ -86,18 +90,20 @@ func chacha20AVX2() {
 		plus: func(a, b, to Op) { VPADDD(a, b, to) },
 		xor:  func(a, b, to Op) { VPXOR(a, b, to) },
 		move: func(from, to Op) { VMOVDQU(from, to) },
-		rotate: func(by int, v reg.VecPhysical) {
+		rotate: func(by int, v reg.VecPhysical) []func() {
 			switch by {
 			case 16:
-				VPSHUFB(left16, v, v)
+				return one(func() { VPSHUFB(left16, v, v) })
 			case 8:
-				VPSHUFB(left8, v, v)
-			default:
-				VPSLLD(Imm(uint64(by)), v, y[8])
-				VPSRLD(Imm(uint64(32-by)), v, v)
-				VPOR(y[8], v, v)
+				return one(func() { VPSHUFB(left8, v, v) })
+			}
+			return []func(){
+				func() { VPSLLD(Imm(uint64(by)), v, y[8]) },
+				func() { VPSRLD(Imm(uint64(32-by)), v, v) },
+				func() { VPOR(y[8], v, v) },
 			}
 		},
+		order: chacha20Order,
 	}
 	for i := range 16 {
 		VPBROADCASTD(state.Offset(4*i), y[0])
@@ -162,10 +168,12 @@ func chacha20AVX512() {
 	c := &chacha20{}
 	state := c.begin("chacha20AVX512", lanes)
 	c.mixer = mixer{
-		v:      z[:16],
-		plus:   func(a, b, to Op) { VPADDD(a, b, to) },
-		xor:    func(a, b, to Op) { VPXORD(a, b, to) },
-		rotate: func(by int, v reg.VecPhysical) { VPROLD(Imm(uint64(by)), v, v) },
+		v:    z[:16],
+		plus: func(a, b, to Op) { VPADDD(a, b, to) },
+		xor:  func(a, b, to Op) { VPXORD(a, b, to) },
+		rotate: func(by int, v reg.VecPhysical) []func() {
+			return one(func() { VPROLD(Imm(uint64(by)), v, v) })
+		},
 	}
 
 	Label("next")

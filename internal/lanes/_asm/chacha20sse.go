@@ -26,19 +26,20 @@ func chacha20SSSE3() {
 		},
 		xor:  func(a, _, to Op) { PXOR(a, to) }, // to is the second
 		move: func(from, to Op) { MOVO(from, to) },
-		rotate: func(by int, v reg.VecPhysical) {
+		rotate: func(by int, v reg.VecPhysical) []func() {
 			switch by {
 			case 16:
-				PSHUFB(constant("left16"), v)
+				return one(func() { PSHUFB(constant("left16"), v) })
 			case 8:
-				PSHUFB(constant("left8"), v)
-			default:
-				MOVO(v, x[8])
-				PSLLL(Imm(uint64(by)), x[8])
-				PSRLL(Imm(uint64(32-by)), v)
-				POR(x[8], v)
+				return one(func() { PSHUFB(constant("left8"), v) })
+			}
+			return []func(){
+				func() { MOVO(v, x[8]); PSLLL(Imm(uint64(by)), x[8]) },
+				func() { PSRLL(Imm(uint64(32-by)), v) },
+				func() { POR(x[8], v) },
 			}
 		},
+		order: chacha20Order,
 	}
 	for i := range 16 {
 		MOVSS(state.Offset(4*i), x[0])
