@@ -116,10 +116,10 @@ func TestBookRemembersLies(t *testing.T) {
 func TestBookLearns(t *testing.T) {
 	dir := t.TempDir()
 	b := openBook(t, dir, nil)
-	b.Note(Stat{Name: "s", Blocks: 3, Bytes: 30, Learnt: Learnt{2 * time.Millisecond, time.Microsecond}})
+	b.Note(Stat{Name: "s", Blocks: 3, Bytes: 30, Learnt: Learnt{Latency: 2 * time.Millisecond, Pace: time.Microsecond, Blocks: 9}})
 	b.Note(Stat{Name: "s", Blocks: 1, Bytes: 10, Learnt: Learnt{Latency: 3 * time.Millisecond}})
 	b.Note(Stat{Name: "was not asked"})
-	want := Learnt{3 * time.Millisecond, time.Microsecond}
+	want := Learnt{Latency: 3 * time.Millisecond, Pace: time.Microsecond}
 	if e := b.Entry("s"); e.Learnt != want || e.Blocks != 4 || e.Bytes != 40 || b.Prior("s") != want {
 		t.Errorf("%+v", e)
 	}

@@ -93,7 +93,7 @@ func parseBook(text []byte, now time.Time) (map[string]*record, error) {
 			return nil, fmt.Errorf("%.100q: a negative number, or a large one", l.Name)
 		}
 		records[l.Name] = &record{
-			learnt: Learnt{l.Latency, l.Pace}, noted: earlier(l.Noted, now), lied: earlier(l.Lied, now),
+			learnt: Learnt{Latency: l.Latency, Pace: l.Pace}, noted: earlier(l.Noted, now), lied: earlier(l.Lied, now),
 			failures: l.Failures, paused: earlier(l.Paused, now.Add(lastPause)), reason: reason(l.Reason),
 		}
 	}

@@ -74,6 +74,7 @@ type Source struct {
 type Learnt struct {
 	Latency time.Duration // until a call's first block
 	Pace    time.Duration // per block after that
+	Blocks  int           // that a call may ask for; a Book does not keep it, since lines change
 }
 
 // Options are the optional parts of a Mix. The zero value works.

@@ -233,6 +233,28 @@ func TestPrior(t *testing.T) {
 	})
 }
 
+// TestPriorBlocks: a source is asked for as much at once as it was in the end by
+// an earlier Mix, which saves the calls by which it was found out.
+func TestPriorBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run := func(prior fetch.Learnt) (fetch.Learnt, time.Duration, int) {
+			f := newFake(40*ms, ms/10)
+			m := fetch.New([]fetch.Source{{Name: "s", Fetcher: f, Prior: prior}}, fetch.Options{})
+			d := read(t, m, 1) + read(t, m, 300)
+			return m.Stats()[0].Learnt, d, f.calls
+		}
+		learnt, _, _ := run(fetch.Learnt{})
+		if learnt.Blocks < 100 {
+			t.Errorf("learnt %+v", learnt)
+		}
+		_, before, calls := run(fetch.Learnt{Latency: learnt.Latency, Pace: learnt.Pace})
+		_, now, fewer := run(learnt)
+		if saved := before - now; saved < 30*ms || fewer >= calls {
+			t.Errorf("%v in %d calls by latency and pace alone, %v in %d", before, calls, now, fewer)
+		}
+	})
+}
+
 // TestInFlight bounds what is asked for at once.
 func TestInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

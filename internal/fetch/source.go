@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"time"
 
 	"ersatz/eris"
@@ -57,7 +58,7 @@ func newSource(s Source, i int) *source {
 	}
 	n := &source{Source: s, bit: 1 << i, size: 1, earned: credit}
 	if s.Prior.Latency > 0 {
-		n.first, n.size = s.Prior.Latency, 4
+		n.first, n.size = s.Prior.Latency, cmp.Or(s.Prior.Blocks, 4)
 	}
 	if s.Prior.Latency > 0 && s.Prior.Pace > 0 {
 		n.spent, n.count = s.Prior.Pace, 1
@@ -68,6 +69,9 @@ func newSource(s Source, i int) *source {
 // learnt is what is known of the source now.
 func (s *source) learnt() (l Learnt) {
 	l.Latency = s.first
+	if s.first > 0 {
+		l.Blocks = s.size
+	}
 	if s.count > 0 {
 		l.Pace = s.pace()
 	}

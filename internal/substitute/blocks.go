@@ -37,6 +37,7 @@ func (in *installation) blockSources() []fetch.Source {
 	var sources []fetch.Source
 	for _, sv := range in.Content.Servers {
 		if source, ok := in.upstream.Blocks(sv); ok && !in.liars[source.Name] {
+			source.Prior = in.learnt[source.Name]
 			sources = append(sources, source)
 		}
 	}
@@ -49,7 +50,8 @@ func (in *installation) blockSources() []fetch.Source {
 }
 
 func (in *installation) ipfsSource() fetch.Source {
-	return fetch.Source{Name: in.ipfs.String(), Fetcher: in.ipfs}
+	name := in.ipfs.String()
+	return fetch.Source{Name: name, Fetcher: in.ipfs, Prior: in.learnt[name]}
 }
 
 // blockReader is the compressed nar as blocks. Closing it says what came from
@@ -63,6 +65,9 @@ type blockReader struct {
 func (r *blockReader) Close() error {
 	err := r.Reader.Close()
 	for _, s := range r.mix.Stats() {
+		if s.Err == nil {
+			r.in.learnt[s.Name] = s.Learnt
+		}
 		r.in.log.Info("source of blocks", slog.String("store_path", r.in.path.String()), slog.String("source", s.Name),
 			slog.Int64("blocks", s.Blocks), slog.Int64("bytes", s.Bytes), slog.Any("error", s.Err))
 		if errors.Is(s.Err, eris.ErrCorrupt) {

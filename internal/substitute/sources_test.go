@@ -422,3 +422,27 @@ func TestHostileNar(t *testing.T) {
 	m.wantNothing(m.substitute(it)[0], "not-found")
 	m.wantMessage(`".."`)
 }
+
+// TestNextItem: what one process knows of a server, and its connections to it,
+// serve for the next item.
+func TestNextItem(t *testing.T) {
+	srv := newServer(t)
+	m := newMachine(t, srv.URL)
+	s := m.open()
+	var requests []int
+	for k := range 4 {
+		it := newItem(t, "item", tree(t, 3<<20+k), "none")
+		srv.add(t, it, key(t, 1))
+		before := srv.count("POST " + n2r.BatchPath)
+		if reply := m.substituteBy(s, it)[0]; !strings.HasPrefix(reply, "success ") {
+			t.Fatal(reply)
+		}
+		requests = append(requests, srv.count("POST "+n2r.BatchPath)-before)
+	}
+	if requests[1] >= requests[0] {
+		t.Errorf("requests for blocks of items of one size: %d", requests)
+	}
+	if n := srv.accepts.Load(); n > 7 { // four at once, some that a busy machine has cut
+		t.Errorf("%d connections", n)
+	}
+}

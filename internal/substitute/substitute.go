@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"ersatz/guixsig"
+	"ersatz/internal/fetch"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/transport/ipfs"
@@ -74,6 +75,7 @@ type Substituter struct {
 	ipfs     *ipfs.Client
 	dedup    map[string]*nar.Dedup     // by store folder
 	liars    map[string]bool           // sources that gave bytes that were not the block
+	learnt   map[string]fetch.Learnt   // of sources, by the item before
 	slow     map[*upstream.Server]bool // whose nar was last waited for in vain
 	told     string                    // what was last said of the files of keys
 	lacking  map[storepath.Path]bool   // what people were told of that it lacks votes
@@ -110,7 +112,8 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 	}
 	s := &Substituter{
 		daemon: daemon, o: o, log: o.Log, messages: messages,
-		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, slow: map[*upstream.Server]bool{}, lacking: map[storepath.Path]bool{},
+		client: httpclient.New(httpclient.Options{Idle: o.Stall}), dedup: map[string]*nar.Dedup{}, liars: map[string]bool{}, learnt: map[string]fetch.Learnt{},
+		slow: map[*upstream.Server]bool{}, lacking: map[storepath.Path]bool{},
 		node: openNode(o),
 	}
 	s.ahead.node, s.ahead.log = s.node, s.log
