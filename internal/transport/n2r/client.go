@@ -2,6 +2,7 @@ package n2r
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -74,8 +77,24 @@ func (c *Client) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref
 	return c.FetchMany(ctx, size, refs, eris.One(got))
 }
 
-// FetchMany implements eris.ManyFetcher.
+// FetchMany implements eris.ManyFetcher. Of more than MaxBatch references, two
+// requests are under way at a time, so that the server need not wait for the client to
+// take an answer in.
 func (c *Client) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	if len(refs) <= MaxBatch {
+		return c.part(ctx, size, refs, got)
+	}
+	work, each := errgroup.WithContext(ctx)
+	work.SetLimit(2)
+	for start := 0; start < len(refs) && each.Err() == nil; start += MaxBatch {
+		part := refs[start:min(start+MaxBatch, len(refs))]
+		work.Go(func() error { return c.part(each, size, part, behind(start, got)) })
+	}
+	return cmp.Or(work.Wait(), ctx.Err())
+}
+
+// part fetches by one request after another.
+func (c *Client) part(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
 	start, err := c.batches(ctx, size, refs, got)
 	if err != nil || start == len(refs) {
 		return err

@@ -97,7 +97,7 @@ func FuzzRefs(f *testing.F) {
 	count(f, len(seeds), 7)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		body := http.MaxBytesReader(nil, io.NopCloser(bytes.NewReader(b)), MaxBatch*int64(refSize))
-		refs, status, msg := readRefs(body)
+		refs, status, msg := new(query).read(body)
 		if status != http.StatusOK {
 			if status < 400 || status > 499 || msg == "" || refs != nil {
 				t.Fatalf("%d %q, %d references", status, msg, len(refs))

@@ -55,9 +55,10 @@ func Handler(b Blocks) http.Handler {
 }
 
 type server struct {
-	blocks Blocks
-	slots  chan struct{}
-	out    sync.Pool // of *bufio.Writer, for batches
+	blocks  Blocks
+	slots   chan struct{}
+	out     sync.Pool // of *bufio.Writer, for batches
+	queries sync.Pool // of *query
 }
 
 func (s *server) block(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +94,12 @@ func (s *server) batch(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many batches at once", http.StatusServiceUnavailable)
 		return
 	}
-	refs, status, msg := readRefs(http.MaxBytesReader(w, r.Body, MaxBatch*int64(refSize)))
+	q, ok := s.queries.Get().(*query)
+	if !ok {
+		q = new(query)
+	}
+	defer s.queries.Put(q)
+	refs, status, msg := q.read(http.MaxBytesReader(w, r.Body, MaxBatch*int64(refSize)))
 	if status != http.StatusOK {
 		http.Error(w, msg, status)
 		return
@@ -153,21 +159,32 @@ func (a answer) write(b []byte) error {
 	return nil
 }
 
-// readRefs reads the body of a batch.
-func readRefs(body io.Reader) (refs []eris.Ref, status int, msg string) {
-	b, err := io.ReadAll(body)
+// query is the memory for the body of a batch and its references: 32 KiB.
+type query struct {
+	body [MaxBatch*refSize + 1]byte // one more, for the end to be met
+	refs [MaxBatch]eris.Ref
+}
+
+// read reads the body of a batch. The references are valid until the next call.
+func (q *query) read(body io.Reader) (refs []eris.Ref, status int, msg string) {
+	n, err := 0, error(nil)
+	for n < len(q.body) && err == nil {
+		var m int
+		m, err = body.Read(q.body[n:])
+		n += m
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case errors.As(err, &tooLarge) || n == len(q.body):
 		return nil, http.StatusRequestEntityTooLarge, "more than " + strconv.Itoa(MaxBatch) + " references"
-	case err != nil:
+	case !errors.Is(err, io.EOF):
 		return nil, http.StatusBadRequest, "the body ends early"
-	case len(b) == 0 || len(b)%refSize != 0:
+	case n == 0 || n%refSize != 0:
 		return nil, http.StatusBadRequest, "the body is not a sequence of references of 32 bytes"
 	}
-	refs = make([]eris.Ref, len(b)/refSize)
+	refs = q.refs[:n/refSize]
 	for i := range refs {
-		copy(refs[i][:], b[i*refSize:])
+		copy(refs[i][:], q.body[i*refSize:])
 	}
 	return refs, http.StatusOK, ""
 }

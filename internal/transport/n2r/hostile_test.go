@@ -2,11 +2,14 @@ package n2r_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -193,6 +196,55 @@ func TestSmallBatches(t *testing.T) {
 	}
 	if answers[413] == 0 || answers[413] > 10 || answers[503] != 2 {
 		t.Errorf("answers %v", answers)
+	}
+}
+
+// TestTwoRequests: of many references, the next are asked for before the answer to
+// the first has come, and no more than these.
+func TestTwoRequests(t *testing.T) {
+	_, s, _ := content(t, 3_000_000)
+	blocks := n2r.Handler(s)
+	var mu sync.Mutex
+	now, most := 0, 0
+	two := make(chan struct{})
+	both := sync.OnceFunc(func() { close(two) })
+	client, _ := against(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		now++
+		if most = max(most, now); now == 2 {
+			both()
+		}
+		mu.Unlock()
+		select {
+		case <-two:
+		case <-r.Context().Done():
+		}
+		blocks.ServeHTTP(w, r)
+		mu.Lock()
+		defer mu.Unlock()
+		now--
+	})
+	refs := slices.Collect(maps.Keys(s))
+	taken := make([]atomic.Bool, len(refs))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := client.Fetch(ctx, eris.Size1KiB, refs, func(i int, b []byte) error {
+		if eris.BlockRef(b) != refs[i] || taken[i].Swap(true) {
+			t.Errorf("block %d is wrong, or came twice", i)
+		}
+		return nil
+	})
+	for i := range taken {
+		if !taken[i].Load() {
+			t.Fatalf("block %d of %d did not come: %v", i, len(refs), err)
+		}
+	}
+	if err != nil || most != 2 {
+		t.Errorf("%v, %d requests at once", err, most)
+	}
+	refused := errors.New("disk full")
+	if err := client.Fetch(ctx, eris.Size1KiB, refs, func(int, []byte) error { return refused }); !errors.Is(err, refused) {
+		t.Error(err)
 	}
 }
 
