@@ -106,6 +106,43 @@ func (t *Tally) Add(sent int) {
 	}
 }
 
+// Stream counts answers of one kind with one status whose bodies are sent piece
+// by piece, but not by way of Serve.
+type Stream struct {
+	tally   *Tally
+	running prometheus.Gauge
+}
+
+// Stream returns the counters of such answers.
+func (q *Requests) Stream(f Face, k Kind, status int) *Stream {
+	if q == nil {
+		return nil
+	}
+	return &Stream{q.Tally(f, k, status), q.running.WithLabelValues(string(f))}
+}
+
+// Begin counts an answer as one that is being given. Done follows.
+func (s *Stream) Begin() {
+	if s != nil {
+		s.running.Inc()
+	}
+}
+
+// Sent counts bytes of a body.
+func (s *Stream) Sent(n int) {
+	if s != nil {
+		s.tally.bytes.Add(float64(n))
+	}
+}
+
+// Done counts an answer that is over.
+func (s *Stream) Done() {
+	if s != nil {
+		s.running.Dec()
+		s.tally.total.Inc()
+	}
+}
+
 // meter is a ResponseWriter that notes what is answered. As the server's own,
 // it sends a file without copying it.
 type meter struct {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"ersatz/internal/storedb"
 	"ersatz/internal/web"
@@ -146,6 +147,9 @@ func openRegular(name string) (*os.File, fs.FileInfo, error) {
 
 // etag names the content of a file that is replaced as a whole whenever it
 // changes.
-func etag(fi fs.FileInfo) string {
+func etag(fi interface {
+	Size() int64
+	ModTime() time.Time
+}) string {
 	return fmt.Sprintf(`"%x-%x"`, fi.Size(), fi.ModTime().UnixNano())
 }

@@ -8,10 +8,6 @@ import (
 	"ersatz/internal/web"
 )
 
-// piece is how much is sent under one deadline, in bytes: whoever reads
-// more slowly than 17 kbit/s is cut off.
-const piece = 256 << 10
-
 // paced is a ResponseWriter that moves the connection's write deadline on as
 // the client reads.
 type paced struct {
@@ -34,7 +30,7 @@ func (p *paced) extend() {
 func (p *paced) Write(b []byte) (n int, err error) {
 	for {
 		p.extend()
-		m, err := p.ResponseWriter.Write(b[:min(len(b), piece)])
+		m, err := p.ResponseWriter.Write(b[:min(len(b), web.Piece)])
 		n += m
 		b = b[m:]
 		if err != nil || len(b) == 0 {
@@ -53,7 +49,7 @@ func (p *paced) ReadFrom(r io.Reader) (n int64, err error) {
 	}
 	for limit.N > 0 {
 		p.extend()
-		want := min(limit.N, piece)
+		want := min(limit.N, web.Piece)
 		m, err := io.Copy(p.ResponseWriter, &io.LimitedReader{R: limit.R, N: want})
 		n += m
 		limit.N -= m

@@ -25,6 +25,7 @@ import (
 	"ersatz/internal/metrics"
 	"ersatz/internal/storedb"
 	"ersatz/internal/transport/n2r"
+	"ersatz/internal/web"
 	"ersatz/storepath"
 )
 
@@ -145,9 +146,12 @@ type Server struct {
 	store  Store
 	signer bake.Signer
 	opt    Options
-	narDir []string      // components of NarPath
-	root   *os.Root      // the cache folder; nil without one
-	memory memory        // of what is there
+	narDir []string    // components of NarPath
+	prefix string      // NarPath with a slash
+	root   *os.Root    // the cache folder; nil without one
+	folder *web.Folder // the same
+	memory memory      // of what is there
+	nars   *metrics.Stream
 	blocks http.Handler  // nil without a cache
 	live   chan struct{} // a slot for each nar that is made while it is sent
 	files  chan struct{} // a slot for each file of a torrent that is sent
@@ -162,13 +166,17 @@ func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 	}
 	s := &Server{
 		store: store, signer: signer, opt: o,
-		narDir: strings.Split(o.NarPath, "/"),
-		live:   make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
+		narDir: strings.Split(o.NarPath, "/"), prefix: o.NarPath + "/",
+		live: make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
 	}
 	s.memory.sent = o.Requests.Tally(metrics.Web, metrics.Narinfo, http.StatusOK)
+	s.nars = o.Requests.Stream(metrics.Web, metrics.NarFile, http.StatusOK)
 	if o.Cache != nil {
 		if s.root, err = os.OpenRoot(o.Cache.Dir); err != nil {
 			return nil, fmt.Errorf("publish: cache folder: %w", err)
+		}
+		if s.folder, err = web.OpenFolder(o.Cache.Dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("publish: cache folder: %w", err), s.root.Close())
 		}
 		s.blocks = n2r.Handler(o.Cache.Blocks)
 	}
@@ -180,5 +188,5 @@ func (s *Server) Close() error {
 	if s.root == nil {
 		return nil
 	}
-	return s.root.Close()
+	return errors.Join(s.root.Close(), s.folder.Close())
 }

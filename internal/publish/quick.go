@@ -103,11 +103,15 @@ func (b *remembered) fresh(now time.Time) bool {
 }
 
 // Quick answers for a narinfo as ServeHTTP does, from memory, or from the cache
-// folder. It leaves all else to that, and the log of requests too.
+// folder, and for a baked nar. It leaves all else to that, and the log of
+// requests too.
 func (s *Server) Quick(r web.Request) (a web.Answer, ok bool) {
-	hash, ok := narinfoHash(r.Path)
-	if !ok || s.opt.Log.Enabled(context.Background(), slog.LevelDebug) {
+	if s.opt.Log.Enabled(context.Background(), slog.LevelDebug) {
 		return web.Answer{}, false
+	}
+	hash, ok := narinfoHash(r.Path)
+	if !ok {
+		return s.quickNar(r)
 	}
 	b := s.memory.get(hash)
 	// Who has seen a baked narinfo is not given the one from before, which has no URN.

@@ -69,19 +69,30 @@ func exchangeBytes(t *testing.T, addr, request string) string {
 	return strings.Join(lines, "\r\n")
 }
 
-// TestQuickIsTheSame: what is answered from memory is, byte for byte, what
-// net/http would send.
+// TestQuickIsTheSame: what is answered from memory, and of nars from their
+// files, is, byte for byte, what net/http would send.
 func TestQuickIsTheSame(t *testing.T) {
 	baker := newFakeBaker(t)
 	hash := hashOf("a")
 	baker.write(t, hash+".narinfo", []byte("StorePath: /gnu/store/x\n"))
 	baker.write(t, hashOf("b")+".narinfo", nil)
+	base := hash + "-x-1.0_a=b"
+	for _, dir := range []string{"nar/", "x/"} {
+		baker.write(t, dir+base, bytes.Repeat([]byte("nar"), web.Piece))
+		baker.write(t, dir+"zstd/"+base, []byte("zstd"))
+		baker.write(t, dir+"lzip/"+base, nil)
+		baker.write(t, dir+"gzip/"+base+"/y", []byte("in a folder"))
+		baker.write(t, dir+"other/"+base, []byte("other"))
+	}
 	for _, o := range []publish.Options{{}, {TTL: time.Hour, NarPath: "x"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 2)
 		var addrs, counts [2]string
 		var regs [2]*prometheus.Registry
-		fromMemory := 0
+		atOnce, nars := 0, "/nar/"
+		if o.NarPath != "" {
+			nars = "/" + o.NarPath + "/"
+		}
 		for i := range addrs {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -95,7 +106,7 @@ func TestQuickIsTheSame(t *testing.T) {
 				if i == 0 {
 					done <- web.Serve(ctx, []net.Listener{l}, s, discard())
 				} else {
-					done <- web.ServeQuick(ctx, []net.Listener{l}, s, counter{s, &fromMemory}, discard())
+					done <- web.ServeQuick(ctx, []net.Listener{l}, s, counter{s, &atOnce}, discard())
 				}
 			}()
 		}
@@ -111,6 +122,20 @@ func TestQuickIsTheSame(t *testing.T) {
 			"GET /" + strings.ToUpper(hash) + ".narinfo" + host + "\r\n",
 			"GET /" + strings.Repeat(".", 32) + ".narinfo" + host + "\r\n",
 			"GET /healthz" + host + "\r\n",
+			"GET " + nars + base + host + "\r\n",
+			"HEAD " + nars + base + host + "\r\n",
+			"GET " + nars + "zstd/" + base + host + "\r\nHEAD " + nars + "zstd/" + base + host + "\r\n",
+			"GET " + nars + "zstd/" + base + host + "Range: bytes=1-\r\n\r\n",
+			"GET " + nars + "lzip/" + base + host + "\r\n",
+			"GET " + nars + "gzip/" + base + host + "\r\n",
+			"GET " + nars + "gzip/" + base + "/y" + host + "\r\n",
+			"GET " + nars + "other/" + base + host + "\r\n",
+			"GET " + nars + "none/" + base + host + "\r\n",
+			"GET " + nars + "/" + base + host + "\r\n",
+			"GET " + nars + "zstd/../" + base + host + "\r\n",
+			"GET " + nars + "zstd/" + hashOf("b") + "-x" + host + "\r\n",
+			"GET " + nars + host + "\r\n",
+			"GET /other/" + base + host + "\r\n",
 		} {
 			if slow, quick := exchangeBytes(t, addrs[0], request), exchangeBytes(t, addrs[1], request); slow != quick {
 				t.Errorf("%q:\n%s\nnot\n%s", request, quick, slow)
@@ -122,8 +147,8 @@ func TestQuickIsTheSame(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if fromMemory != 3 {
-			t.Errorf("%d answered from memory", fromMemory)
+		if atOnce != 3+5 {
+			t.Errorf("%d answered at once", atOnce)
 		}
 		for i, reg := range regs {
 			w := httptest.NewRecorder()
@@ -136,7 +161,7 @@ func TestQuickIsTheSame(t *testing.T) {
 	}
 }
 
-// counter counts what is answered from memory.
+// counter counts what is answered before net/http.
 type counter struct {
 	*publish.Server
 	quick *int // requests come one after the other

@@ -115,7 +115,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, parts []string) {
 			s.nar(w, r, "none", rest[0])
 			return
 		case 2:
-			if slices.Contains([]string{"gzip", "lzip", "zstd"}, rest[0]) {
+			if slices.Contains(compressed, rest[0]) {
 				s.nar(w, r, rest[0], rest[1])
 				return
 			}

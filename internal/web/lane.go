@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -168,11 +169,19 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 		}
 		if len(*out) > 0 && len(*out)+a.size(r) > batch {
 			if err := c.write(*out, now); err != nil {
-				return 0, head{}, err
+				return 0, head{}, errors.Join(err, a.drop())
 			}
 			*out = (*out)[:0]
 		}
 		*out = c.quick.append(*out, a, r)
+		if a.File != nil {
+			err := c.writeFile(*out, a)
+			a.Meter.Done()
+			if err = errors.Join(err, a.File.Close()); err != nil {
+				return 0, head{}, err
+			}
+			*out, now = (*out)[:0], time.Now()
+		}
 		used += next.size
 		next = parseHead(p[used:])
 	}
@@ -204,10 +213,13 @@ func (c *lane) write(b []byte, now time.Time) error {
 // Close closes the connection, or has it closed when what is being answered is
 // written: http.Server.Shutdown takes it for idle then.
 func (c *lane) Close() error {
-	if c.use.CompareAndSwap(idle, closing) || !c.use.CompareAndSwap(answering, closing) {
+	switch {
+	case c.use.CompareAndSwap(idle, closing):
 		return c.stream.Close()
+	case c.use.CompareAndSwap(answering, closing):
+		return c.stream.SetWriteDeadline(time.Now().Add(graceTime))
 	}
-	return c.stream.SetWriteDeadline(time.Now().Add(graceTime))
+	return nil
 }
 
 // wait is asked while net/http answers a request, to learn whether the client

@@ -32,7 +32,7 @@ func (s *site) Quick(r Request) (Answer, bool) {
 	s.quick.Add(1)
 	body := strings.Repeat(string(r.Path), 1+strings.Count(string(r.Path), "+")*10_000)
 	h := http.Header{"Content-Length": {fmt.Sprint(len(body))}, "Content-Type": {"text/plain"}}
-	return Answer{AnswerHead(http.StatusOK, h), []byte(body)}, true
+	return Answer{Head: AnswerHead(http.StatusOK, h), Body: []byte(body)}, true
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -97,15 +97,15 @@ func (c *client) want(t *testing.T, path string) {
 	t.Helper()
 	res, err := http.ReadResponse(c.r, nil)
 	if err != nil {
-		t.Fatalf("%s: %v", path, err)
+		t.Fatalf("%.100s: %v", path, err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || string(body) != path || res.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %.100q, %v", path, res.Status, body, err)
+		t.Fatalf("%.100s: %s, %.100q, %v", path, res.Status, body, err)
 	}
 	if _, err := time.Parse(http.TimeFormat, res.Header.Get("Date")); err != nil {
-		t.Errorf("%s: %v", path, err)
+		t.Errorf("%.100s: %v", path, err)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestLaneBatches(t *testing.T) {
 	defer in.Close()
 	defer out.Close()
 	const n, body = 50, 1000
-	a := Answer{AnswerHead(http.StatusOK, http.Header{"Content-Length": {"1000"}}), make([]byte, body)}
+	a := Answer{Head: AnswerHead(http.StatusOK, http.Header{"Content-Length": {"1000"}}), Body: make([]byte, body)}
 	c := &lane{stream: pipe{in}, quick: &quickly{Quick: fixed{a}}, between: true}
 	sizes := make(chan int, n)
 	go func() {
@@ -410,7 +410,7 @@ func TestLaneHijacked(t *testing.T) {
 
 // TestLaneAllocates: an answer at hand takes no memory.
 func TestLaneAllocates(t *testing.T) {
-	s := fixed{Answer{AnswerHead(http.StatusOK, http.Header{"Content-Length": {"4"}}), []byte("text")}}
+	s := fixed{Answer{Head: AnswerHead(http.StatusOK, http.Header{"Content-Length": {"4"}}), Body: []byte("text")}}
 	in, out := net.Pipe()
 	defer in.Close()
 	defer out.Close()

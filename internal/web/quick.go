@@ -27,6 +27,11 @@ type Answer struct {
 	// each with its CR LF, but without Date and the empty line: see AnswerHead.
 	Head []byte
 	Body []byte
+
+	// File is the body, if there is one; not in answers to HEAD. Whoever has got
+	// the answer sends it, telling Meter, and closes it.
+	File  *File
+	Meter Meter // with File
 }
 
 // Quick has answers at hand, to requests that need nothing of what net/http
@@ -91,6 +96,15 @@ func (a Answer) size(r Request) int {
 		n += len(a.Body)
 	}
 	return n
+}
+
+// drop gives an answer up.
+func (a Answer) drop() error {
+	if a.File == nil {
+		return nil
+	}
+	a.Meter.Done()
+	return a.File.Close()
 }
 
 // append appends an answer as it is sent.
