@@ -97,9 +97,7 @@ func (b *blake2b) generate() {
 	blocks := Load(Param("blocks"), GP64())
 	t := Load(Param("t"), GP64())
 	done := GP64() // bytes of each message
-	if b.lanes == 8 {
-		XORQ(done, done)
-	}
+	XORQ(done, done)
 	MOVQ(b.iv.Offset(8*6), p)
 	MOVQ(p, v14)
 
@@ -121,19 +119,15 @@ func (b *blake2b) generate() {
 	for _, m := range b.messages {
 		ADDQ(I32(block), m)
 	}
-	if b.lanes == 8 {
-		// With fewer lanes there is more time for each load.
-		from = Load(Param("ahead"), p)
-		for i := range b.lanes {
-			m := Mem{Base: GP64(), Index: done, Scale: 1}
-			MOVQ(Mem{Base: from}.Offset(8*i), m.Base)
-			PREFETCHT0(m)
-			PREFETCHT0(m.Offset(block / 2))
-		}
-		ADDQ(I32(block), done)
+	from = Load(Param("ahead"), p)
+	for i := range b.lanes {
+		m := Mem{Base: GP64(), Index: done, Scale: 1}
+		MOVQ(Mem{Base: from}.Offset(8*i), m.Base)
+		PREFETCHT0(m)
+		PREFETCHT0(m.Offset(block / 2))
 	}
+	ADDQ(I32(block), done)
 	for i := range 8 {
-		b.move(h(i), b.v[i])
 		VPBROADCASTQ(b.iv.Offset(8*i), b.v[8+i])
 	}
 	VPBROADCASTQ(v12, b.v[12])
@@ -166,7 +160,7 @@ func (b *blake2b) generate() {
 // from each.
 func (b *blake2b) load4() {
 	for i := 0; i < 16; i += 2 {
-		k := i % 8 * 2 // the next four registers
+		k := 8 + i%4*2 // four registers; h is in the first eight
 		from := func(m int) Mem { return Mem{Base: b.messages[m]}.Offset(8 * i) }
 		for j := range 2 {
 			VMOVDQU(from(j), x[k+j])
@@ -190,9 +184,9 @@ func (b *blake2b) load4() {
 func (b *blake2b) load8() {
 	rows := [4][2]int{{0, 2}, {1, 3}, {4, 6}, {5, 7}}
 	for i := 0; i < 16; i += 4 {
-		r := z[i%8*2:][:8] // the next eight registers
+		r := z[8:][:8] // h is in the first eight
 		for j, m := range rows {
-			VMOVDQU(Mem{Base: b.messages[m[0]]}.Offset(8*i), y[i%8*2+j])
+			VMOVDQU(Mem{Base: b.messages[m[0]]}.Offset(8*i), y[8+j])
 			VINSERTI64X4(Imm(1), Mem{Base: b.messages[m[1]]}.Offset(8*i), r[j], r[j])
 		}
 		VPUNPCKLQDQ(r[1], r[0], r[4])
