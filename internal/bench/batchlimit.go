@@ -9,6 +9,7 @@ import (
 	"net"
 
 	"ersatz/eris"
+	"ersatz/internal/bench/kernels"
 	"ersatz/internal/lanes"
 )
 
@@ -106,7 +107,7 @@ type bareBuffers struct {
 }
 
 func newBareBuffers(size int) *bareBuffers {
-	b := &bareBuffers{all: make([]byte, kernelBatch)}
+	b := &bareBuffers{all: make([]byte, kernels.Bytes)}
 	for at := 0; at < len(b.all); at += size {
 		b.blocks = append(b.blocks, b.all[at:at+size])
 	}

@@ -71,7 +71,7 @@ func TestWaysOfERIS(t *testing.T) {
 	for what, err := range map[string]error{
 		"ours":   errors.Join(encodeOurs(content, eris.Size1KiB, c), decodeOurs(t.Context(), c, blocks, len(content))),
 		"loop":   errors.Join(encodePlain(content, eris.Size1KiB, c), decodePlain(c, blocks, len(content))),
-		"kernel": errors.Join(encodeKernels(content[:96<<10], 1024, 2), decodeKernels(content[:64<<10], 32<<10, 1)),
+		"kernel": errors.Join(encodeKernels(content, eris.Size32KiB, 2)(), decodeKernels(blocks, []eris.Ref{c.Root}, eris.Size1KiB, 2)()),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -87,11 +87,11 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := Table{Peer: "other"}
-	if err := compareProcesses(t.Context(), o, &table, "same", []string{script, "a"}, []string{"sh", script, "a"}); err != nil || len(table.Rows) != 2 {
+	if err := compareProcesses(t.Context(), o, &table, "same", []string{script, "a"}, []string{"sh", script, "a"}, []string{script, "b"}); err != nil || len(table.Rows) != 2 {
 		t.Errorf("%v, %v", table, err)
 	}
 	for fault, args := range map[string][]string{"something else": {script, "b"}, "nothing": {"true"}, "exit status": {"false"}} {
-		if err := compareProcesses(t.Context(), o, &table, "other", []string{script, "a"}, args); err == nil || !strings.Contains(err.Error(), fault) {
+		if err := compareProcesses(t.Context(), o, &table, "other", []string{script, "a"}, args, args); err == nil || !strings.Contains(err.Error(), fault) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}

@@ -34,12 +34,14 @@ func erisProcesses(ctx context.Context, o Options) (_ Table, err error) {
 	}
 	t := Table{
 		Title: fmt.Sprintf("ERIS, %d MiB by a whole process", length/mib),
-		Note:  "`ersatz encode FILE`, and `ersatz decode` from a folder of blocks, beside a program that does the same by the plain loop; from start to end, files in memory.",
-		Peer:  "x/crypto loop",
+		Note: "`ersatz encode FILE`, and `ersatz decode` from a folder of blocks, beside a program that does the same by the plain loop; from start to end, files in memory. " +
+			"The limit is a program of one goroutine that reads the same, writes the same, and between that does the kernels alone.",
+		Peer: "x/crypto loop", Limit: "files and kernels",
 	}
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
 		err := compareProcesses(ctx, o, &t, fmt.Sprintf("encode, blocks of %v", size),
-			[]string{o.Ersatz, "encode", "--block-size", size.String(), file}, []string{loop, "encode", size.String(), file})
+			[]string{o.Ersatz, "encode", "--block-size", size.String(), file}, []string{loop, "encode", size.String(), file},
+			[]string{loop, "encode-limit", size.String(), file})
 		if err != nil {
 			return Table{}, err
 		}
@@ -50,12 +52,14 @@ func erisProcesses(ctx context.Context, o Options) (_ Table, err error) {
 	}
 	name := strings.TrimSpace(string(urn))
 	err = compareProcesses(ctx, o, &t, "decode, blocks of 32KiB",
-		[]string{o.Ersatz, "decode", "--blocks", folder, name}, []string{loop, "decode", name, folder})
+		[]string{o.Ersatz, "decode", "--blocks", folder, name}, []string{loop, "decode", name, folder},
+		[]string{loop, "decode-limit", "32KiB", folder})
 	return t, err
 }
 
-// compareProcesses runs two programs, which must print the same, in turns.
-func compareProcesses(ctx context.Context, o Options, t *Table, what string, ours, loop []string) error {
+// compareProcesses runs two programs, which must print the same, and one that is their
+// limit, in turns.
+func compareProcesses(ctx context.Context, o Options, t *Table, what string, ours, loop, limit []string) error {
 	var want []byte
 	of := func(name string, args []string) side {
 		return side{name: name, once: func(ctx context.Context) (usage, error) {
@@ -78,21 +82,22 @@ func compareProcesses(ctx context.Context, o Options, t *Table, what string, our
 			if n == 0 {
 				return usage{}, fmt.Errorf("it prints nothing: %w", err)
 			}
-			if want == nil {
+			switch {
+			case name == "limit":
+			case want == nil:
 				want = got
-			}
-			if !bytes.Equal(got, want) {
+			case !bytes.Equal(got, want):
 				return usage{}, errors.New("it prints something else")
 			}
 			return u, nil
 		}}
 	}
-	a, b := of("ersatz", ours), of("plain loop", loop)
-	if err := turns(ctx, o, &a, &b); err != nil {
+	a, b, c := of("ersatz", ours), of("plain loop", loop), of("limit", limit)
+	if err := turns(ctx, o, &a, &b, &c); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	t.versus(what+": CPU", milliseconds, a.cpu, b.cpu, nil)
-	t.versus(what+": wall", milliseconds, a.wall, b.wall, nil)
+	t.versus(what+": CPU", milliseconds, a.cpu, b.cpu, c.cpu)
+	t.versus(what+": wall", milliseconds, a.wall, b.wall, c.wall)
 	return nil
 }
 

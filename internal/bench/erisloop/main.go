@@ -1,7 +1,8 @@
 // Command erisloop encodes a file as ERIS 1.0.0 and prints its URN, or decodes
 // the blocks in a folder to standard output, by the plain loop of package
 // xcrypto: what `ersatz encode` and `ersatz decode` are measured beside as
-// whole processes.
+// whole processes. It does also what neither can leave out: reading, writing and
+// the kernels, by one goroutine.
 package main
 
 import (
@@ -23,16 +24,11 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 3 {
-		return errors.New("usage: erisloop encode SIZE FILE, or erisloop decode URN FOLDER")
+	do := map[string]func(string, string) error{"encode": encode, "decode": decode, "encode-limit": encodeLimit, "decode-limit": decodeLimit}
+	if len(args) != 3 || do[args[0]] == nil {
+		return errors.New("usage: erisloop encode|encode-limit SIZE FILE, or erisloop decode URN FOLDER, or erisloop decode-limit SIZE FOLDER")
 	}
-	switch args[0] {
-	case "encode":
-		return encode(args[1], args[2])
-	case "decode":
-		return decode(args[1], args[2])
-	}
-	return fmt.Errorf("%q is neither encode nor decode", args[0])
+	return do[args[0]](args[1], args[2])
 }
 
 func encode(size, name string) error {
