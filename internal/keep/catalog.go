@@ -104,7 +104,7 @@ func tryCatalog(dir string) (*catalog, error) {
 	db.SetMaxOpenConns(4)
 	db.SetMaxIdleConns(4)
 	c := &catalog{db: db}
-	if _, err = db.Exec(catalogSchema); err == nil {
+	if _, err = db.Exec(catalogSchema + verdictSchema); err == nil {
 		c.byNar, err = db.Prepare(byNarQuery)
 	}
 	if err == nil {

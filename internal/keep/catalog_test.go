@@ -55,7 +55,7 @@ func TestOpenLooksAtNothing(t *testing.T) {
 	if n := served(t, s.Blocks(nil), things[1]); n != len(things[1].nodes) {
 		t.Errorf("%d blocks of %d", n, len(things[1].nodes))
 	}
-	l := s.Library(nil)
+	l := s.Library(nil, "")
 	come := l.Changed()
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -231,6 +231,7 @@ func TestCatalogPlans(t *testing.T) {
 	for query, want := range map[string]string{
 		byNarQuery:  "SEARCH items USING COVERING INDEX nars (nar=?)",
 		pageQuery:   "SEARCH items USING PRIMARY KEY (hash>?)",
+		judgedQuery: "SEARCH items USING PRIMARY KEY (hash>?); SEARCH verdicts USING PRIMARY KEY (hash=?) LEFT-JOIN",
 		aheadQuery:  "SEARCH items USING COVERING INDEX turns (ahead=? AND used<?)",
 		oldestQuery: "MERGE (UNION ALL); LEFT; SEARCH items USING COVERING INDEX turns (ahead=?); RIGHT; SEARCH items USING COVERING INDEX turns (ahead=? AND used>?)",
 	} {
@@ -327,7 +328,7 @@ func TestCatalogTotals(t *testing.T) {
 	if _, ok, err := c.card(ctx, "00001"); ok || err != nil {
 		t.Error(ok, err)
 	}
-	for _, err := range []error{c.put(ctx), s.Library(nil).Each(ctx, func(block.Shared) error { return nil })} {
+	for _, err := range []error{c.put(ctx), s.Library(nil, "").Each(ctx, func(block.Shared) error { return nil })} {
 		if err != nil {
 			t.Error(err)
 		}

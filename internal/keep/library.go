@@ -16,10 +16,10 @@ import (
 type library struct {
 	s     *Store
 	allow func(Item) (magnet string, ok bool)
+	judge string
 
-	mu      sync.Mutex
-	said    map[version]verdict // of what was kept when Each last ran, and since
-	listing uint32              // counts the times that Each began
+	mu   sync.Mutex
+	said map[version]verdict // some of what allow has said
 }
 
 // version is an item as it came at a time: another one may come in its place.
@@ -31,17 +31,18 @@ type version struct {
 // verdict is what allow said of an item.
 type verdict struct {
 	ok     bool
-	seen   uint32 // the last listing that had it, or that was the last when it came
 	shared block.Shared
 }
 
 // Library returns the items that allow says, and magnet links of theirs, "" for
-// none; nil means all. Parts are not in it. Its order is that of hash parts. allow is asked once or a few times per item,
-// from several goroutines at once: when its answers change, another Library is
-// needed. An item of which a block was read in the last minute is not evicted;
-// a content that is open can be read to its end all the same.
-func (s *Store) Library(allow func(Item) (magnet string, ok bool)) block.Library {
-	return &library{s: s, allow: allow, said: map[version]verdict{}}
+// none; nil means all. Parts are not in it. Its order is that of hash parts. allow
+// is asked from several goroutines at once, and of an item again and again: when its
+// answers change, another Library is needed. What it says of which items there are is
+// remembered for other processes, under a name that is another one when the answers
+// are; "" for not. An item of which a block was read in the last minute is not
+// evicted; a content that is open can be read to its end all the same.
+func (s *Store) Library(allow func(Item) (magnet string, ok bool), judge string) block.Library {
+	return &library{s: s, allow: allow, judge: judge, said: map[version]verdict{}}
 }
 
 // notifyLocked tells libraries that an item has come or gone. The caller has
@@ -63,70 +64,73 @@ func (l *library) Changed() <-chan struct{} {
 	return l.s.changed
 }
 
-// Each implements block.Library. An item whose record cannot be read is left
-// out: that is for fsck to say.
+// Each implements block.Library. What is not whole is left out.
 func (l *library) Each(ctx context.Context, visit func(block.Shared) error) error {
-	l.mu.Lock()
-	l.listing++
-	l.mu.Unlock()
+	if l.judge != "" {
+		if err := l.s.cards.judgedBy(ctx, l.judge); err != nil {
+			return err
+		}
+	}
 	for after, more := "", true; more; {
-		page, err := l.s.cards.page(ctx, after)
+		page, err := l.s.cards.judgedPage(ctx, after)
 		if err != nil {
 			return err
 		}
-		for _, c := range page {
+		var fresh []judged
+		for _, j := range page {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			v, err := l.judge(version{c.hash, c.came})
-			if err != nil {
-				return err
+			if !j.known || l.judge == "" {
+				var found bool
+				if j.verdict, found, err = l.ask(j.version); err != nil {
+					return err
+				}
+				if found && (!j.verdict.ok || plain(j.verdict.shared.ReadCap)) {
+					fresh = append(fresh, j)
+				}
 			}
-			if v.ok {
-				if err := visit(v.shared); err != nil {
+			if j.verdict.ok {
+				if err := visit(j.verdict.shared); err != nil {
 					return err
 				}
 			}
-			after = c.hash
+			after = j.hash
+		}
+		if l.judge != "" {
+			if err := l.s.cards.say(ctx, fresh); err != nil {
+				return err
+			}
 		}
 		more = len(page) == pageCards
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for what, v := range l.said {
-		if v.seen != l.listing {
-			delete(l.said, what)
-		}
 	}
 	return nil
 }
 
-// judge asks allow of an item, or remembers what it said. What is not kept, or is no
-// longer that, may not be given.
-func (l *library) judge(what version) (verdict, error) {
+// ask asks allow of an item, or remembers what it said. found is false if that is not
+// kept, or is another one by now.
+func (l *library) ask(what version) (v verdict, found bool, err error) {
 	l.mu.Lock()
 	v, known := l.said[what]
-	if known && v.seen != l.listing {
-		v.seen = l.listing
-		l.said[what] = v
-	}
-	listing := l.listing
 	l.mu.Unlock()
 	if known {
-		return v, nil
+		return v, true, nil
 	}
 	e, i, err := l.s.get(what.hash)
 	if err != nil || e.came.UnixNano() != what.came {
-		return verdict{}, unlessNone(err)
+		return verdict{}, false, unlessNone(err)
 	}
-	v = verdict{ok: true, seen: listing, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
+	v = verdict{ok: true, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
 	if l.allow != nil {
 		v.shared.Magnet, v.ok = l.allow(i)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
 	l.said[what] = v
-	return v, nil
+	return v, true, nil
 }
 
 // served returns the item with a hash part if it may be given, and notes that
@@ -136,7 +140,7 @@ func (l *library) served(hash string) (*entry, error) {
 	if err != nil {
 		return nil, unlessNone(err)
 	}
-	v, err := l.judge(version{hash, e.came.UnixNano()})
+	v, _, err := l.ask(version{hash, e.came.UnixNano()})
 	if err != nil || !v.ok {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func TestLibrary(t *testing.T) {
 	l := s.Library(func(i Item) (string, bool) {
 		asked[i.Path.Hash]++
 		return "magnet:" + i.Path.Hash, i.Path != secret.Path
-	})
+	}, "")
 	before := l.Changed()
 	put(t, s, b)
 	if !changed(before) || changed(l.Changed()) {
@@ -136,7 +136,7 @@ func TestLibrary(t *testing.T) {
 	}
 }
 
-// What is evicted leaves the library, which forgets it; who has it open reads to
+// What is evicted leaves the library; who has it open reads to
 // the end, and what was read in the last minute is not evicted.
 func TestLibraryEviction(t *testing.T) {
 	clock := newClock()
@@ -145,7 +145,7 @@ func TestLibraryEviction(t *testing.T) {
 	a, b := makeThing(t, 1, 100_000), makeThing(t, 2, 100_000)
 	put(t, s, a)
 	put(t, s, b)
-	l := s.Library(nil)
+	l := s.Library(nil, "")
 	if got := listed(t, l); len(got) != 2 {
 		t.Fatalf("%d items", len(got))
 	}
@@ -185,7 +185,62 @@ func TestLibraryEviction(t *testing.T) {
 	if got := listed(t, l); len(got) != 0 {
 		t.Errorf("listed %v", got)
 	}
-	if n := len(l.(*library).said); n != 0 {
-		t.Errorf("%d items that are gone are remembered", n)
+}
+
+// What was said of which items there are is not asked again, neither by another
+// process, until another one judges, or the item is another one. Blocks are given by
+// what this process says.
+func TestVerdictsStay(t *testing.T) {
+	dir := memory(t)
+	s := open(t, dir, Options{})
+	a, b, secret := makeThing(t, 1, 40_000), makeThing(t, 2, 5000), makeThing(t, 3, 5000)
+	for _, x := range []*thing{a, b, secret} {
+		put(t, s, x)
 	}
+	asked := 0
+	judge := func(i Item) (string, bool) {
+		asked++
+		return "magnet:" + i.Path.Hash, i.Path != secret.Path
+	}
+	list := func(l block.Library, want int, things ...*thing) {
+		t.Helper()
+		asked = 0
+		var all []block.Shared
+		err := l.Each(t.Context(), func(x block.Shared) error { all = append(all, x); return nil })
+		if err != nil || len(all) != len(things) || asked != want {
+			t.Fatalf("%d items, asked %d times, not %d; %v", len(all), asked, want, err)
+		}
+		for k, x := range things {
+			if want := (block.Shared{ReadCap: x.ReadCap, Length: int64(len(x.file)), Magnet: "magnet:" + x.Path.Hash}); all[k] != want {
+				t.Errorf("%+v, want %+v", all[k], want)
+			}
+		}
+	}
+	list(s.Library(judge, "one"), 3, a, b)
+	list(s.Library(judge, "one"), 0, a, b)
+	closing(t, s)
+	s = open(t, dir, Options{})
+	defer closing(t, s)
+	list(s.Library(judge, "one"), 0, a, b)
+	put(t, s, b) // again
+	list(s.Library(judge, "one"), 1, a, b)
+	list(s.Library(judge, ""), 3, a, b)
+	list(s.Library(judge, "two"), 3, a, b)
+	list(s.Library(judge, "two"), 0, a, b)
+	none := s.Library(func(Item) (string, bool) { return "", false }, "two")
+	if _, err := none.Get(t.Context(), a.ReadCap.Root); !errors.Is(err, eris.ErrNotFound) {
+		t.Errorf("a block that this process does not give: %v", err)
+	}
+	if err := s.Remove(t.Context(), a.Path.Hash); err != nil {
+		t.Fatal(err)
+	}
+	list(s.Library(judge, "two"), 0, b)
+	var n int
+	if err := s.cards.db.QueryRow(`SELECT count(*) FROM verdicts`).Scan(&n); err != nil || n != 2 {
+		t.Errorf("%d verdicts of two items, %v", n, err)
+	}
+	if _, err := s.cards.db.Exec(`UPDATE verdicts SET cap = x'00' WHERE cap IS NOT NULL`); err != nil {
+		t.Fatal(err)
+	}
+	list(s.Library(judge, "two"), 1, b)
 }

@@ -204,7 +204,7 @@ func TestTorrent(t *testing.T) {
 	s := open(t, dir, Options{})
 	x := makeThing(t, 0, 100_000)
 	put(t, s, x)
-	c, err := s.Library(nil).Open(t.Context(), x.ReadCap.Root)
+	c, err := s.Library(nil, "").Open(t.Context(), x.ReadCap.Root)
 	if err != nil {
 		t.Fatal(err)
 	}

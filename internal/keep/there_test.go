@@ -72,7 +72,7 @@ func TestNoFilesLeft(t *testing.T) {
 	closing(t, s)
 	s = unsettled(t, dir, Options{})
 	defer closing(t, s)
-	l := s.Library(func(Item) (string, bool) { return "", true })
+	l := s.Library(func(Item) (string, bool) { return "", true }, "")
 	ask := func(want func(what string, err error)) {
 		ref := x.nodes[0].Ref
 		_, err := s.Get(x.Path.Hash)

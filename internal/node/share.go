@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/http"
@@ -79,6 +81,18 @@ func (k Keys) Shares(item keep.Item) (magnet string, ok bool) {
 		magnet = s.ERISMagnet
 	}
 	return magnet, true
+}
+
+// Digest returns a name of the keys that others do not have, and of the way in which
+// Shares judges by them.
+func (k Keys) Digest() string {
+	h := sha256.New()
+	h.Write([]byte("ersatz shares 1\n"))
+	h.Write(k.Guix.Text())
+	for _, key := range k.Nix {
+		h.Write([]byte(key.String() + "\n"))
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // splitPath returns the components of a path.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ersatz/eris"
+	"ersatz/guixsig"
 	"ersatz/narinfo"
 	"ersatz/nixsig"
 )
@@ -205,4 +206,27 @@ func TestUploadLimit(t *testing.T) {
 			t.Errorf("without a limit: %d bytes, %v, %v", n, err, time.Since(start))
 		}
 	})
+}
+
+// Other keys have another digest, and the same ones the same.
+func TestKeysDigest(t *testing.T) {
+	nix := func(name string) nixsig.PublicKey {
+		k, err := nixsig.ParsePublicKey(name + ":" + strings.Repeat("A", 43) + "=")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	one, two := testKey(t, 1).Public(), testKey(t, 2).Public()
+	seen := map[string]int{}
+	for i, k := range []Keys{
+		{}, {Guix: guixsig.ACL{}.Add(one)}, {Guix: guixsig.ACL{}.Add(two)}, {Guix: guixsig.ACL{}.Add(one).Add(two)},
+		{Nix: []nixsig.PublicKey{nix("a")}}, {Nix: []nixsig.PublicKey{nix("b")}}, {Guix: guixsig.ACL{}.Add(one), Nix: []nixsig.PublicKey{nix("a")}},
+	} {
+		d := k.Digest()
+		if j, twice := seen[d]; twice || d != k.Add(Keys{}).Digest() {
+			t.Errorf("keys %d and %d: %s", i, j, d)
+		}
+		seen[d] = i
+	}
 }

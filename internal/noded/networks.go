@@ -33,7 +33,7 @@ type networks struct {
 func openNetworks(ctx context.Context, dir string, store *keep.Store, book *fetch.Book, o Options) (_ *networks, err error) {
 	n := &networks{log: o.Node.Log, book: book}
 	so := stores.Options{
-		UserAgent: "ersatz/" + o.Node.Version, State: dir, Library: store.Library(o.Node.ShareKeys.Shares), Log: n.log,
+		UserAgent: "ersatz/" + o.Node.Version, State: dir, Library: store.Library(o.Node.ShareKeys.Shares, o.Node.ShareKeys.Digest()), Log: n.log,
 	}
 	if o.Node.Upload != nil { // no interface of a nil pointer
 		so.Limiter = o.Node.Upload
