@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"ersatz/guixsig"
 	"ersatz/internal/nodeapi"
 )
 
@@ -97,7 +99,28 @@ func TestNodeOptions(t *testing.T) {
 	if o, err = f.options(slog.New(slog.DiscardHandler)); err != nil || o.Node.Keys == nil {
 		t.Errorf("with an ACL: %+v, %v", o, err)
 	}
-	// It is read anew.
+	// It is read anew, and parsed anew if it has changed.
+	acl := func() string {
+		k, err := o.Node.Keys()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(k.Guix.Text())
+	}
+	key, err := guixsig.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{1}, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []guixsig.ACL{{}, guixsig.ACL{}.Add(key.Public()), {}} {
+		if err := os.WriteFile(f.acl, want.Text(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := acl(); got != string(want.Text()) {
+				t.Errorf("%s\nwant %s", got, want.Text())
+			}
+		}
+	}
 	if err := os.WriteFile(f.acl, []byte("(acl"), 0o644); err != nil {
 		t.Fatal(err)
 	}

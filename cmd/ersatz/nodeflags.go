@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -84,9 +86,10 @@ func (f nodeFlags) options(log *slog.Logger) (noded.Options, error) {
 	o.Node.Share, err = node.ParseShare(f.share)
 	note("share", err)
 	if f.acl != "" || len(f.nixKeys) > 0 {
-		_, err = f.keys()
+		parseACL := unlessSame(guixsig.ParseACL)
+		o.Node.Keys = func() (node.Keys, error) { return f.keys(parseACL) }
+		_, err = o.Node.Keys()
 		errs = append(errs, err)
-		o.Node.Keys = f.keys
 	}
 	if f.votes != "" {
 		o.Node.Votes = func() (votes.Policy, error) { return votes.Load(f.votes) }
@@ -133,13 +136,13 @@ func (f nodeFlags) contradictions(share node.Share, policy transfer.Policy) (err
 
 // keys reads the keys whose narinfos count, anew each time, so that a change of
 // the files holds at once. Without a flag there are none.
-func (f nodeFlags) keys() (node.Keys, error) {
+func (f nodeFlags) keys(parseACL func([]byte) (guixsig.ACL, error)) (node.Keys, error) {
 	var all node.Keys
 	var errs []error
 	if f.acl != "" {
 		text, err := readFile(f.acl)
 		if err == nil {
-			all.Guix, err = guixsig.ParseACL(text)
+			all.Guix, err = parseACL(text)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--acl: %s: %w", f.acl, err))
@@ -163,6 +166,27 @@ func (f nodeFlags) keys() (node.Keys, error) {
 		all.Nix = append(all.Nix, k.Nix...)
 	}
 	return all, errors.Join(errs...)
+}
+
+// unlessSame returns parse for a file that is read very often and seldom changes:
+// the text that was parsed last is not parsed again, so that what is computed of its
+// keys is computed once. The function is safe for concurrent use.
+func unlessSame[T any](parse func(text []byte) (T, error)) func(text []byte) (T, error) {
+	var mu sync.Mutex
+	var last []byte // nil: none was good
+	var parsed T
+	return func(text []byte) (T, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if last != nil && bytes.Equal(text, last) {
+			return parsed, nil
+		}
+		x, err := parse(text)
+		if err == nil {
+			last, parsed = append([]byte{}, text...), x
+		}
+		return x, err
+	}
 }
 
 // readKeys reads a list of keys.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ersatz/eris"
+	"ersatz/guixsig"
 	"ersatz/internal/config"
 	"ersatz/internal/doctor"
 	"ersatz/internal/node"
@@ -151,7 +152,7 @@ func trustedKeys(c config.Config, acl string, nixKeys []string, optional bool) (
 			acl = c.ACL
 		}
 	}
-	return nodeFlags{acl: acl, nixKeys: nixKeys}.keys()
+	return nodeFlags{acl: acl, nixKeys: nixKeys}.keys(guixsig.ParseACL)
 }
 
 // node returns the node whose peers are asked, nil if there is none, and what it

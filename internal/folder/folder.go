@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +104,9 @@ func Exists(name string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
+// readSize is what Read begins with, in bytes: most records have less.
+const readSize = 4 << 10
+
 // Read reads a file of at most max bytes without changing its access time, if
 // it may (its owner and root may): that is when somebody last asked for it.
 func Read(name string, max int64) ([]byte, error) {
@@ -114,11 +118,21 @@ func Read(name string, max int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(text)) > max {
-		err = fmt.Errorf("%s: larger than %d bytes", name, max)
+	text := make([]byte, 0, readSize)
+	for int64(len(text)) <= max {
+		if len(text) == cap(text) {
+			text = slices.Grow(text, len(text))
+		}
+		n, err := f.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if errors.Is(err, io.EOF) {
+			return text, nil
+		}
+		if err != nil {
+			return text, err
+		}
 	}
-	return text, err
+	return text, fmt.Errorf("%s: larger than %d bytes", name, max)
 }
 
 // AccessTime returns a file's access time.

@@ -264,12 +264,17 @@ func (r *rig) publish(server string, it testItem) {
 	r.transfers.nars[it.path.Base()] = it.nar
 }
 
-// keep has the node keep an item.
-func (r *rig) keep(server string, it testItem) {
-	r.store[it.path.Hash] = keep.Item{
+// keptItem returns what is kept of an item that a server has given.
+func keptItem(server string, it testItem) keep.Item {
+	return keep.Item{
 		Path: it.path, NarHash: sha256.Sum256([]byte(it.nar)), NarSize: int64(len(it.nar)),
 		Narinfo: []byte(it.text), Server: server, Method: "zstd", ReadCap: someHint().readCap, Format: someHint().format,
 	}
+}
+
+// keep has the node keep an item.
+func (r *rig) keep(server string, it testItem) {
+	r.store[it.path.Hash] = keptItem(server, it)
 	r.transfers.nars[it.path.Base()] = it.nar
 }
 

@@ -139,6 +139,7 @@ type Node struct {
 	shared    blockHandlers // for others
 	refs      *refs
 	started   time.Time
+	signers   signers
 
 	readingFirst slots // of who may fill a usual store: requests of the socket that are being read
 	reading      slots // of others

@@ -84,17 +84,12 @@ func (r *refs) take(hash string) bool {
 	return true
 }
 
-// follow has looked up what an item refers to and nobody has. It does not wait.
+// follow has looked up what an item refers to. It does not wait, nor look at the
+// disk.
 func (r *refs) follow(f *face, x found) {
 	for _, base := range x.choice.Builds[0].Signed.References {
 		p, err := storepath.ParseBase(f.storeDir, base)
 		if err != nil || p == x.choice.Path || !r.add(p.Hash) {
-			continue
-		}
-		if _, err := os.Lstat(p.String()); err == nil {
-			continue
-		}
-		if _, err := r.node.store.Get(p.Hash); err == nil {
 			continue
 		}
 		select {
@@ -104,7 +99,16 @@ func (r *refs) follow(f *face, x found) {
 	}
 }
 
-// run looks up until ctx ends.
+// there reports whether an item is in the store of the machine, or kept.
+func (r *refs) there(p storepath.Path) bool {
+	if _, err := os.Lstat(p.String()); err == nil {
+		return true
+	}
+	_, err := r.node.store.Get(p.Hash)
+	return err == nil
+}
+
+// run looks up, of what nobody has, until ctx ends.
 func (r *refs) run(ctx context.Context) {
 	var work sync.WaitGroup
 	for range refsAtOnce {
@@ -114,7 +118,7 @@ func (r *refs) run(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				case next := <-r.queue:
-					if r.take(next.path.Hash) {
+					if !r.there(next.path) && r.take(next.path.Hash) {
 						r.find(ctx, next)
 					}
 				}

@@ -89,7 +89,7 @@ func (n *Node) socketNar(w http.ResponseWriter, r *http.Request) {
 		web.Plain(w, r, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d narinfos", nodeapi.MaxNarinfos))
 		return
 	}
-	x, err := chooseGiven(p, req.Narinfos)
+	x, err := n.chooseGiven(p, req.Narinfos)
 	if err != nil {
 		web.Plain(w, r, http.StatusBadRequest, err.Error())
 		return
@@ -142,7 +142,7 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 	}
 	var wants []Want
 	for _, p := range order {
-		x, err := chooseGiven(p, given[p])
+		x, err := n.chooseGiven(p, given[p])
 		if err != nil {
 			web.Plain(w, r, http.StatusBadRequest, err.Error())
 			return
@@ -154,7 +154,7 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 }
 
 // chooseGiven takes the narinfos of a client as those that count.
-func chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
+func (n *Node) chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
 	answers := make([]upstream.Answer, len(given))
 	for i, g := range given {
 		sv, err := upstream.ParseServer(g.Server)
@@ -166,7 +166,7 @@ func chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
 		}
 		answers[i] = upstream.Answer{Server: sv, Text: []byte(g.Text)}
 	}
-	return choose(p, answers, anything)
+	return choose(p, answers, n.signers.anything)
 }
 
 // readJSON reads a request, or answers that it is none. It waits while many are
