@@ -40,6 +40,7 @@ type crew struct {
 	maker             // of the caller
 	ring  *ring       // where the chunks come from
 	span  int         // chunks of a batch at most
+	most  int         // what span grows to
 	size  int         // goroutines at most
 	begun int         // goroutines
 	queue chan *batch // to a goroutine that has nothing to do
@@ -61,7 +62,8 @@ type crew struct {
 func newCrew(ring *ring, item string, dedup *Dedup) *crew {
 	return &crew{
 		maker: maker{item: item, dedup: dedup}, ring: ring,
-		span:  (ring.max - wakeSize - 1) / 2, // half of the rest is for the crew
+		span:  1,                             // it begins early
+		most:  (ring.max - wakeSize - 1) / 2, // half of the rest is for the crew
 		size:  min(runtime.GOMAXPROCS(0)-1, maxCrew),
 		queue: make(chan *batch),
 	}
@@ -105,6 +107,7 @@ func (w *crew) dispatch() {
 		return
 	}
 	w.cur = nil
+	w.span = min(w.span+1, w.most)
 	select {
 	case w.queue <- b:
 		return

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // manyChunks are bounds on the chunks of a restore, from the least that there
@@ -68,6 +70,72 @@ func TestFewChunks(t *testing.T) {
 					}
 				}
 				wantEmpty(t, filepath.Join(path, ".links"), links...)
+			}
+		})
+	}
+}
+
+// Batches are of few chunks at first, and of few jobs and folders always. With
+// one processor they are done as soon as they are whole.
+func TestBatches(t *testing.T) {
+	for name, tt := range map[string]struct {
+		chunk, folder func(i int) int // of the job i
+		want          []int           // jobs done of each batch
+	}{
+		"chunks":  {func(i int) int { return i }, func(int) int { return 0 }, []int{1, 2, 3, 4, 5, 6, 6, 6}},
+		"jobs":    {func(int) int { return 0 }, func(int) int { return 0 }, []int{maxJobs, maxJobs}},
+		"folders": {func(int) int { return 0 }, func(i int) int { return i % 2 }, []int{maxFolders, maxFolders}},
+		"both":    {func(i int) int { return i / 20 }, func(i int) int { return i / 20 }, []int{20, 40, 60}},
+	} {
+		withProcessors(t, 1, func(t *testing.T) {
+			root, path := memoryRoot(t)
+			var folders []*folder
+			for i := range 10 {
+				if err := root.Mkdir(fmt.Sprint(i), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				fd, err := openDir(unix.AT_FDCWD, filepath.Join(path, fmt.Sprint(i)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				d := &folder{fd: fd}
+				d.todo.Store(1)
+				folders = append(folders, d)
+			}
+			ring := newRing()
+			ring.max = wideRing
+			w := newCrew(ring, "x", nil)
+			chunks := make([]chunk, 100)
+			for i := range chunks {
+				chunks[i].users.Store(1) // so that none goes back to the ring
+			}
+			done := 0 // jobs
+			for i := 0; len(tt.want) > 0; i++ {
+				w.add(job{dir: folders[tt.folder(i)], name: fmt.Sprint(i), target: "x"}, &chunks[tt.chunk(i)])
+				now := i + 1
+				if w.cur != nil {
+					now -= len(w.cur.jobs)
+				}
+				if now == done {
+					continue
+				}
+				if now-done != tt.want[0] {
+					t.Fatalf("%s: a batch of %d jobs after %d, want %d", name, now-done, done, tt.want[0])
+				}
+				done, tt.want = now, tt.want[1:]
+			}
+			if err := w.finish(); err != nil {
+				t.Error(err)
+			}
+			for _, d := range folders {
+				if err := w.done(d); err != nil {
+					t.Error(err)
+				}
+			}
+			for i := range chunks {
+				if n := chunks[i].users.Load(); n != 1 {
+					t.Errorf("%s: chunk %d has %d users", name, i, n)
+				}
 			}
 		})
 	}
