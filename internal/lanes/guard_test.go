@@ -82,7 +82,7 @@ func TestGuarded(t *testing.T) {
 // TestSHA256Guarded has each piece of each message at the edge of what may be
 // read.
 func TestSHA256Guarded(t *testing.T) {
-	each(t, func(t *testing.T, l level) {
+	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		for _, atEnd := range []bool{false, true} {
 			t.Run(fmt.Sprintf("end=%v", atEnd), func(t *testing.T) {
 				r := rand.NewChaCha8([32]byte{7})
@@ -94,7 +94,7 @@ func TestSHA256Guarded(t *testing.T) {
 					}
 				}
 				for n := range msgs {
-					checkSHA256(t, l, msgs[:n+1])
+					k.check(t, msgs[:n+1])
 				}
 			})
 		}

@@ -5,6 +5,8 @@ package lanes
 import (
 	"encoding/hex"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -62,4 +64,33 @@ func TestRFC7693One(t *testing.T) {
 			t.Error("a message in two parts is wrong")
 		}
 	})
+}
+
+// moreSHA256 returns the kernels, as long as any message is left for them.
+func moreSHA256() (kinds []sha256Kind) {
+	for _, l := range levels() {
+		for _, sha := range []bool{false, true} {
+			if width, fewest := l.sha256Plan(sha); width > 1 {
+				kinds = append(kinds, sha256Kind{fmt.Sprintf("%v,sha=%v", l, sha), func(sums [][32]byte, msgs []Pieces) {
+					l.laneSHA256(width, fewest, sums, msgs)
+				}})
+			}
+		}
+	}
+	return kinds
+}
+
+// TestHasSHA asks the kernel of the system too.
+func TestHasSHA(t *testing.T) {
+	if here < avx2 {
+		t.Skip("without AVX2 it does not matter")
+	}
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Skip(err)
+	}
+	flags, _, _ := strings.Cut(string(info), "\n\n")
+	if want := strings.Contains(flags, " sha_ni"); hasSHA() != want {
+		t.Errorf("SHA: %v, the system says %v", hasSHA(), want)
+	}
 }

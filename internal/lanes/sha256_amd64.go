@@ -16,22 +16,40 @@ const sha256Block = 64
 // sha256Lanes is how many messages the widest kernel hashes at once.
 const sha256Lanes = 16
 
-// fewest is how many messages lanes are for. Fewer are hashed faster by
-// crypto/sha256, one after the other.
-const fewest = 5
+// shaHere says whether crypto/sha256 has the processor's instructions.
+var shaHere = here >= avx2 && hasSHA()
+
+// sha256Plan returns how many lanes to use, and for how many messages at least.
+// Fewer are hashed faster by crypto/sha256, one after the other.
+func (l level) sha256Plan(sha bool) (width, fewest int) {
+	switch {
+	case l == avx512 && sha:
+		return sha256Lanes, 5
+	case l == avx512:
+		return sha256Lanes, 2
+	case l == avx2 && !sha:
+		return 8, 3
+	}
+	return 1, 0
+}
 
 func (l level) sha256Width() int {
-	if l < avx512 {
-		return 1
-	}
-	return sha256Lanes
+	width, _ := l.sha256Plan(shaHere)
+	return width
 }
 
 func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
-	if l < avx512 || len(msgs) < fewest {
+	width, fewest := l.sha256Plan(shaHere)
+	if width == 1 || len(msgs) < fewest {
 		portableSHA256(sums, msgs)
 		return
 	}
+	l.laneSHA256(width, fewest, sums, msgs)
+}
+
+// laneSHA256 hashes up to width messages at once, until fewer than fewest are
+// left.
+func (l level) laneSHA256(width, fewest int, sums [][32]byte, msgs []Pieces) {
 	var (
 		lanes   [sha256Lanes]lane
 		runs    [sha256Lanes][]byte // what each hashes next; none if it has no message
@@ -39,7 +57,7 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 		state   sha256State
 	)
 	waiting := queue{msgs: msgs}
-	for i := range lanes {
+	for i := range width {
 		lanes[i].scratch = i
 		lanes[i].begin(&waiting)
 		state.begin(i)
@@ -76,7 +94,7 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 			return
 		}
 		const half = sha256Lanes / 2
-		if active <= half {
+		if active <= half && width > half {
 			// Into the first lanes.
 			free := 0
 			for i := half; i < sha256Lanes; i++ {
@@ -97,16 +115,24 @@ func (l level) sumsSHA256(sums [][32]byte, msgs []Pieces) {
 				next[i] = some
 			}
 		}
-		if active <= half {
-			sha256AVX512VL((*[8][16]uint32)(&state), &next, blocks)
-		} else {
-			sha256AVX512((*[8][16]uint32)(&state), &next, blocks)
-		}
+		l.sha256Blocks(active > half, &state, &next, blocks)
 		for i, r := range runs {
 			if len(r) > 0 {
 				runs[i] = r[blocks*sha256Block:]
 			}
 		}
+	}
+}
+
+// sha256Blocks takes so many blocks of 16 messages, or of the first 8.
+func (l level) sha256Blocks(wide bool, state *sha256State, msgs *[sha256Lanes]*byte, blocks int) {
+	switch {
+	case l == avx2:
+		sha256AVX2((*[8][16]uint32)(state), msgs, blocks)
+	case wide:
+		sha256AVX512((*[8][16]uint32)(state), msgs, blocks)
+	default:
+		sha256AVX512VL((*[8][16]uint32)(state), msgs, blocks)
 	}
 }
 

@@ -14,25 +14,44 @@ func cut(b []byte, first, second int) Pieces {
 	return Pieces{b[:first:first], b[first:second:second], b[second:]}
 }
 
-// checkSHA256 hashes messages in their pieces, and compares.
-func checkSHA256(t *testing.T, l level, msgs []Pieces) {
+// sha256Kind is a way to hash.
+type sha256Kind struct {
+	name string
+	sums func(sums [][32]byte, msgs []Pieces)
+}
+
+// sha256Kinds returns those that this machine has, the ones too that it has
+// better ones for.
+func sha256Kinds() []sha256Kind {
+	return append(moreSHA256(), sha256Kind{"portable", portableSHA256}, sha256Kind{"here", SumsSHA256})
+}
+
+// eachSHA256 runs a test for all of them.
+func eachSHA256(t *testing.T, f func(t *testing.T, k sha256Kind)) {
+	for _, k := range sha256Kinds() {
+		t.Run(k.name, func(t *testing.T) { f(t, k) })
+	}
+}
+
+// check hashes messages in their pieces, and compares.
+func (k sha256Kind) check(t *testing.T, msgs []Pieces) {
 	t.Helper()
 	sums := make([][32]byte, len(msgs)+1) // one more, to stay zero
-	sumsSHA256(l, sums[:len(msgs)], msgs)
+	k.sums(sums[:len(msgs)], msgs)
 	for i, m := range msgs {
 		if want := sha256.Sum256(bytes.Join(m[:], nil)); sums[i] != want {
-			t.Fatalf("%v: sum %d of %d is wrong, pieces of %d, %d and %d bytes", l, i, len(msgs), len(m[0]), len(m[1]), len(m[2]))
+			t.Fatalf("%s: sum %d of %d is wrong, pieces of %d, %d and %d bytes", k.name, i, len(msgs), len(m[0]), len(m[1]), len(m[2]))
 		}
 	}
 	if sums[len(msgs)] != [32]byte{} {
-		t.Fatalf("%v: %d messages: wrote a sum too many", l, len(msgs))
+		t.Fatalf("%s: %d messages: wrote a sum too many", k.name, len(msgs))
 	}
 }
 
 // TestSumsSHA256Lengths has every length around the ends of blocks, all at once
 // and some at a time.
 func TestSumsSHA256Lengths(t *testing.T) {
-	each(t, func(t *testing.T, l level) {
+	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		src := rand.NewChaCha8([32]byte{4})
 		r := rand.New(src)
 		area := random(src, 600)
@@ -41,10 +60,10 @@ func TestSumsSHA256Lengths(t *testing.T) {
 			msgs = append(msgs, cut(area[r.IntN(300):][:n], r.IntN(n+1), r.IntN(n+1)))
 		}
 		before := bytes.Clone(area)
-		checkSHA256(t, l, msgs)
+		k.check(t, msgs)
 		for n := range 41 {
 			from := r.IntN(len(msgs) - n)
-			checkSHA256(t, l, msgs[from:][:n])
+			k.check(t, msgs[from:][:n])
 		}
 		if !bytes.Equal(area, before) {
 			t.Error("the messages were changed")
@@ -55,7 +74,7 @@ func TestSumsSHA256Lengths(t *testing.T) {
 // TestSumsSHA256Mixed has messages of all lengths beside each other, at any
 // address, cut anywhere.
 func TestSumsSHA256Mixed(t *testing.T) {
-	each(t, func(t *testing.T, l level) {
+	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		src := rand.NewChaCha8([32]byte{5})
 		r := rand.New(src)
 		area := random(src, 300<<10)
@@ -76,7 +95,7 @@ func TestSumsSHA256Mixed(t *testing.T) {
 					msgs[i] = cut(m, r.IntN(size+1), r.IntN(size+1))
 				}
 			}
-			checkSHA256(t, l, msgs)
+			k.check(t, msgs)
 		}
 	})
 }
@@ -84,7 +103,7 @@ func TestSumsSHA256Mixed(t *testing.T) {
 // TestSumsSHA256Same has as many messages of one length as there may be lanes,
 // and a few more or less.
 func TestSumsSHA256Same(t *testing.T) {
-	each(t, func(t *testing.T, l level) {
+	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		area := random(rand.NewChaCha8([32]byte{6}), 64<<10)
 		for _, size := range []int{0, 55, 56, 64, 1024, 8 << 10} {
 			for n := range 2*MaxSHA256Width + 2 {
@@ -92,7 +111,7 @@ func TestSumsSHA256Same(t *testing.T) {
 				for i := range msgs {
 					msgs[i] = Pieces{1: area[17*i:][:size]}
 				}
-				checkSHA256(t, l, msgs)
+				k.check(t, msgs)
 			}
 		}
 	})
@@ -116,14 +135,14 @@ func TestSHA256NoAllocations(t *testing.T) {
 	if all := levels(); SHA256Width() != all[len(all)-1].sha256Width() || SHA256Width() > MaxSHA256Width {
 		t.Errorf("width %d", SHA256Width())
 	}
-	each(t, func(t *testing.T, l level) {
+	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		msgs := make([]Pieces, 40)
 		sums := make([][32]byte, len(msgs))
 		for i := range msgs {
 			msgs[i] = cut(make([]byte, 10+100*i), 10, 20*i)
 		}
 		for _, n := range []int{1, 5, 16, 40} {
-			if got := testing.AllocsPerRun(20, func() { sumsSHA256(l, sums[:n], msgs[:n]) }); got != 0 {
+			if got := testing.AllocsPerRun(20, func() { k.sums(sums[:n], msgs[:n]) }); got != 0 {
 				t.Errorf("%d messages: %v allocations", n, got)
 			}
 		}
@@ -146,8 +165,8 @@ func FuzzSumsSHA256(f *testing.F) {
 			size := 5 * int(n)
 			msgs[i] = cut(area[i:][:size], (i*31)%(size+1), (i*71)%(size+1))
 		}
-		for _, l := range levels() {
-			checkSHA256(t, l, msgs)
+		for _, k := range sha256Kinds() {
+			k.check(t, msgs)
 		}
 	})
 }
@@ -168,14 +187,11 @@ func BenchmarkSHA256(b *testing.B) {
 				size += len(m[0]) + len(m[1]) + len(m[2])
 			}
 			sums := make([][32]byte, n)
-			for _, l := range levels() {
-				if l != portable && l.sha256Width() == 1 {
-					continue
-				}
-				b.Run(fmt.Sprintf("%s/%d/%v", name, n, l), func(b *testing.B) {
+			for _, k := range sha256Kinds() {
+				b.Run(fmt.Sprintf("%s/%d/%s", name, n, k.name), func(b *testing.B) {
 					b.SetBytes(int64(size))
 					for b.Loop() {
-						sumsSHA256(l, sums, msgs)
+						k.sums(sums, msgs)
 					}
 				})
 			}

@@ -63,3 +63,12 @@ func sha256AVX512(state *[8][16]uint32, msgs *[16]*byte, blocks int)
 //
 //go:noescape
 func sha256AVX512VL(state *[8][16]uint32, msgs *[16]*byte, blocks int)
+
+// sha256AVX2 takes so many blocks of each of the first 8 messages into state: word i of
+// message j is state[i][j].
+//
+//go:noescape
+func sha256AVX2(state *[8][16]uint32, msgs *[16]*byte, blocks int)
+
+// hasSHA says whether the processor has instructions for SHA-256. It must have AVX2.
+func hasSHA() bool

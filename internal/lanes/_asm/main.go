@@ -17,7 +17,8 @@ func main() {
 	chacha20AVX2()
 	chacha20SSSE3()
 	chacha20AVX512()
-	sha256AVX512()
+	shaKernels()
+	hasSHA()
 	Generate()
 }
 

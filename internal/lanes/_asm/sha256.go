@@ -9,9 +9,10 @@ import (
 )
 
 // How SHA-256 goes, of 8 or 16 messages: lane i of each vector belongs to
-// message i. Registers 0 to 7 are the working variables, 16 to 31 the message
-// schedule, of which the last 16 words are what the next needs. The hash values
-// stay in memory, where the caller has them, for he changes lanes.
+// message i. Registers 0 to 7 are the working variables, 16 to 31 the last 16
+// words of the message schedule, which are what the next needs; with AVX2 they
+// are in the frame. The hash values stay in memory, where the caller has them,
+// for he changes lanes.
 
 const (
 	shaBlock = 64 // bytes
@@ -40,15 +41,19 @@ const (
 // sha256 has what the implementations differ in.
 type sha256 struct {
 	lanes int
-	v     []reg.VecPhysical
-	k     Mem
-	swap  Mem // what VPSHUFB needs to turn the bytes of each word around
+	// words is where the last 16 words of the message schedule are: registers, or
+	// else the frame.
+	words []reg.VecPhysical
+	frame area
+	v     []reg.VecPhysical // the working variables; from 8 on for anything
+	swap  Mem               // what VPSHUFB needs to turn the bytes of each word around
 	state reg.Register
 	msgs  reg.Register
 	off   reg.Register // of the next block in each message
+	k     reg.Register // the constants of the next 16 rounds
 }
 
-func sha256AVX512() {
+func shaKernels() {
 	var k [32]uint64
 	for i := range k {
 		k[i] = uint64(shaK[2*i]) | uint64(shaK[2*i+1])<<32
@@ -57,13 +62,29 @@ func sha256AVX512() {
 	for i := range 8 {
 		swap = append(swap, 0x0405060700010203+0x0808080808080808*uint64(i%2))
 	}
-	s := &sha256{lanes: 16, v: z, k: words("k256", k[:]...), swap: words("swap", swap...)}
-	s.generate("sha256AVX512")
-	s.lanes, s.v = 8, y
-	s.generate("sha256AVX512VL")
+	s := &sha256{lanes: 16, v: z, words: z[16:], swap: words("swap", swap...)}
+	all := words("k256", k[:]...)
+	s.generate("sha256AVX512", all)
+	s.lanes, s.v, s.words = 8, y, y[16:]
+	s.generate("sha256AVX512VL", all)
+	s.words = nil
+	s.generate("sha256AVX2", all)
 }
 
-func (s *sha256) generate(name string) {
+// hasSHA asks the processor what package cpu does not.
+func hasSHA() {
+	TEXT("hasSHA", 0, "func() bool")
+	Doc("hasSHA says whether the processor has instructions for SHA-256. It must have AVX2.")
+	XORL(reg.ECX, reg.ECX)
+	MOVL(U32(7), reg.EAX)
+	CPUID()
+	SHRL(Imm(29), reg.EBX) // "Structured Extended Feature Flags", EBX bit 29
+	ANDL(Imm(1), reg.EBX)
+	Store(reg.BL, ReturnIndex(0))
+	RET()
+}
+
+func (s *sha256) generate(name string, k Mem) {
 	TEXT(name, 0, fmt.Sprintf("func(state *[8][%d]uint32, msgs *[%[1]d]*byte, blocks int)", shaLanes))
 	Doc(fmt.Sprintf("%s takes so many blocks of each of the first %d messages into state: word i of", name, s.lanes),
 		"message j is state[i][j].")
@@ -71,8 +92,11 @@ func (s *sha256) generate(name string) {
 	s.state = Load(Param("state"), GP64())
 	s.msgs = Load(Param("msgs"), GP64())
 	blocks := Load(Param("blocks"), GP64())
-	s.off = GP64()
+	s.off, s.k = GP64(), GP64()
 	XORQ(s.off, s.off)
+	if s.words == nil {
+		s.frame = frame(16, 32)
+	}
 	h := func(i int) Mem { return Mem{Base: s.state}.Offset(4 * shaLanes * i) }
 
 	Label("next")
@@ -82,18 +106,29 @@ func (s *sha256) generate(name string) {
 		s.load16()
 	}
 	for i := range 8 {
-		VMOVDQU32(h(i), s.v[i])
+		s.move(h(i), s.v[i])
 	}
-	for t := range 64 {
+	LEAQ(k, s.k)
+	n := GP64()
+	MOVQ(U32(3), n)
+	if s.words == nil {
+		VPXOR(s.v[1], s.v[2], s.v[14])
+	}
+	Label("rounds")
+	for t := range 16 {
 		s.round(t)
-		if t < 48 {
-			s.extend(t)
-		}
+		s.extend(t)
+	}
+	ADDQ(Imm(16*4), s.k)
+	DECQ(n)
+	JNE(LabelRef("rounds"))
+	for t := range 16 {
+		s.round(t)
 	}
 	Comment("The new hash values.")
 	for i := range 8 {
 		VPADDD(h(i), s.v[i], s.v[i])
-		VMOVDQU32(s.v[i], h(i))
+		s.move(s.v[i], h(i))
 	}
 	ADDQ(Imm(shaBlock), s.off)
 	DECQ(blocks)
@@ -102,39 +137,86 @@ func (s *sha256) generate(name string) {
 	RET()
 }
 
-// word is the register of word t of the message schedule.
-func (s *sha256) word(t int) reg.VecPhysical { return s.v[16+t%16] }
+func (s *sha256) move(from, to Op) {
+	if s.words == nil {
+		VMOVDQU(from, to)
+	} else {
+		VMOVDQU32(from, to)
+	}
+}
+
+// word is where word t of the message schedule is.
+func (s *sha256) word(t int) Op {
+	if s.words == nil {
+		return s.frame.at(t % 16)
+	}
+	return s.words[t%16]
+}
 
 // sigma sets to to the exclusive or of x rotated to the right by the first two
 // numbers of bits and, by the third one, rotated or shifted. It needs two
 // more registers.
-func (s *sha256) sigma(x, to, t1, t2 reg.VecPhysical, by [3]uint64, shift bool) {
-	VPRORD(Imm(by[0]), x, to)
-	VPRORD(Imm(by[1]), x, t1)
-	if shift {
-		VPSRLD(Imm(by[2]), x, t2)
-	} else {
-		VPRORD(Imm(by[2]), x, t2)
+func (s *sha256) sigma(x Op, to, t1, t2 reg.VecPhysical, by [3]uint64, shift bool) {
+	if s.words != nil {
+		VPRORD(Imm(by[0]), x, to)
+		VPRORD(Imm(by[1]), x, t1)
+		if shift {
+			VPSRLD(Imm(by[2]), x, t2)
+		} else {
+			VPRORD(Imm(by[2]), x, t2)
+		}
+		VPTERNLOGD(Imm(ternaryXor), t1, t2, to)
+		return
 	}
-	VPTERNLOGD(Imm(ternaryXor), t1, t2, to)
+	VPSRLD(Imm(by[2]), x, to)
+	for i, n := range by {
+		if i < 2 {
+			VPSRLD(Imm(n), x, t1)
+			VPXOR(t1, to, to)
+		}
+		if i < 2 || !shift {
+			VPSLLD(Imm(32-n), x, t2)
+			VPXOR(t2, to, to)
+		}
+	}
 }
 
 // round is one of step 3 of FIPS 180-4, section 6.2.2, "SHA-256 Hash
 // Computation". Variables are not moved: each has the register of the one
 // before it a round later.
 func (s *sha256) round(t int) {
-	Commentf("Round %d.", t)
+	Commentf("Round %d of 16.", t)
 	at := func(i int) reg.VecPhysical { return s.v[(i+64-t)%8] }
 	a, b, c, d, e, f, g, h := at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)
 	tmp := s.v[8:16]
+	k := Mem{Base: s.k}.Offset(4 * t)
 	VPADDD(s.word(t), h, h)
-	VPADDD_BCST(s.k.Offset(4*t), h, h)
+	if s.words == nil {
+		VPBROADCASTD(k, tmp[0])
+		VPADDD(tmp[0], h, h)
+		VPXOR(f, g, tmp[3])
+		VPAND(e, tmp[3], tmp[3])
+		VPXOR(g, tmp[3], tmp[3])
+	} else {
+		VPADDD_BCST(k, h, h)
+		VMOVDQA32(e, tmp[3])
+		VPTERNLOGD(Imm(ternaryChoose), g, f, tmp[3])
+	}
 	s.sigma(e, tmp[0], tmp[1], tmp[2], [3]uint64{6, 11, 25}, false)
-	VMOVDQA32(e, tmp[3])
-	VPTERNLOGD(Imm(ternaryChoose), g, f, tmp[3])
 	VPADDD(tmp[3], h, h)
 	VPADDD(tmp[0], h, h)
 	VPADDD(h, d, d)
+	if s.words == nil {
+		// Maj(a, b, c) = b ^ (a^b)&(b^c), and a^b is b^c a round later.
+		ab, bc := tmp[7-t%2], tmp[6+t%2]
+		VPXOR(a, b, ab)
+		VPAND(ab, bc, bc)
+		VPXOR(b, bc, bc)
+		VPADDD(bc, h, h)
+		s.sigma(a, tmp[0], tmp[1], tmp[2], [3]uint64{2, 13, 22}, false)
+		VPADDD(tmp[0], h, h)
+		return
+	}
 	s.sigma(a, tmp[4], tmp[5], tmp[6], [3]uint64{2, 13, 22}, false)
 	VMOVDQA32(a, tmp[7])
 	VPTERNLOGD(Imm(ternaryMajority), c, b, tmp[7])
@@ -142,10 +224,26 @@ func (s *sha256) round(t int) {
 	VPADDD(tmp[4], h, h)
 }
 
-// extend makes word t+16 of the message schedule, in the register of word t.
+// extend makes word t+16 of the message schedule, in the place of word t.
 func (s *sha256) extend(t int) {
-	w, tmp := s.word(t), s.v[8:16]
-	s.sigma(s.word(t+1), tmp[0], tmp[1], tmp[2], [3]uint64{7, 18, 3}, true)
+	tmp := s.v[8:16]
+	at := func(i int, r reg.VecPhysical) Op { // shifts by AVX2 want a register
+		if s.words == nil {
+			s.move(s.word(i), r)
+			return r
+		}
+		return s.word(i)
+	}
+	s.sigma(at(t+1, tmp[4]), tmp[0], tmp[1], tmp[2], [3]uint64{7, 18, 3}, true)
+	if s.words == nil {
+		VPADDD(s.word(t), tmp[0], tmp[0])
+		VPADDD(s.word(t+9), tmp[0], tmp[0])
+		s.sigma(at(t+14, tmp[5]), tmp[3], tmp[1], tmp[2], [3]uint64{17, 19, 10}, true)
+		VPADDD(tmp[3], tmp[0], tmp[0])
+		s.move(tmp[0], s.word(t))
+		return
+	}
+	w := s.word(t)
 	VPADDD(s.word(t+9), w, w)
 	s.sigma(s.word(t+14), tmp[3], tmp[4], tmp[5], [3]uint64{17, 19, 10}, true)
 	VPADDD(tmp[0], w, w)
@@ -205,16 +303,20 @@ func (s *sha256) load8() {
 			VINSERTI128(Imm(1), from(i+4), r[i], r[i])
 			VPSHUFB(swap, r[i], r[i])
 		}
-		w := s.v[16+t:][:4]
+		w := y[9:13]
 		VPUNPCKLDQ(r[1], r[0], w[0])
 		VPUNPCKHDQ(r[1], r[0], w[1])
 		VPUNPCKLDQ(r[3], r[2], w[2])
 		VPUNPCKHDQ(r[3], r[2], w[3])
-		VPUNPCKLQDQ(w[2], w[0], r[0])
-		VPUNPCKHQDQ(w[2], w[0], r[1])
-		VPUNPCKLQDQ(w[3], w[1], w[2])
-		VPUNPCKHQDQ(w[3], w[1], w[3])
-		VMOVDQA32(r[0], w[0])
-		VMOVDQA32(r[1], w[1])
+		for j, f := range []func(...Op){VPUNPCKLQDQ, VPUNPCKHQDQ} {
+			for i := range 2 {
+				if s.words != nil {
+					f(w[2+i], w[i], s.word(t+2*i+j))
+					continue
+				}
+				f(w[2+i], w[i], r[2*i+j])
+				s.move(r[2*i+j], s.word(t+2*i+j))
+			}
+		}
 	}
 }
