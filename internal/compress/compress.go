@@ -112,9 +112,6 @@ type Options struct {
 	Size int64
 	// Threads is how many threads may compress the stream: see Threads. Default 1.
 	Threads int
-	// Background says that nobody waits: threads of zstd run when nobody else
-	// wants the processor.
-	Background bool
 }
 
 // Threads returns how many threads a stream of about size bytes can keep busy,
@@ -154,9 +151,9 @@ func NewWriterOptions(w io.Writer, m Method, o Options) (io.WriteCloser, error) 
 // that can be interrupted.
 var ErrInterrupted = errors.New("compression interrupted")
 
-// Interrupt makes Write and Close of what NewWriter returned return soon, also
-// where they are at something that takes long. Any goroutine may call it at any
-// time. Close is still due.
+// Interrupt makes Write and Close of what NewWriter returned return when they have
+// done what they are at: some ms, or a job of each thread (Threads). Any goroutine
+// may call it at any time. Close is still due.
 func Interrupt(w io.WriteCloser) {
 	if i, ok := w.(interface{ interrupt() }); ok {
 		i.interrupt()

@@ -113,7 +113,7 @@ func transport(pkg string) string {
 // clock, no logger, no network, and the disk in two packages.
 func TestSurroundings(t *testing.T) {
 	rows := layers(t)
-	disk := map[string]bool{"internal/durable": true, "nar": true, "internal/eventfd": true} // the last: for os.File's poller
+	disk := map[string]bool{"internal/durable": true, "nar": true}
 	refused := map[string]bool{"log": true, "log/slog": true, "net": true, "net/http": true, "os/exec": true, "database/sql": true}
 	for _, s := range sources(t) {
 		if s.test || rowOf(rows, s.pkg) > 1 {

@@ -1,0 +1,110 @@
+//go:build cgo && linux
+
+#include "zstd_cgo.h"
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+// The part of zstd.h 1.5.7 that is used. The library is a Go module whose
+// headers no other module can include. Its symbols are weak here, since cgo
+// links each package by itself once, before it is linked with the library.
+#define WEAK __attribute__((weak))
+
+typedef struct { void *dst; size_t size, pos; } ZSTD_outBuffer;
+typedef struct { const void *src; size_t size, pos; } ZSTD_inBuffer;
+typedef struct {
+	unsigned windowLog, chainLog, hashLog, searchLog, minMatch, targetLength;
+	int strategy;
+} ZSTD_compressionParameters;
+
+enum { ZSTD_e_continue = 0, ZSTD_e_end = 2 };
+enum { ZSTD_btopt = 7, ZSTD_btultra2 = 9 };
+enum {
+	ZSTD_c_compressionLevel = 100, ZSTD_c_nbWorkers = 400, ZSTD_c_jobSize = 401, ZSTD_c_overlapLog = 402,
+};
+
+WEAK void *ZSTD_createCCtx(void);
+WEAK size_t ZSTD_freeCCtx(void *ctx);
+WEAK size_t ZSTD_CCtx_setParameter(void *ctx, int param, int value);
+WEAK size_t ZSTD_CCtx_setCParams(void *ctx, ZSTD_compressionParameters p);
+WEAK ZSTD_compressionParameters ZSTD_getCParams(int level, unsigned long long size, size_t dict_size);
+WEAK size_t ZSTD_compressStream2(void *ctx, ZSTD_outBuffer *out, ZSTD_inBuffer *in, int op);
+WEAK unsigned ZSTD_isError(size_t code);
+WEAK const char *ZSTD_getErrorName(size_t code);
+
+// MAPPED is from how many bytes on what is allocated is given back to the system
+// when it is freed. glibc raises its own limit to 32 MiB, and then keeps what
+// large streams have had. What small items take is not worth mapping for each.
+#define MAPPED (2 << 20)
+
+// job returns how much a worker compresses at once: four windows, as libzstd
+// has it by itself, or two where it is fast, which takes half of the memory and
+// makes a frame that is 0.1 % larger.
+static size_t job(ZSTD_compressionParameters p)
+{
+	size_t n = (size_t)1 << (p.windowLog + (p.strategy >= ZSTD_btopt ? 2 : 1));
+
+	return n < 1 << 20 ? 1 << 20 : n;
+}
+
+size_t ersatz_zstd_job(int level, unsigned long long size)
+{
+	return job(ZSTD_getCParams(level, size, 0));
+}
+
+// Between jobs of the highest levels, half a window is read twice, not a whole
+// one: a frame is 0.03 % larger, and takes less time.
+void *ersatz_zstd_new(int level, unsigned long long size, int workers)
+{
+	void *ctx;
+	int bad;
+
+#ifdef M_MMAP_THRESHOLD
+	mallopt(M_MMAP_THRESHOLD, MAPPED);
+	mallopt(M_TRIM_THRESHOLD, 4 * MAPPED);
+#endif
+	ctx = ZSTD_createCCtx();
+	if (ctx == NULL)
+		return NULL;
+	bad = ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level));
+	if (size > 0) {
+		ZSTD_compressionParameters p = ZSTD_getCParams(level, size, 0);
+		bad |= ZSTD_isError(ZSTD_CCtx_setCParams(ctx, p));
+		if (workers > 0) {
+			bad |= ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_nbWorkers, workers));
+			bad |= ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_jobSize, (int)job(p)));
+			if (p.strategy == ZSTD_btultra2)
+				bad |= ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_overlapLog, 8));
+		}
+	}
+	if (bad) {
+		ZSTD_freeCCtx(ctx);
+		return NULL;
+	}
+	return ctx;
+}
+
+size_t ersatz_zstd_turn(void *ctx, void *out, size_t cap, size_t *out_pos, const void *in, size_t n, size_t *in_pos, bool end)
+{
+	ZSTD_inBuffer i = { in, n, *in_pos };
+	ZSTD_outBuffer o = { out, cap, *out_pos };
+	size_t left;
+
+	do
+		left = ZSTD_compressStream2(ctx, &o, &i, end ? ZSTD_e_end : ZSTD_e_continue);
+	while (!ZSTD_isError(left) && o.pos < o.size && (end ? left > 0 : i.pos < i.size));
+	*in_pos = i.pos;
+	*out_pos = o.pos;
+	return left;
+}
+
+const char *ersatz_zstd_fault(size_t code)
+{
+	return ZSTD_isError(code) ? ZSTD_getErrorName(code) : NULL;
+}
+
+void ersatz_zstd_free(void *ctx)
+{
+	ZSTD_freeCCtx(ctx); // waits for libzstd's threads
+}
