@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,7 +34,8 @@ func batchGroup(ctx context.Context, o Options) ([]Table, error) {
 		Title: fmt.Sprintf("Batches of blocks, a nar of %d MiB over loopback", length/mib),
 		Note: "Server and client share the machine: the one makes blocks from the nar and hashes them, the other hashes and decrypts them. " +
 			"Of the reader it is the whole content, internal nodes too, by way of the mix of sources. " +
-			"The limit is a loop over bare TCP connections with the same reads, kernels and bytes and nothing else.",
+			"A call of the client has two requests under way, each with its connection. " +
+			"The limit is a loop over bare TCP connections, one or 4, with the same reads, kernels and bytes and nothing else.",
 		Limit: "bare loop",
 	}
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
@@ -53,9 +56,9 @@ func batchRows(ctx context.Context, o Options, t *Table, length int, size eris.B
 	add := func(name string, work func() error) {
 		sides = append(sides, side{name: name, once: func(context.Context) (usage, error) { return inProcess(work) }})
 	}
-	add("one connection", func() error { return w.fetch(ctx, 1) })
+	add("one call", func() error { return w.fetch(ctx, 1) })
 	add("limit, one connection", func() error { return w.bare(ctx, 1) })
-	add("4 connections", func() error { return w.fetch(ctx, 4) })
+	add("4 calls", func() error { return w.fetch(ctx, 4) })
 	add("limit, 4 connections", func() error { return w.bare(ctx, 4) })
 	add("reader", func() error { return w.read(ctx) })
 	err = turns(ctx, o, &sides[0], &sides[1], &sides[2], &sides[3], &sides[4])
@@ -67,8 +70,8 @@ func batchRows(ctx context.Context, o Options, t *Table, length int, size eris.B
 		what        string
 		ours, limit usages
 	}{
-		{"one connection", sides[0].usages, sides[1].usages},
-		{"4 connections", sides[2].usages, sides[3].usages},
+		{"one call", sides[0].usages, sides[1].usages},
+		{"4 calls", sides[2].usages, sides[3].usages},
 		{"reader of the content", sides[4].usages, sides[3].usages},
 	} {
 		what := fmt.Sprintf("%v, %s", size, row.what)
@@ -184,24 +187,33 @@ func (w *batchWorld) share(ctx context.Context, n int, work func(ctx context.Con
 	return g.Wait()
 }
 
-// fetch has the client get all leaves by so many connections, and decrypts them.
-func (w *batchWorld) fetch(ctx context.Context, conns int) error {
-	return w.share(ctx, conns, func(ctx context.Context, from, to int) error {
-		node := make([]byte, w.readCap.Size)
-		sums, right := make([]eris.Ref, n2r.MaxBatch), 0
+// taking is the memory of who takes blocks.
+type taking struct {
+	node []byte
+	sums [n2r.MaxBatch]eris.Ref
+}
+
+// fetch has so many calls of the client get all leaves, and decrypts them. A call has
+// two requests under way.
+func (w *batchWorld) fetch(ctx context.Context, calls int) error {
+	free := sync.Pool{New: func() any { return &taking{node: make([]byte, w.readCap.Size)} }}
+	return w.share(ctx, calls, func(ctx context.Context, from, to int) error {
+		var right atomic.Int64
 		err := w.client.FetchMany(ctx, w.readCap.Size, w.refs[from:to], func(is []int, blocks [][]byte) (int, error) {
-			eris.BlockRefs(sums[:len(is)], blocks)
+			t := free.Get().(*taking)
+			defer free.Put(t)
+			eris.BlockRefs(t.sums[:len(is)], blocks)
 			for k, i := range is {
-				if sums[k] != w.refs[from+i] {
+				if t.sums[k] != w.refs[from+i] {
 					return k, eris.ErrCorrupt
 				}
-				eris.Seal(node, blocks[k], 0, w.keys[from+i])
-				right++
+				eris.Seal(t.node, blocks[k], 0, w.keys[from+i])
 			}
+			right.Add(int64(len(is)))
 			return len(is), nil
 		})
-		if err == nil && right != to-from {
-			err = fmt.Errorf("%d blocks came of %d", right, to-from)
+		if err == nil && right.Load() != int64(to-from) {
+			err = fmt.Errorf("%d blocks came of %d", right.Load(), to-from)
 		}
 		return err
 	})
