@@ -22,6 +22,9 @@ type sqliteDB struct {
 	storeDir string
 }
 
+// maxConns bounds the connections to the database. Each has a cache of 2 MiB.
+const maxConns = 4
+
 // openSQLite opens the file and reads from it once: one that lies in a folder
 // without write permission can be opened, and then not be read.
 func openSQLite(file, storeDir string) (*sqliteDB, error) {
@@ -30,7 +33,8 @@ func openSQLite(file, storeDir string) (*sqliteDB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns) // by default 2: others would read the schema again and again
 	s := &sqliteDB{db: db, storeDir: storeDir}
 	prepare := func(query string) (stmt *sql.Stmt) {
 		if err == nil {
@@ -66,31 +70,40 @@ func (s *sqliteDB) between(hash string) (first, after string) {
 	return s.storeDir + "/" + hash + "-", s.storeDir + "/" + hash + "." // the character after the dash
 }
 
+// one reads the only row of a query. The query is not broken off where ctx ends
+// meanwhile: it takes microseconds, or the time-out of a busy database, and two
+// goroutines that wait for the end of ctx are a third of it.
+func one(ctx context.Context, query *sql.Stmt, args []any, into ...any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := query.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(into...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return err
+}
+
 func (s *sqliteDB) byHash(ctx context.Context, hash string) (path string, err error) {
 	first, after := s.between(hash)
-	if err = s.hash.QueryRowContext(ctx, first, after).Scan(&path); errors.Is(err, sql.ErrNoRows) {
-		err = ErrNotFound
-	}
+	err = one(ctx, s.hash, []any{first, after}, &path)
 	return path, err
 }
 
 func (s *sqliteDB) info(ctx context.Context, path string) (record, error) {
-	_, r, err := scan(s.path.QueryRowContext(ctx, path))
+	_, r, err := item(ctx, s.path, path)
 	return r, err
 }
 
 func (s *sqliteDB) lookup(ctx context.Context, hash string) (path string, r record, err error) {
 	first, after := s.between(hash)
-	return scan(s.both.QueryRowContext(ctx, first, after))
+	return item(ctx, s.both, first, after)
 }
 
-// scan reads the row of an item.
-func scan(row *sql.Row) (path string, r record, err error) {
+// item reads the row of an item.
+func item(ctx context.Context, query *sql.Stmt, args ...any) (path string, r record, err error) {
 	var refs string
-	err = row.Scan(&path, &r.hash, &r.narSize, &r.deriver, &r.registered, &refs)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = ErrNotFound
-	}
+	err = one(ctx, query, args, &path, &r.hash, &r.narSize, &r.deriver, &r.registered, &refs)
 	if refs != "" {
 		r.references = strings.Split(refs, "\n")
 		slices.Sort(r.references)

@@ -1,6 +1,7 @@
 package storedb_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -132,6 +133,52 @@ func TestCollected(t *testing.T) {
 func TestNoStore(t *testing.T) {
 	if _, err := storedb.Open(storedb.Options{StateDir: t.TempDir()}); err == nil {
 		t.Error("opened a store that is not there")
+	}
+}
+
+// TestLookupContext: a context that can end costs a lookup nothing, and one that
+// has ended stops it, and so what makes many.
+func TestLookupContext(t *testing.T) {
+	state := t.TempDir()
+	w, err := storedb.Create(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	p, err := storepath.ParseBase(storepath.Guix, fmt.Sprintf("%032d-item", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Register(t.Context(), storedb.Info{Path: p}); err != nil {
+		t.Fatal(err)
+	}
+	db, err := storedb.Open(storedb.Options{StateDir: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lookup := func(ctx context.Context) func() {
+		return func() {
+			if _, err := db.Lookup(ctx, p.Hash); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if with, without := testing.AllocsPerRun(50, lookup(ctx)), testing.AllocsPerRun(50, lookup(context.Background())); with > without+1 {
+		t.Errorf("%v allocations with a context that can end, %v without", with, without)
+	}
+	cancel()
+	for name, call := range map[string]func() error{
+		"Lookup":  func() error { _, err := db.Lookup(ctx, p.Hash); return err },
+		"ByHash":  func() error { _, err := db.ByHash(ctx, p.Hash); return err },
+		"Info":    func() error { _, err := db.Info(ctx, p); return err },
+		"Closure": func() error { _, err := db.Closure(ctx, []storepath.Path{p}); return err },
+	} {
+		if err := call(); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
