@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,13 +59,17 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 // BenchmarkDecode compares reading in order from blocks in memory, filling, and
-// finding all that was filled ("resume"), with BLAKE2b and ChaCha20 of each leaf by golang.org/x/crypto alone.
+// finding all that was filled ("resume"), with BLAKE2b and ChaCha20 of each leaf by
+// golang.org/x/crypto alone; "store" is what the source itself takes to find the leaves.
 func BenchmarkDecode(b *testing.B) {
 	content := benchContent(b)
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
-		m := benchMap{}
+		m, leaves := benchMap{}, []eris.Ref{}
 		c, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(b eris.Block) error {
 			m[b.Ref] = bytes.Clone(b.Data)
+			if b.Level == 0 {
+				leaves = append(leaves, b.Ref)
+			}
 			return nil
 		})
 		if err != nil {
@@ -98,6 +103,17 @@ func BenchmarkDecode(b *testing.B) {
 				f := eris.NewFiller(c, s, eris.FillOptions{})
 				if n, err := f.Run(b.Context(), m); err != nil || n != benchSize {
 					b.Fatal(n, err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%v/store", size), func(b *testing.B) {
+			defer measure(b)()
+			took := func(is []int, _ [][]byte) (int, error) { return len(is), nil }
+			for b.Loop() {
+				for refs := range slices.Chunk(leaves, 512) {
+					if err := m.FetchMany(b.Context(), size, refs, took); err != nil {
+						b.Fatal(err)
+					}
 				}
 			}
 		})
