@@ -94,12 +94,16 @@ func (r *round) assign(tier []*source) {
 
 // begin starts one call.
 func begin(s *source, j *job, index []int, now time.Time) {
-	c := &call{
-		s: s, j: j, index: index, refs: make([]eris.Ref, len(index)),
-		owed: len(index), open: len(index), start: now, last: now,
+	c := &call{s: s, j: j, index: index, owed: len(index), open: len(index), start: now, last: now}
+	if first, last := index[0], index[len(index)-1]; last-first == len(index)-1 {
+		c.refs = j.refs[first : last+1] // they ascend
+	} else {
+		c.refs = make([]eris.Ref, 0, len(index))
+		for _, i := range index {
+			c.refs = append(c.refs, j.refs[i])
+		}
 	}
-	for k, i := range index {
-		c.refs[k] = j.refs[i]
+	for _, i := range index {
 		w := &j.wants[i]
 		n := w.asked()
 		w.calls[n] = c

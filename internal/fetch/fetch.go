@@ -23,7 +23,7 @@ import (
 const MaxSources = 64
 
 const (
-	defaultBatch    = 1 << 20 // bytes
+	defaultBatch    = 2 << 20 // bytes
 	maxBatch        = 512     // blocks, what one request for blocks by HTTP holds
 	defaultParallel = 4
 	defaultStall    = 10 * time.Second
@@ -49,8 +49,8 @@ type Source struct {
 	// Fetcher asks it. Its calls must end soon after their context has.
 	Fetcher eris.Fetcher
 
-	// Batch is how many blocks one call asks for at most. Default 1 MiB of
-	// them, and no more than 512: 32 of 32 KiB, 512 of 1 KiB.
+	// Batch is how many blocks one call asks for at most. Default 2 MiB of
+	// them, and no more than 512: 64 of 32 KiB, 512 of 1 KiB.
 	Batch int
 
 	// Parallel is how many calls run at most at once. Default 4.
@@ -110,6 +110,7 @@ type Mix struct {
 	spread   bool
 	log      *slog.Logger
 	lists    sync.Pool // of *[]int
+	notes    sync.Pool // of *notes
 
 	mu      sync.Mutex
 	sources []*source // as they were given
@@ -221,7 +222,12 @@ func (m *Mix) FetchMany(ctx context.Context, size eris.BlockSize, refs []eris.Re
 	calls, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var work sync.WaitGroup
-	j := newJob(size, refs, got)
+	n, ok := m.notes.Get().(*notes)
+	if !ok {
+		n = new(notes)
+	}
+	defer m.notes.Put(n)
+	j := newJob(size, refs, got, n)
 	j.start = func(c *call) {
 		ctx, end := context.WithCancel(calls)
 		c.cancel = end

@@ -73,15 +73,23 @@ type call struct {
 	last  time.Time     // start, or when the last block came
 }
 
-func newJob(size eris.BlockSize, refs []eris.Ref, got eris.GotMany) *job {
-	j := &job{
-		size: size, refs: refs, got: got, began: time.Now(), wants: make([]want, len(refs)), open: len(refs),
-		queue: make([]int, len(refs)), wake: make(chan struct{}, 1), done: make(chan struct{}),
+// notes is memory that one job after another uses.
+type notes struct {
+	wants []want
+	queue []int
+}
+
+func newJob(size eris.BlockSize, refs []eris.Ref, got eris.GotMany, n *notes) *job {
+	n.wants = slices.Grow(n.wants[:0], len(refs))[:len(refs)]
+	clear(n.wants)
+	n.queue = n.queue[:0]
+	for i := range refs {
+		n.queue = append(n.queue, i)
 	}
-	for i := range j.queue {
-		j.queue[i] = i
+	return &job{
+		size: size, refs: refs, got: got, began: time.Now(), wants: n.wants, open: len(refs),
+		queue: n.queue, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	return j
 }
 
 // fail ends the job, unless it has ended.

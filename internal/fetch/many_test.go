@@ -71,3 +71,41 @@ func TestMany(t *testing.T) {
 		k.whole()
 	})
 }
+
+// ready gives all blocks of a call at once, without memory of its own.
+type ready struct {
+	is     []int
+	blocks [][]byte
+}
+
+func (*ready) Fetch(context.Context, eris.BlockSize, []eris.Ref, func(int, []byte) error) error {
+	return errors.ErrUnsupported
+}
+
+func (r *ready) FetchMany(_ context.Context, _ eris.BlockSize, refs []eris.Ref, got eris.GotMany) error {
+	_, err := got(r.is[:len(refs)], r.blocks[:len(refs)])
+	return err
+}
+
+// A mix allocates for calls, not for blocks.
+func TestManyAllocs(t *testing.T) {
+	const n = 512
+	source := &ready{blocks: make([][]byte, n)}
+	for i := range n {
+		source.is = append(source.is, i)
+	}
+	m := fetch.New([]fetch.Source{{Name: "a", Fetcher: source, Prior: fetch.Learnt{Latency: 1, Pace: 1, Blocks: n}}}, fetch.Options{})
+	refs, taken := make([]eris.Ref, n), 0
+	allocs := testing.AllocsPerRun(20, func() {
+		err := m.FetchMany(t.Context(), eris.Size1KiB, refs, func(is []int, _ [][]byte) (int, error) {
+			taken += len(is)
+			return len(is), nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if allocs > 60 || taken != 21*n {
+		t.Errorf("%v allocations for %d blocks, %d taken", allocs, n, taken)
+	}
+}
