@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,6 +113,24 @@ func TestDedup(t *testing.T) {
 	if len(list) != len(want) {
 		t.Errorf("%d files in .links, want %d", len(list), len(want))
 	}
+}
+
+// A large file that is all of an archive is shared by the hash of that, and so
+// not before it has ended.
+func TestDedupAlone(t *testing.T) {
+	root, path := tempRoot(t)
+	dedup := openDedup(t, path)
+	n := node{content: strings.Repeat("y", 2*bufSize)}
+	archive := n.archive()
+	if _, err := Restore(bytes.NewReader(archive[:len(archive)-1]), root, "x", RestoreOptions{Dedup: dedup}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut off: %v", err)
+	}
+	wantEmpty(t, filepath.Join(path, ".links"))
+	wantEmpty(t, path, ".links")
+	if _, err := Restore(bytes.NewReader(archive), root, "x", RestoreOptions{Dedup: dedup}); err != nil {
+		t.Fatal(err)
+	}
+	wantEmpty(t, filepath.Join(path, ".links"), linkName(n))
 }
 
 // A name in .links with a file that cannot be the right one is not used, and

@@ -83,6 +83,11 @@ type restorer struct {
 	key  keyHash // of the large file that is being made
 	root string
 	dirs []*folder // dirs[0] is the parent of all; the last one is being filled
+
+	// alone is the large file that is all of the archive, to be shared once that
+	// has ended: the archive's own hash is its key then, so no other is computed.
+	// Without one, its size is 0.
+	alone event
 }
 
 func (rs *restorer) run() (Info, error) {
@@ -93,7 +98,13 @@ func (rs *restorer) run() (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return rs.src.info(), nil
+	info := rs.src.info()
+	if f := rs.alone; f.size > 0 {
+		if err := rs.dedup.share(newFileKey(info.Hash, f.size, f.exec), rs.dirs[0].fd, rs.root); err != nil {
+			return Info{}, rs.fail("link", "", err)
+		}
+	}
+	return info, nil
 }
 
 // end returns when nothing is open or running any more. Its error is one of the
@@ -167,7 +178,10 @@ func (rs *restorer) give(j job) error {
 // large makes a file whose content comes in pieces, the first of which is data.
 // It is larger than what is not shared.
 func (rs *restorer) large(ev event, data []byte) (err error) {
-	shared := rs.dedup != nil
+	shared := rs.dedup != nil && len(rs.dirs) > 1
+	if rs.dedup != nil && !shared {
+		rs.alone = ev
+	}
 	if shared {
 		rs.key.begin(rs.src.ring, ev.size, ev.exec)
 		defer rs.key.finish()

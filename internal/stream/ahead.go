@@ -56,7 +56,7 @@ func (a *Ahead) run(r io.Reader) {
 		// Decoders give little at a time.
 		for p.n < len(p.buf) && p.err == nil {
 			var n int
-			n, p.err = readSafely(r, p.buf[p.n:])
+			n, p.err = Safe{r}.Read(p.buf[p.n:])
 			p.n += n
 		}
 		a.full <- p // there is room: there are no more pieces than that
@@ -66,15 +66,18 @@ func (a *Ahead) run(r io.Reader) {
 	}
 }
 
-// readSafely makes an error of a panic: decoders of other people read what
-// anybody may have sent, and one bad nar must not end the process.
-func readSafely(r io.Reader, b []byte) (n int, err error) {
+// Safe makes an error of a panic: decoders of other people read what anybody may
+// have sent, and one bad nar must not end the process.
+type Safe struct{ R io.Reader }
+
+// Read implements io.Reader.
+func (s Safe) Read(b []byte) (n int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			n, err = 0, fmt.Errorf("decoder: %v", v)
 		}
 	}()
-	return r.Read(b)
+	return s.R.Read(b)
 }
 
 // Read implements io.Reader. Its error is r's own.

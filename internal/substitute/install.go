@@ -240,10 +240,13 @@ func (in *installation) restore(cancel func(), body io.Reader, w way) (nar.Info,
 		// One byte more is what Restore looks for at the end.
 		unread = io.LimitReader(d, o.MaxSize+1)
 	}
-	decoded := stream.ReadAhead(unread)
-	defer decoded.Close()
+	plain := &stream.Faults{R: stream.Safe{R: unread}}
+	if !w.verified { // else the decoder, or the reader of blocks, works ahead by itself
+		decoded := stream.ReadAhead(unread)
+		defer decoded.Close()
+		plain.R = decoded
+	}
 	defer cancel()
-	plain := &stream.Faults{R: decoded}
 	info, err := nar.Restore(plain, in.root, in.temp, o)
 	var syntax *nar.SyntaxError
 	switch {
