@@ -109,7 +109,8 @@ func (s *site) onDisk() (*realguix.Machine, error) {
 		return nil, err
 	}
 	s.cleanup = append(s.cleanup, func() error { return os.RemoveAll(dir) })
-	return s.machine(realguix.Options{Gnu: dir})
+	s.disk, err = s.machine(realguix.Options{Gnu: dir})
+	return s.disk, err
 }
 
 // compareRoutes installs an item by each route in turn.
@@ -136,7 +137,7 @@ func (s *site) compareRoutes(ctx context.Context, i item, routes []*route) (Tabl
 	t := Table{
 		Title: fmt.Sprintf("Substituting `%s`: %s", i.Path.Name, i.what),
 		Note: "From the start of the substituter to its reply to guix-daemon; stock Guix takes the nar, since it knows no blocks. " +
-			"CPU is the process's own, user and system; the server has none in it.",
+			"CPU is the process's own, user and system; the server has none in it. On disk nothing is removed meanwhile.",
 		Head: compareHead,
 	}
 	for _, r := range routes {
