@@ -37,7 +37,7 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	script, err := wrkScript(s.dir, narinfoPaths(paths))
+	script, err := wrkScript(s.dir, "narinfos.lua", narinfoPaths(paths))
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 		sides [3]*side
 	}{
 		{what: "baked", args: []string{"--compression=zstd:1"}, cache: "/var/cache/narinfos"},
-		{what: "signed on request", args: []string{"--compression=zstd:1"}},
+		{what: "signed on request, asked again", args: []string{"--compression=zstd:1"}},
 	}
 	for r := range rows {
 		row := &rows[r]
@@ -83,11 +83,19 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 			return nil, err
 		}
 	}
+	first, err := s.firstTimes(ctx, "ersatz", "guix")
+	if err != nil {
+		return nil, err
+	}
+	if err := turns(ctx, s.o, first...); err != nil {
+		return nil, err
+	}
 	t := Table{
 		Title: "Narinfos per second",
 		Note: fmt.Sprintf("`wrk -t1 -c8`, %d different items, %s each; wrk shares the machine. nginx serves the narinfos that ersatz has baked. "+
-			"What ersatz has signed it keeps in memory, and asks the store each second whether it still holds: here each is asked for more than once a second.",
-			queried, s.o.wrkTime()),
+			"What ersatz has signed it keeps in memory, and asks the store each second whether it still holds: asked again, each is asked for more than once a second. "+
+			"For the first time: a server that has just started is asked for each of many items with %d references once, for %d s.",
+			queried, s.o.wrkTime(), firstRefs, firstSeconds),
 		Peer: "guix publish", Limit: "nginx",
 	}
 	for _, row := range rows {
@@ -97,6 +105,8 @@ func (s *site) narinfos(ctx context.Context) ([]Table, error) {
 		}
 		t.versus(row.what, perSecond, row.sides[0].rate, row.sides[1].rate, limit)
 	}
+	t.versus("signed for the first time", perSecond, first[0].rate, first[1].rate, nil)
+	t.versus("the server's CPU for one", microseconds, first[0].cpu, first[1].cpu, nil)
 	return []Table{t}, nil
 }
 

@@ -32,8 +32,11 @@ func servingGroup(ctx context.Context, o Options) ([]Table, error) {
 	return []Table{t}, errors.Join(err, os.RemoveAll(dir))
 }
 
-// servedNar is the size of a nar that is sent again and again, in bytes.
-const servedNar = 32 * mib
+// The sizes of nars that are sent again and again, in bytes.
+const (
+	servedNar = 32 * mib
+	smallNar  = 20_000
+)
 
 func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 	key, err := guixsig.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{7}, 32)))
@@ -57,15 +60,15 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 		}
 		defer theirs.Stop()
 	}
-	script, err := wrkScript(dir, paths)
+	script, err := wrkScript(dir, "narinfos.lua", paths)
 	if err != nil {
 		return t, err
 	}
 	t = Table{
 		Title: "Serving files",
-		Note: fmt.Sprintf("%d baked narinfos, and a nar of %d MiB, in memory; nginx is one process, with sendfile and no log of accesses. "+
+		Note: fmt.Sprintf("%d baked narinfos, a nar of %d MiB and one of %d KB, in memory; nginx is one process, with sendfile and no log of accesses. "+
 			"By wrk with one thread, %s each, which shares the machine. CPU is the server's, of user and system, beside what the kernel does on behalf of loopback.",
-			queried, servedNar/mib, o.wrkTime()),
+			queried, servedNar/mib, smallNar/1000, o.wrkTime()),
 		Peer: "nginx",
 	}
 	rows := []struct {
@@ -78,6 +81,7 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 		{"narinfos, 8 connections", []string{"-c8", "-s", script}, "", perSecond, 1},
 		{"nar, 8 connections", []string{"-c8"}, nar, megabytes, servedNar},
 		{"nar, 1 connection", []string{"-c1"}, nar, megabytes, servedNar},
+		{"small nar, 8 connections", []string{"-c8"}, nar + "-small", perSecond, 1},
 	}
 	if o.Quick {
 		rows, o.Runs = rows[:2], 1
@@ -122,7 +126,8 @@ func servedFolder(dir string, key *guixsig.PrivateKey, size int) (narinfos []str
 			return nil, "", err
 		}
 	}
-	return narinfos, nar, os.WriteFile(dir+nar, randomBytes(size, 2), 0o644)
+	return narinfos, nar, errors.Join(os.WriteFile(dir+nar, randomBytes(size, 2), 0o644),
+		os.WriteFile(dir+nar+"-small", randomBytes(smallNar, 2), 0o644))
 }
 
 func scaled(s series, by float64) series {
@@ -212,14 +217,14 @@ func serveBy(ctx context.Context, command func(ctx context.Context, port string)
 }
 
 // wrkScript writes the script that makes wrk ask for all paths in turn.
-func wrkScript(dir string, paths []string) (string, error) {
+func wrkScript(dir, name string, paths []string) (string, error) {
 	var b strings.Builder
 	b.WriteString("local paths = {\n")
 	for _, p := range paths {
 		fmt.Fprintf(&b, "  %s,\n", strconv.Quote(p))
 	}
 	b.WriteString("}\nlocal n = 0\nfunction request()\n  n = n % #paths + 1\n  return wrk.format(\"GET\", paths[n])\nend\n")
-	name := filepath.Join(dir, "narinfos.lua")
+	name = filepath.Join(dir, name)
 	return name, os.WriteFile(name, []byte(b.String()), 0o644)
 }
 

@@ -39,7 +39,7 @@ func TestServedFolder(t *testing.T) {
 	if fi, err := os.Stat(root + nar); err != nil || fi.Size() != size {
 		t.Errorf("%v, %v", fi, err)
 	}
-	script, err := wrkScript(dir, paths)
+	script, err := wrkScript(dir, "narinfos.lua", paths)
 	if err != nil {
 		t.Fatal(err)
 	}

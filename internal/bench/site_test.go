@@ -137,7 +137,7 @@ func TestSiteTiny(t *testing.T) {
 	if a, b := files("/var/lib/ersatz"), files("/var/guix/substitute"); a != 0 || b != before || b == 0 {
 		t.Errorf("%d files of ersatz, %d of Guix, before %d", a, b, before)
 	}
-	script, err := wrkScript(s.dir, narinfoPaths(paths))
+	script, err := wrkScript(s.dir, "narinfos.lua", narinfoPaths(paths))
 	if err != nil {
 		t.Fatal(err)
 	}
