@@ -1,13 +1,14 @@
-// Package lanes computes BLAKE2b-256 (RFC 7693) of several messages at once,
-// and ChaCha20 (RFC 8439), by the widest vector instructions that the
-// processor has.
+// Package lanes computes BLAKE2b-256 (RFC 7693) and SHA-256 (FIPS 180-4) of
+// several messages at once, and ChaCha20 (RFC 8439), by the widest vector
+// instructions that the processor has.
 //
-// One message of BLAKE2b cannot fill a vector register: each step needs the one
-// before. Blocks of ERIS have one size, and there are many, so each takes a
-// 64-bit lane of its own.
+// One message cannot fill a vector register: each step needs the one before.
+// Blocks of ERIS have one size, and there are many, so each takes a 64-bit lane
+// of its own; files of a nar have any size, and take 32-bit lanes by turns.
 //
 // The implementation is chosen once, when the program starts. GODEBUG can
-// choose a lesser one: cpu.avx512f=off, cpu.avx2=off, cpu.ssse3=off. See
+// choose a lesser one: cpu.avx512f=off, cpu.avx2=off, cpu.ssse3=off. (cpu.sha=off
+// is crypto/sha256's; what this package chooses does not depend on it.) See
 // docs/decisions/0001-lanes.md.
 package lanes
 
