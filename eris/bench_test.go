@@ -132,6 +132,21 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
+// BenchmarkBlockRef hashes one block alone, as who gets them one by one does.
+func BenchmarkBlockRef(b *testing.B) {
+	content := benchContent(b)
+	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
+		for name, ref := range map[string]func([]byte) eris.Ref{"ours": eris.BlockRef, "plain": func(b []byte) eris.Ref { return blake2b.Sum256(b) }} {
+			b.Run(fmt.Sprintf("%v/%s", size, name), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				for b.Loop() {
+					ref(content[:size])
+				}
+			})
+		}
+	}
+}
+
 // measure returns what is to be called when a benchmark of benchSize a round ends.
 func measure(b *testing.B) func() {
 	b.SetBytes(benchSize)

@@ -8,8 +8,15 @@ import (
 	"ersatz/internal/lanes"
 )
 
-// BlockRef returns the reference of a block: BLAKE2b-256 of its bytes.
-func BlockRef(block []byte) Ref { return blake2b.Sum256(block) }
+// BlockRef returns the reference of a block: BLAKE2b-256 of its bytes, however many.
+func BlockRef(block []byte) Ref {
+	if !BlockSize(len(block)).Valid() {
+		return blake2b.Sum256(block)
+	}
+	var r [1]Ref
+	BlockRefs(r[:], [][]byte{block})
+	return r[0]
+}
 
 // BlockRefs sets refs[i] to the reference of blocks[i], several times as fast as
 // one after another. All blocks have the same size, one of the two, and there are

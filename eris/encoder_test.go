@@ -110,6 +110,22 @@ func TestSeal(t *testing.T) {
 	}
 }
 
+// TestBlockRef wants BLAKE2b-256 of any bytes, and no memory for it.
+func TestBlockRef(t *testing.T) {
+	all, err := io.ReadAll(keystream(t, "ref", 33<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1, 106, 128, 1023, 1024, 1025, 2048, 32 << 10, 33 << 10} {
+		if got, want := eris.BlockRef(all[:n]), eris.Ref(blake2b.Sum256(all[:n])); got != want {
+			t.Errorf("%d bytes: %s, want %s", n, got, want)
+		}
+		if allocs := testing.AllocsPerRun(10, func() { eris.BlockRef(all[:n]) }); allocs > 0 {
+			t.Errorf("%d bytes: %.0f allocations", n, allocs)
+		}
+	}
+}
+
 // TestMany compares what is made of many blocks at once with what is made of
 // each.
 func TestMany(t *testing.T) {
