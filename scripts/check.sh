@@ -83,7 +83,7 @@ generated() {
 		note SKIPPED "the generator of the assembly: its modules are refused"
 		return 0
 	fi
-	cp -r $dir "$logs/lanes" && (cd "$logs/lanes" && go generate lanes.go && go -C _asm vet .) && diff -r $dir "$logs/lanes"
+	cp -r $dir "$logs/lanes" && (cd "$logs/lanes" && go generate lanes.go && go -C _asm vet ./...) && diff -r $dir "$logs/lanes"
 }
 
 # arm64 runs what has assembly for it under emulation.
