@@ -26,16 +26,14 @@ import (
 // crowd is a folder with very many small items, a server's and a node's at once:
 // what both have is the same, and neither looks at what the other has besides.
 // All items have the same nar and the same tree, which are one file each; each
-// has a narinfo, a record and rows in the index of its own. The signatures are
-// of another narinfo, since nobody verifies what is served as it was baked; the
-// rows are of blocks that there are not. So it takes a minute to make, not an
-// hour.
+// has a narinfo, a record and rows in the index of its own. The rows are of blocks
+// that there are not. So it takes minutes to make, not an hour.
 type crowd struct {
 	dir   string
 	n     int
 	nar   []byte // compressed
 	c     eris.ReadCap
-	tail  []byte // what stands below the signed fields of each narinfo, up to the URL
+	key   *guixsig.PrivateKey
 	nodes int64
 }
 
@@ -47,18 +45,13 @@ func crowdItem(i int) storepath.Path {
 
 // makeCrowd makes the folder dir.
 func makeCrowd(ctx context.Context, dir string, n int, key *guixsig.PrivateKey) (*crowd, error) {
-	w := &crowd{dir: dir, n: n}
+	w := &crowd{dir: dir, n: n, key: key}
 	if err := w.first(ctx); err != nil {
 		return nil, err
 	}
-	signed, err := narinfo.SignGuix(w.body(0), key, "crowd")
-	if err != nil {
-		return nil, err
-	}
-	w.tail = signed[len(w.body(0)):]
 	rows := make(chan error, 1)
 	go func() { rows <- w.rows(ctx) }()
-	err = w.files(ctx)
+	err := w.files(ctx)
 	if err = errors.Join(err, <-rows); err != nil {
 		return nil, err
 	}
@@ -136,9 +129,13 @@ func (w *crowd) body(i int) []byte {
 }
 
 // narinfo returns an item's narinfo.
-func (w *crowd) narinfo(i int) []byte {
+func (w *crowd) narinfo(i int) ([]byte, error) {
+	signed, err := narinfo.SignGuix(w.body(i), w.key, "crowd")
+	if err != nil {
+		return nil, err
+	}
 	at := narinfo.Locations([]narinfo.Nar{{URL: crowdNar + "/" + crowdItem(i).Base(), Compression: "zstd", FileSize: uint64(len(w.nar))}})
-	return append(append(w.body(i), w.tail...), at...)
+	return append(signed, at...), nil
 }
 
 // files writes what each item has in the folder, on several cores.
@@ -161,7 +158,11 @@ func (w *crowd) files(ctx context.Context) error {
 // where `ersatz node` has it (docs/node.md, "What is kept"), and links to the
 // nar and the tree.
 func (w *crowd) item(i int) error {
-	p, text := crowdItem(i), w.narinfo(i)
+	p := crowdItem(i)
+	text, err := w.narinfo(i)
+	if err != nil {
+		return err
+	}
 	var b strings.Builder
 	b.WriteString("ersatz-keep-1\n")
 	for _, f := range [][2]string{
@@ -172,7 +173,7 @@ func (w *crowd) item(i int) error {
 		b.WriteString(f[0] + ": " + f[1] + "\n")
 	}
 	b.WriteString("\n" + string(text))
-	err := errors.Join(os.WriteFile(filepath.Join(w.dir, p.Hash+".narinfo"), text, 0o644),
+	err = errors.Join(os.WriteFile(filepath.Join(w.dir, p.Hash+".narinfo"), text, 0o644),
 		os.WriteFile(filepath.Join(w.dir, "narinfo", p.Hash), []byte(b.String()), 0o644))
 	if first := crowdItem(0); err == nil && i > 0 {
 		for _, dir := range []string{crowdNar, narindex.TreeDir} {

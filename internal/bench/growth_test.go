@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ersatz/guixsig"
 	"ersatz/internal/block/narindex"
 	"ersatz/internal/keep"
 	"ersatz/narinfo"
@@ -42,6 +43,9 @@ func TestCrowdIsBelieved(t *testing.T) {
 		parsed, err := narinfo.Parse(text)
 		if err != nil || parsed.StorePath != p.String() || len(parsed.Nars) != 1 || parsed.Nars[0].FileSize != uint64(len(w.nar)) {
 			t.Fatalf("%+v, %v", parsed, err)
+		}
+		if _, err := parsed.VerifyGuix(guixsig.ACL{}.Add(key.Public())); err != nil {
+			t.Errorf("%s: %v", p, err)
 		}
 		item, err := x.Item(t.Context(), p.Hash)
 		if err != nil || item.Base != p.Base() {
