@@ -173,6 +173,11 @@ func TestAllocations(t *testing.T) {
 	root, path := tempRoot(t)
 	src := filepath.Join(path, "src")
 	n.write(t, src)
+	shared := node{mode: os.ModeDir}
+	for i := range n.entries {
+		shared.entries = append(shared.entries, entryNode{fmt.Sprintf("file-%03d", i), node{content: string(make([]byte, DedupMinSize+i))}})
+	}
+	sharedArchive, dedup := shared.archive(), openDedup(t, path)
 	for _, tt := range []struct {
 		name   string
 		budget float64 // allocations per file
@@ -182,6 +187,12 @@ func TestAllocations(t *testing.T) {
 		{"Verify", 1.5, func() error { _, err := Verify(bytes.NewReader(archive)); return err }},
 		{"Restore and remove", 5, func() error {
 			if _, err := Restore(bytes.NewReader(archive), root, "x", RestoreOptions{}); err != nil {
+				return err
+			}
+			return RemoveAll(root, "x")
+		}},
+		{"Restore of what is in .links, and remove", 8.5, func() error {
+			if _, err := Restore(bytes.NewReader(sharedArchive), root, "x", RestoreOptions{Dedup: dedup}); err != nil {
 				return err
 			}
 			return RemoveAll(root, "x")
