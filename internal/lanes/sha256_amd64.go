@@ -64,7 +64,7 @@ func (l level) laneSHA256(width, fewest int, sums [][32]byte, msgs []Pieces) {
 	}
 	for {
 		var next [sha256Lanes]*byte
-		var some *byte // for lanes without a message
+		var some *byte                                  // for lanes without a message
 		active, ending, blocks := 0, false, math.MaxInt // ending: a lane has padding
 		for i := range lanes {
 			m := &lanes[i]
