@@ -26,7 +26,7 @@ func TestChildProcess(t *testing.T) {
 	if os.Getenv(childEnv) == "" {
 		t.Skip("run by other tests")
 	}
-	if err := Child(os.Stdin, os.Stdout); err != nil {
+	if err := Child(os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(0) // as a program that is at the end of main

@@ -44,6 +44,7 @@ type children struct {
 	off     bool     // none can be
 	died    int      // at work, since a job was done
 	cpu     time.Duration
+	said    string         // what one that was ended has said last
 	ending  sync.WaitGroup // of those that are to end
 }
 
@@ -134,7 +135,7 @@ func (k *children) give(c *child, a reply, last bool) {
 	k.died = 0
 	k.cpu += a.CPU
 	if last {
-		k.ending.Go(c.end)
+		k.ending.Go(func() { k.end(c) })
 		return
 	}
 	k.idle = append(k.idle, c)
@@ -147,7 +148,7 @@ func (k *children) dismiss(c *child) {
 	defer k.mu.Unlock()
 	if i := slices.Index(k.idle, c); i >= 0 {
 		k.idle = slices.Delete(k.idle, i, i+1)
-		k.ending.Go(c.end)
+		k.ending.Go(func() { k.end(c) })
 	}
 }
 
@@ -156,11 +157,26 @@ func (k *children) close() {
 	k.mu.Lock()
 	for _, c := range k.idle {
 		c.rest.Stop()
-		k.ending.Go(c.end)
+		k.ending.Go(func() { k.end(c) })
 	}
 	k.idle = nil
 	k.mu.Unlock()
 	k.ending.Wait()
+}
+
+// end ends a process that is idle, and logs what it has said, unless that was said
+// before.
+func (k *children) end(c *child) {
+	c.kill()
+	_ = c.in.Close()
+	_ = c.cmd.Wait() // it was killed
+	text := strings.TrimSpace(c.said.String())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if text != "" && text != k.said {
+		k.said = text
+		k.log.Warn("a process that bakes", slog.String("said", text))
+	}
 }
 
 // used returns the processor time that processes have had for what they answered.
@@ -205,13 +221,6 @@ func (c *child) ask(ctx context.Context, j job) (reply, error) {
 }
 
 func (c *child) kill() { _ = c.cmd.Process.Kill() } // it may have ended
-
-// end ends the process and waits for it.
-func (c *child) end() {
-	c.kill()
-	_ = c.in.Close()
-	_ = c.cmd.Wait() // it was killed
-}
 
 // why ends a process that was asked in vain, and says why that was so.
 func (c *child) why(ctx context.Context, asked error) error {

@@ -20,10 +20,11 @@ const bestEffortLast = 2<<13 | 7
 // that is woken takes the processor from one of SCHED_IDLE at once, where one that
 // is merely nice keeps it for its slice, some ms.
 func lower() error {
-	err := os.WriteFile("/proc/self/oom_score_adj", strconv.AppendInt(nil, oomScore, 10), 0)
-	if err != nil {
-		return err
-	}
+	score := os.WriteFile("/proc/self/oom_score_adj", strconv.AppendInt(nil, oomScore, 10), 0)
+	return errors.Join(score, lowerThreads())
+}
+
+func lowerThreads() error {
 	// Threads inherit what the one has that starts them. Once a pass has found
 	// nothing to change, all have it, and so will all others.
 	for changed := true; changed; {

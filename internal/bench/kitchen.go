@@ -125,10 +125,11 @@ func (c *cook) ready(p storepath.Path) bool {
 // returns what that took.
 func (c *cook) bake(ctx context.Context, paths ...storepath.Path) (usage, error) {
 	const queue = 50
-	before, err := cpu(c.pid)
+	before, err := cpuWithChildren(c.pid)
 	if err != nil {
 		return usage{}, err
 	}
+	memory := watchMemory(c.pid)
 	begin := time.Now()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -150,11 +151,11 @@ func (c *cook) bake(ctx context.Context, paths ...storepath.Path) (usage, error)
 		}
 	}
 	u := usage{wall: time.Since(begin)}
-	after, err := cpu(c.pid)
+	after, err := cpuWithChildren(c.pid)
 	if err != nil {
 		return u, err
 	}
 	u.cpu = after - before
-	u.peak, err = peak(c.pid)
+	u.peak, err = memory()
 	return u, err
 }

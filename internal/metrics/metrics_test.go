@@ -135,12 +135,13 @@ func TestNarinfos(t *testing.T) {
 
 func TestState(t *testing.T) {
 	r := prometheus.NewRegistry()
-	b := bake.Status{Queued: 1, Working: 2, Baked: 3, Failed: 4, Put: 5, Expired: 6, Took: 1500 * time.Millisecond}
+	b := bake.Status{Queued: 1, Working: 2, Baked: 3, Failed: 4, Put: 5, Expired: 6, Took: 1500 * time.Millisecond, CPU: 500 * time.Millisecond}
 	h := keep.Usage{Items: 1, Parts: 2, ItemBytes: 3, PartBytes: 4, IndexBytes: 5, Quota: 6}
 	asked := 0
 	metrics.RegisterBakes(r, func() bake.Status { asked++; return b })
 	metrics.RegisterKept(r, func() keep.Usage { return h })
 	lines := []string{
+		`ersatz_bake_cpu_seconds_total 0.5`,
 		`ersatz_bake_seconds_total 1.5`,
 		`ersatz_bakes_queued 1`,
 		`ersatz_bakes_running 2`,
@@ -160,7 +161,7 @@ func TestState(t *testing.T) {
 		t.Errorf("asked %d times for one reading", asked)
 	}
 	b.Queued = 7
-	lines[1] = `ersatz_bakes_queued 7`
+	lines[2] = `ersatz_bakes_queued 7`
 	want(t, r, "ersatz_", lines...)
 }
 
