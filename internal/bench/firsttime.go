@@ -24,7 +24,7 @@ const (
 // firstTimes are programs that sign narinfos of items which they have not been
 // asked for yet: a new server each time.
 func (s *site) firstTimes(ctx context.Context, programs ...string) (sides []*side, err error) {
-	if err := registerCrowd(ctx, s.origin.Path("/var/guix"), firstTime); err != nil {
+	if err := s.register(ctx, firstTime); err != nil {
 		return nil, err
 	}
 	var paths []string
@@ -50,6 +50,34 @@ func (s *site) firstTimes(ctx context.Context, programs ...string) (sides []*sid
 		}})
 	}
 	return sides, nil
+}
+
+// registerScript copies the rows of one store's database to another's.
+const registerScript = `(use-modules (sqlite3))
+(define db (sqlite-open "/var/guix/db/db.sqlite" SQLITE_OPEN_READWRITE))
+(for-each (lambda (statement) (sqlite-exec db statement))
+  '("ATTACH '/root/crowd.sqlite' AS crowd"
+    "INSERT INTO main.ValidPaths (id, path, hash, registrationTime, deriver, narSize)
+     SELECT id + 1000000, path, hash, registrationTime, deriver, narSize FROM crowd.ValidPaths"
+    "INSERT INTO main.Refs SELECT referrer + 1000000, reference + 1000000 FROM crowd.Refs"))
+(sqlite-close db)
+`
+
+// register adds the first n items of a crowd to the database of the origin's
+// store, from within: SQLite takes /proc/PID/root for a link to this machine's
+// root.
+func (s *site) register(ctx context.Context, n int) error {
+	dir := filepath.Join(s.dir, "crowd")
+	const script = "/root/register.scm"
+	err := registerCrowd(ctx, dir, n)
+	if err == nil {
+		err = errors.Join(s.origin.CopyFile(filepath.Join(dir, "db", "db.sqlite"), "/root/crowd.sqlite", 0o600),
+			s.origin.WriteFile(script, []byte(registerScript), 0o644))
+	}
+	if err == nil {
+		_, err = s.origin.Run(ctx, "guix", "repl", script)
+	}
+	return err
 }
 
 // registerCrowd adds the first n items of a crowd to a store's database, in one
