@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-
-	"golang.org/x/crypto/blake2b"
 )
 
 // parsePairs returns the pairs of an internal node (section
@@ -55,7 +53,7 @@ func unpad(node []byte, ref Ref) (int, error) {
 // a tree with internal nodes. A leaf's key cannot be checked without the
 // convergence secret.
 func (c ReadCap) checkRoot(node []byte) error {
-	if c.Level > 0 && !c.legacy && Key(blake2b.Sum256(node)) != c.Key {
+	if c.Level > 0 && !c.legacy && Key(BlockRef(node)) != c.Key {
 		return &CorruptError{c.Root, "root node does not match its key"}
 	}
 	return nil
