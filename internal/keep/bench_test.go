@@ -104,3 +104,22 @@ func BenchmarkFullStore(b *testing.B) {
 		put(b, s, x)
 	}
 }
+
+// BenchmarkFsck is the check of a folder of small items, per item.
+func BenchmarkFsck(b *testing.B) {
+	const many = 50
+	dir := b.TempDir()
+	s := open(b, dir, Options{})
+	for k := range byte(many) {
+		put(b, s, makeThing(b, k, 4000))
+	}
+	closing(b, s)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%many == 0 {
+			if f := faults(b, dir, CheckOptions{}); f != "" {
+				b.Fatal(f)
+			}
+		}
+	}
+}

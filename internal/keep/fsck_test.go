@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -184,5 +185,32 @@ func TestGC(t *testing.T) {
 	}
 	if _, err := GC(t.Context(), filepath.Join(dir, "no"), GCOptions{}, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no folder: %v", err)
+	}
+}
+
+// To check one more item takes no memory that grows with the size of groups of
+// blocks.
+func TestFsckAllocates(t *testing.T) {
+	dir := memory(t)
+	s := open(t, dir, Options{})
+	fsck := func(n byte) float64 {
+		for k := range n {
+			if _, err := s.Get(makeThing(t, k, 4000).Path.Hash); err != nil {
+				put(t, s, makeThing(t, k, 4000))
+			}
+		}
+		var before, after runtime.MemStats
+		faults(t, dir, CheckOptions{}) // fills pools
+		runtime.ReadMemStats(&before)
+		if f := faults(t, dir, CheckOptions{}); f != "" {
+			t.Error(f)
+		}
+		runtime.ReadMemStats(&after)
+		return float64(after.TotalAlloc - before.TotalAlloc)
+	}
+	few, many := fsck(2), fsck(22)
+	closing(t, s)
+	if each := (many - few) / 20; each > 330<<10 { // with a group for each it is 410
+		t.Errorf("%.0f bytes for each item", each)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 
 	"ersatz/eris"
 )
@@ -13,6 +14,7 @@ import (
 // for concurrent use.
 type Content struct {
 	c     *content
+	pool  *sync.Pool // of *group
 	err   error
 	next  int64  // place after the last one that Block was asked for
 	group *group // of the places from first on; nil if Block was not asked for two in a row
@@ -33,11 +35,17 @@ func (x *Index) Open(ctx context.Context, hash string) (*Content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("blocks of %s: %w", i.Base, err)
 	}
-	return &Content{c: c}, nil
+	return &Content{c: c, pool: &x.groups}, nil
 }
 
-// Close closes the item's files.
-func (c *Content) Close() error { return c.c.close() }
+// Close closes the item's files. What Block has returned is not valid any more.
+func (c *Content) Close() error {
+	if c.group != nil {
+		c.pool.Put(c.group)
+		c.group = nil
+	}
+	return c.c.close()
+}
 
 // ReadCap returns the read capability that the item was encoded to.
 func (c *Content) ReadCap() eris.ReadCap { return c.c.cap }
@@ -79,7 +87,10 @@ func (c *Content) ahead(place int64) bool {
 // make makes the blocks from a place on, as far as their pairs can be read.
 func (c *Content) make(place int64) {
 	if c.group == nil {
-		c.group = newGroup()
+		var ok bool
+		if c.group, ok = c.pool.Get().(*group); !ok {
+			c.group = newGroup()
+		}
 	}
 	c.first = place
 	c.group.reset()

@@ -20,7 +20,7 @@ func (x *Index) OpenRoot(ctx context.Context, root eris.Ref, allow func(hash str
 	if err != nil {
 		return nil, err
 	}
-	found := &Content{c: r.cur}
+	found := &Content{c: r.cur, pool: &x.groups}
 	r.cur = nil // the caller's
 	return found, nil
 }
