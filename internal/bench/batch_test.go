@@ -38,3 +38,38 @@ func TestBatchWorld(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkBatch is for profiles of what the group measures. The metric is the time of
+// processors per leaf, both sides.
+func BenchmarkBatch(b *testing.B) {
+	const length = 64 * mib
+	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
+		w, err := newBatchWorld(b.Context(), Options{Log: slog.New(slog.DiscardHandler)}, length, size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for name, work := range map[string]func() error{
+			"one call":              func() error { return w.fetch(b.Context(), 1) },
+			"limit, one connection": func() error { return w.bare(b.Context(), 1) },
+			"4 calls":               func() error { return w.fetch(b.Context(), 4) },
+			"limit, 4 connections":  func() error { return w.bare(b.Context(), 4) },
+			"reader":                func() error { return w.read(b.Context()) },
+		} {
+			b.Run(size.String()+"/"+name, func(b *testing.B) {
+				b.SetBytes(length)
+				cpu := 0.0
+				for b.Loop() {
+					u, err := inProcess(work)
+					if err != nil {
+						b.Fatal(err)
+					}
+					cpu += float64(u.cpu.Nanoseconds())
+				}
+				b.ReportMetric(cpu/float64(b.N*len(w.refs)), "cpu-ns/block")
+			})
+		}
+		if err := w.close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
