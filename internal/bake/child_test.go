@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,14 +76,20 @@ func childPIDs(t *testing.T) (pids []int) {
 	return pids
 }
 
-// descriptors returns how many this process has.
-func descriptors(t *testing.T) int {
+// descriptors returns how many this process has that lead to others.
+func descriptors(t *testing.T) (n int) {
 	t.Helper()
-	names, err := os.ReadDir("/proc/self/fd")
+	names, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(names)
+	for _, name := range names {
+		to, err := os.Readlink(name)
+		if err == nil && (strings.HasPrefix(to, "pipe:") || strings.Contains(to, "pidfd")) {
+			n++
+		}
+	}
+	return n
 }
 
 // serve runs a cache until fn has returned.
@@ -282,7 +289,7 @@ func TestChildFaults(t *testing.T) {
 	s := newSite(t)
 	info := s.add("item", nil, random(1, 300_000))
 	dir := t.TempDir()
-	k := &children{command: childCommand}
+	k := &children{command: childCommand, log: slog.New(slog.DiscardHandler)}
 	defer k.close()
 	good := testJob(t, dir, info.Path.String(), fast[0])
 	full, missing, nameless := good, good, good
@@ -316,7 +323,7 @@ func TestChildFaults(t *testing.T) {
 func TestChildEnds(t *testing.T) {
 	s := newSite(t)
 	info := s.add("item", nil, random(1, 1000))
-	k := &children{command: childCommand}
+	k := &children{command: childCommand, log: slog.New(slog.DiscardHandler)}
 	j := testJob(t, t.TempDir(), info.Path.String(), fast[0])
 	for range 3 {
 		if _, err := k.make(t.Context(), j); err != nil {
@@ -327,6 +334,18 @@ func TestChildEnds(t *testing.T) {
 		t.Errorf("processes %v", pids)
 	}
 	c := k.idle[0]
+	if err := syscall.Kill(c.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "its end", func() bool { // the last of its threads is there until it is waited for
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", c.cmd.Process.Pid)) // the pattern is good
+		return err == nil && bytes.Contains(text, []byte(") Z ")) && len(threads) == 1
+	})
+	if _, err := k.make(t.Context(), j); err != nil || k.died != 0 || k.idle[0] == c {
+		t.Errorf("after one that died while it was idle: %v", err)
+	}
+	c = k.idle[0]
 	k.dismiss(c)
 	k.dismiss(c) // its time is over once more
 	k.ending.Wait()

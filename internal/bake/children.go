@@ -65,6 +65,10 @@ func (k *children) make(ctx context.Context, j job) (made, error) {
 		return made{}, err
 	}
 	a, err := c.ask(ctx, j)
+	if errors.Is(err, syscall.EPIPE) && c.rest != nil && ctx.Err() == nil { // it died while it was idle
+		k.end(c)
+		return k.make(ctx, j)
+	}
 	if err != nil {
 		err = c.why(ctx, err)
 		k.mu.Lock()

@@ -64,7 +64,7 @@ func (k *kitchen) methods(ctx context.Context) (Table, error) {
 	t := Table{
 		Title: "Baking",
 		Note: fmt.Sprintf("A nar of %s MB in 3,000 files, and %d items of up to 20 KB, from a store in memory into an empty cache there. "+
-			"The limit is `zstd` alone, with one thread and the same nar in a file; ersatz also dumps, hashes, encodes, indexes and signs.",
+			"The limit is `zstd` alone, with one thread and the same nar in a file; ersatz also dumps, hashes, encodes, indexes and signs. CPU and memory are those of the server and of the processes that it bakes by.",
 			number(float64(narSize)/1e6), n),
 		Limit: "`zstd`",
 	}
