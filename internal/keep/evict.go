@@ -176,6 +176,30 @@ func (s *Store) evictPart(ctx context.Context, id PartID, used int64) error {
 	return err
 }
 
+// maxLeft bounds the parts that nobody has: all of them are looked at when a store is
+// opened.
+const maxLeft = 4096
+
+// thin removes the parts that nobody has and that were used least recently, if there
+// are too many.
+func (s *Store) thin(ctx context.Context) {
+	var all []victim
+	s.mu.Lock()
+	many := len(s.idle) - s.mostLeft
+	if many > 0 {
+		for id, l := range s.idle {
+			all = append(all, victim{used: l.used.UnixNano(), part: id})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b victim) int { return cmp.Compare(a.used, b.used) })
+	for _, v := range all[:max(0, many)] {
+		if err := s.evict(ctx, v); err != nil {
+			s.log.WarnContext(ctx, "eviction", slog.Any("error", err))
+		}
+	}
+}
+
 // dropStale removes the parts that nobody has used since a time.
 func (s *Store) dropStale(ctx context.Context, since time.Time) error {
 	var stale []victim

@@ -2,6 +2,7 @@ package keep
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -266,6 +267,7 @@ func (p *Part) Close() error {
 	s.mu.Unlock()
 	err = errors.Join(err, p.release())
 	s.trim()
+	s.thin(context.Background()) // what was begun is ended
 	return err
 }
 

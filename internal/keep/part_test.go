@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
@@ -467,5 +469,43 @@ func TestConcurrent(t *testing.T) {
 	}
 	if f := faults(t, s.dir, CheckOptions{}); strings.Contains(f, ":") {
 		t.Error(f)
+	}
+}
+
+// Of the parts that nobody has, those that were used last stay, if there are many.
+func TestPartsLeft(t *testing.T) {
+	dir, clock := memory(t), newClock()
+	s := open(t, dir, Options{Now: clock.now})
+	left := func(n byte) {
+		x := makeThing(t, n, 5000)
+		p := part(t, s, x)
+		if err := p.Store(0, 0, x.nodes[0].Node); err != nil {
+			t.Fatal(err)
+		}
+		clock.add(time.Minute)
+		closing(t, p)
+	}
+	has := func(n byte) bool {
+		_, err := os.Stat(s.path(path.Join(partsDir, string(BlocksID(makeThing(t, n, 5000).ReadCap)))))
+		return err == nil
+	}
+	s.mostLeft = 3
+	for n := range byte(5) {
+		left(n)
+	}
+	if u := s.Usage(); u.Parts != 3 || has(0) || has(1) || !has(2) || !has(4) {
+		t.Errorf("%+v", u)
+	}
+	left(2) // used again
+	left(5)
+	if u := s.Usage(); u.Parts != 3 || !has(2) || has(3) || !has(5) {
+		t.Errorf("then %+v", u)
+	}
+	closing(t, s)
+	s = unsettled(t, dir, Options{Now: clock.now})
+	defer closing(t, s)
+	s.mostLeft = 1
+	if err := s.Settle(t.Context()); err != nil || s.Usage().Parts != 1 {
+		t.Errorf("after a start: %+v, %v", s.Usage(), err)
 	}
 }

@@ -42,6 +42,7 @@ func (s *Store) settle(ctx context.Context, pace *folder.Pace) error {
 		errs = append(errs, t.records(ctx), t.flush(ctx), t.nars(ctx), t.trees(ctx))
 	}
 	s.trim()
+	s.thin(ctx)
 	return errors.Join(errs...)
 }
 

@@ -75,6 +75,7 @@ type Store struct {
 	most       int                      // of known, before some are forgotten
 	fresh      map[string]int64         // by hash part: requests, in Unix nanoseconds, that the catalog was not told of
 	busy       map[string]chan struct{} // hash parts whose files come or go; closed when they have
+	mostLeft   int                      // of idle, before some are removed
 	begins     uint64                   // how often one became busy
 	parts      map[PartID]*Part         // that somebody has
 	idle       map[PartID]left          // that nobody has
@@ -115,7 +116,7 @@ func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 	o = o.defaults()
 	s := &Store{
 		dir: dir, quota: o.Quota, log: o.Log, now: o.Now, lock: lock,
-		known: map[string]*entry{}, most: maxKnown, fresh: map[string]int64{}, busy: map[string]chan struct{}{},
+		known: map[string]*entry{}, most: maxKnown, mostLeft: maxLeft, fresh: map[string]int64{}, busy: map[string]chan struct{}{},
 		parts: map[PartID]*Part{}, idle: map[PartID]left{},
 	}
 	if err := s.load(context.Background()); err != nil {
