@@ -44,9 +44,9 @@ func severalGroup(ctx context.Context, o Options) ([]Table, error) {
 		{"100 Mbit/s, 40 ms", netlab.Link{Rate: 100 * netlab.Mbit, Delay: 20 * time.Millisecond}, 8, 12_000_000},
 		{"100 Mbit/s, 40 ms, small", netlab.Link{Rate: 100 * netlab.Mbit, Delay: 20 * time.Millisecond}, 24, 300_000},
 	}
-	runs := min(o.Runs, 3)
+	runs, jobs := min(o.Runs, 3), severalJobs
 	if o.Quick {
-		lines, runs = lines[:1], 1
+		lines, runs, jobs = lines[:1], 1, jobs[1:]
 		lines[0].items, lines[0].size = 4, 2_000_000
 	}
 	t := Table{
@@ -61,7 +61,7 @@ func severalGroup(ctx context.Context, o Options) ([]Table, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := closing(n.several(ctx, &t, line, runs), n.close); err != nil {
+		if err := closing(n.several(ctx, &t, line, jobs, runs), n.close); err != nil {
 			return nil, fmt.Errorf("%s: %w", line.what, err)
 		}
 	}
@@ -69,7 +69,7 @@ func severalGroup(ctx context.Context, o Options) ([]Table, error) {
 }
 
 // several measures a line, and adds its rows.
-func (n *network) several(ctx context.Context, t *Table, line severalLine, runs int) error {
+func (n *network) several(ctx context.Context, t *Table, line severalLine, jobs []int, runs int) error {
 	from, items, err := n.origin(ctx, line.link, func(s *shelf) (items []item, err error) {
 		for k := range line.items {
 			i, err := s.add(ctx, fmt.Sprintf("item-%02d", k), nil, func(path string) error {
@@ -90,18 +90,18 @@ func (n *network) several(ctx context.Context, t *Table, line severalLine, runs 
 		return err
 	}
 	ways := []way{stockWay(), aloneWay(), nodeWay()}
-	for _, jobs := range severalJobs {
+	for _, most := range jobs {
 		figures := make([]usages, len(ways))
 		for range runs {
 			for k, by := range ways {
-				u, err := n.atOnce(ctx, client, by, from, items, jobs)
+				u, err := n.atOnce(ctx, client, by, from, items, most)
 				if err != nil {
 					return err
 				}
 				figures[k].add(u)
 			}
 		}
-		what := fmt.Sprintf("%s: %d × %s MB, %d at once", line.what, line.items, number(float64(line.size)/1e6), jobs)
+		what := fmt.Sprintf("%s: %d × %s MB, %d at once", line.what, line.items, number(float64(line.size)/1e6), most)
 		wall, cpu := []string{what + ": wall"}, []string{what + ": CPU"}
 		for k, f := range figures {
 			wall, cpu = append(wall, seconds.cell(f.wall)), append(cpu, seconds.cell(f.cpu))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestSeveral has all ways get a few items, one after the other and at once.
+// TestSeveral has all ways get a few items at once.
 func TestSeveral(t *testing.T) {
 	net := netOptions(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -19,7 +19,7 @@ func TestSeveral(t *testing.T) {
 		t.Fatalf("%v, %v", tables, err)
 	}
 	rows := tables[0].Rows
-	if len(rows) != 2*len(severalJobs) {
+	if len(rows) != 2 {
 		t.Errorf("%q", rows)
 	}
 	for _, row := range rows {
