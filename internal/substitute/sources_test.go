@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,10 +191,10 @@ func TestBrokenNar(t *testing.T) {
 			bad, good := newServer(t), newServer(t)
 			bad.add(t, it, key(t, 1))
 			good.add(t, it, key(t, 1))
-			asked := false
+			var asked atomic.Bool
 			bad.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 				if isNar(r) {
-					asked = true
+					asked.Store(true)
 					broken(w, r)
 				}
 				return isNar(r)
@@ -201,7 +202,7 @@ func TestBrokenNar(t *testing.T) {
 			m := newMachine(t, bad.URL, good.URL)
 			m.o.Stall = 300 * time.Millisecond
 			m.wantInstalled(m.substitute(it)[0], it)
-			if !asked {
+			if !asked.Load() {
 				t.Error("the broken server was not asked")
 			}
 		})
