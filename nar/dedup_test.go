@@ -133,6 +133,24 @@ func TestDedupAlone(t *testing.T) {
 	wantEmpty(t, filepath.Join(path, ".links"), linkName(n))
 }
 
+// A large file of which a part came before the caller's reader panicked is not
+// shared.
+func TestDedupPanic(t *testing.T) {
+	root, path := tempRoot(t)
+	n := node{mode: os.ModeDir, entries: []entryNode{{"f", node{content: strings.Repeat("z", 4*bufSize)}}}}
+	r := io.MultiReader(bytes.NewReader(n.archive()[:2*bufSize]), readerFunc(func([]byte) (int, error) { panic("mine") }))
+	func() {
+		defer func() {
+			if v := recover(); v != "mine" {
+				t.Errorf("recovered %v", v)
+			}
+		}()
+		_, err := Restore(r, root, "x", RestoreOptions{Dedup: openDedup(t, path)})
+		t.Errorf("returned %v", err)
+	}()
+	wantEmpty(t, filepath.Join(path, ".links"))
+}
+
 // A name in .links with a file that cannot be the right one is not used, and
 // not touched.
 func TestDedupMistrust(t *testing.T) {

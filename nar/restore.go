@@ -199,6 +199,13 @@ func (rs *restorer) large(ev event, data []byte) (err error) {
 		}
 		err = rs.finish(f, key, err)
 	}()
+	err = rs.pieces(f, data, shared)
+	return err
+}
+
+// pieces writes a file's content, the first piece of which is data, and adds it
+// to the key if it is shared.
+func (rs *restorer) pieces(f newFile, data []byte, shared bool) (err error) {
 	for len(data) > 0 {
 		if shared {
 			rs.key.add(rs.src.cur, rs.src.lo-len(data), rs.src.lo)
