@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,15 +52,30 @@ func lowerThreads() error {
 	return nil
 }
 
-// lowerThread reports whether there was anything to do.
+// lowerThread reports whether there was anything to do. It does without
+// sched_setattr(2), whose policy a filter of system calls cannot see: RestrictRealtime=
+// of systemd refuses it altogether.
 func lowerThread(tid int) (did bool, err error) {
-	now, err := unix.SchedGetAttr(tid, 0)
-	if err != nil || now.Policy == unix.SCHED_IDLE {
+	policy, err := call("sched_getscheduler", unix.SYS_SCHED_GETSCHEDULER, uintptr(tid), 0, 0)
+	if err != nil || policy == unix.SCHED_IDLE {
 		return false, err
 	}
 	const whoThread = 1 // IOPRIO_WHO_PROCESS
-	if _, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, whoThread, uintptr(tid), bestEffortLast); errno != 0 {
-		return false, errno
+	if _, err := call("ioprio_set", unix.SYS_IOPRIO_SET, whoThread, uintptr(tid), bestEffortLast); err != nil {
+		return false, err
 	}
-	return true, unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+	var param int32 // struct sched_param
+	_, err = call("sched_setscheduler", unix.SYS_SCHED_SETSCHEDULER, uintptr(tid), unix.SCHED_IDLE, uintptr(unsafe.Pointer(&param)))
+	return true, err
+}
+
+// call calls the system. a3 may be the address of something that outlives it.
+//
+//go:uintptrescapes
+func call(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
+	got, _, errno := unix.Syscall(trap, a1, a2, a3)
+	if errno != 0 {
+		return 0, os.NewSyscallError(name, errno)
+	}
+	return got, nil
 }

@@ -38,7 +38,7 @@ func (w *world) publishOptions() {
 	options := "PUBLISH_OPTIONS=\"--cache=/var/cache/ersatz --ttl=30d --negative-ttl=1h --bake-roots=/etc/ersatz/roots" +
 		" --serve=coap+tcp://127.0.0.1:5683 --serve=coap://127.0.0.1:5683" +
 		" --serve=ipfs:?listen=/ip4/127.0.0.1/tcp/4001&listen=/ip4/127.0.0.1/udp/4001/quic-v1&dht=off" +
-		" --serve=bittorrent:?listen=127.0.0.1:6881&dht=off\"\n"
+		" --serve=bittorrent:?listen=127.0.0.1:6881&dht=off --metrics-listen=127.0.0.1:9101\"\n"
 	for name, text := range map[string]string{"/etc/default/ersatz-publish": options, "/etc/ersatz/roots": "# none\n"} {
 		if err := w.WriteFile(name, []byte(text), 0o644); err != nil {
 			w.t.Fatal(err)
@@ -67,17 +67,21 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%s runs as root", unit)
 		}
 	}
+	if metrics := w.get("http://127.0.0.1:9101/metrics", "\nersatz_bake_cpu_seconds_total "); strings.Contains(metrics, "\nersatz_bake_cpu_seconds_total 0\n") {
+		t.Error("no process of its own has baked the item")
+	}
+
+	w.run("systemctl", "stop", "ersatz-node.socket", "ersatz-publish.socket", "ersatz-node", "ersatz-publish")
+	if out := w.run("systemctl", "show", "--property=Result", "ersatz-node", "ersatz-publish"); strings.Count(out, "Result=success") != 2 {
+		t.Errorf("they end with %s", out)
+	}
+	// To the end: a process that bakes and is not at the lowest priority says so there.
 	journal := w.run("journalctl", "--no-pager", "--unit=ersatz-node", "--unit=ersatz-publish", "--output=cat")
 	has(t, journal, "store=coap+tcp:", "store=coap:", "network=ipfs", "network=bittorrent")
 	for _, word := range []string{"level=ERROR", "level=WARN", "as root"} {
 		if strings.Contains(journal, word) {
 			t.Errorf("%s in\n%s", word, journal)
 		}
-	}
-
-	w.run("systemctl", "stop", "ersatz-node.socket", "ersatz-publish.socket", "ersatz-node", "ersatz-publish")
-	if out := w.run("systemctl", "show", "--property=Result", "ersatz-node", "ersatz-publish"); strings.Count(out, "Result=success") != 2 {
-		t.Errorf("they end with %s", out)
 	}
 	if _, err := os.Lstat(w.Path("/run/ersatz/node.sock")); err == nil {
 		t.Error("the node's socket is left: ersatz-substitute would ask it")
