@@ -64,13 +64,7 @@ func answerAll(jobs <-chan job, out io.Writer) error {
 // do is make with the files that the job names.
 func (j job) do() (m made, err error) {
 	var files []io.Writer
-	open := func(name string) (*os.File, error) {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return nil, err
-		}
-		return f, nil
-	}
+	open := func(name fileName) (*os.File, error) { return os.OpenFile(string(name), os.O_WRONLY, 0) }
 	tree, err := open(j.Tree)
 	if err != nil {
 		return m, err

@@ -110,6 +110,7 @@ func (s *site) serve(c *Cache, fn func()) {
 func TestChildBakes(t *testing.T) {
 	s := newSite(t)
 	s.torrent = true
+	s.cache += "\xff" // no UTF-8
 	s.add("small", nil, random(1, 3000))
 	s.add("large", nil, lines(3<<20), random(2, 700_000))
 	two := []compress.Method{{Name: "gzip", Level: 1}, {Name: "zstd", Level: 1}}
@@ -275,9 +276,9 @@ func TestChildAlone(t *testing.T) {
 // testJob returns a job whose files are in a folder.
 func testJob(t *testing.T, dir, path string, m compress.Method) job {
 	t.Helper()
-	j := job{Path: path, Size: 1000, Forms: []form{{m, 1, filepath.Join(dir, "nar")}}, Tree: filepath.Join(dir, "tree")}
-	for _, name := range []string{j.Tree, j.Forms[0].File} {
-		if err := os.WriteFile(name, nil, 0o600); err != nil {
+	j := job{Path: fileName(path), Size: 1000, Forms: []form{{m, 1, fileName(filepath.Join(dir, "nar"))}}, Tree: fileName(filepath.Join(dir, "tree"))}
+	for _, name := range []fileName{j.Tree, j.Forms[0].File} {
+		if err := os.WriteFile(string(name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -382,6 +383,23 @@ func TestNoChild(t *testing.T) {
 	}
 }
 
+// A want that passes, of processes or memory, is not taken for none at all.
+func TestChildLater(t *testing.T) {
+	s := newSite(t)
+	info := s.add("item", nil, random(1, 1000))
+	command := func() *exec.Cmd { return exec.Command(filepath.Join(t.TempDir(), "none")) }
+	k := &children{command: func() *exec.Cmd { return command() }, log: slog.New(slog.DiscardHandler)}
+	defer k.close()
+	j := testJob(t, t.TempDir(), info.Path.String(), fast[0])
+	if _, err := k.make(t.Context(), j); !errors.Is(err, errNoChild) {
+		t.Errorf("without a program: %v", err)
+	}
+	command = childCommand
+	if _, err := k.make(t.Context(), j); err != nil {
+		t.Errorf("with one: %v", err)
+	}
+}
+
 func TestStartDelay(t *testing.T) {
 	for died, want := range map[int]time.Duration{0: 0, 1: time.Second, 2: 2 * time.Second, 6: 32 * time.Second, 7: time.Minute, 1 << 40: time.Minute} {
 		if got := startDelay(died); got != want {
@@ -407,9 +425,12 @@ func FuzzParseJob(f *testing.F) {
 	seed(two)
 	relative, none := ok, ok
 	relative.Path, none.Forms = "x", nil
+	odd := ok
+	odd.Tree = "/\xff"
+	seed(odd)
 	seed(relative)
 	seed(none)
-	f.Add([]byte(`{"Path":"/x"} {}`))
+	f.Add([]byte(`{"Path":"L3g="} {}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		j, err := parseJob(line)
 		if err != nil {

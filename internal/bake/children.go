@@ -29,7 +29,7 @@ const (
 	maxComplaint = 2 << 10
 )
 
-// errNoChild means that no process can be started at all.
+// errNoChild means that no process can be started, and none ever was.
 var errNoChild = errors.New("no process to bake in")
 
 // children are the processes that bake for a cache, one for each worker that has
@@ -41,7 +41,7 @@ type children struct {
 	mu      sync.Mutex
 	idle    []*child // the last was at work last
 	started bool     // one was
-	off     bool     // none can be
+	warned  bool     // that none can be
 	died    int      // at work, since a job was done
 	cpu     time.Duration
 	said    string         // what one that was ended has said last
@@ -94,11 +94,8 @@ func (k *children) take(ctx context.Context) (*child, error) {
 		c.rest.Stop() // too late, it finds nothing to do
 		return c, nil
 	}
-	wait, off := startDelay(k.died), k.off
+	wait := startDelay(k.died)
 	k.mu.Unlock()
-	if off {
-		return nil, errNoChild
-	}
 	if wait > 0 {
 		select {
 		case <-time.After(wait):
@@ -116,8 +113,8 @@ func (k *children) take(ctx context.Context) (*child, error) {
 	case k.started:
 		k.died++
 		return nil, fmt.Errorf("starting a process to bake in: %w", err)
-	case !k.off:
-		k.off = true
+	case !k.warned:
+		k.warned = true
 		k.log.WarnContext(ctx, "baking in the server's own process: answers may be late meanwhile", slog.Any("error", err))
 	}
 	return nil, errNoChild

@@ -56,8 +56,8 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info, compressed func
 	defer func() { err = errors.Join(err, index.Abort()) }()
 	methods := Methods(info.Path.Base(), c.o.Methods)
 	j := job{
-		Path: info.Path.String(), Size: int64(min(info.NarSize, math.MaxInt64)), Named: named(methods),
-		Tree: index.File().TempName(), Torrent: c.linked(info.Path.Hash),
+		Path: fileName(info.Path.String()), Size: int64(min(info.NarSize, math.MaxInt64)), Named: named(methods),
+		Tree: fileName(index.File().TempName()), Torrent: c.linked(info.Path.Hash),
 	}
 	var files []*durable.File
 	defer func() {
@@ -71,7 +71,7 @@ func (c *Cache) compress(ctx context.Context, info storedb.Info, compressed func
 			return err
 		}
 		files = append(files, f)
-		j.Forms = append(j.Forms, form{m, 0, f.TempName()})
+		j.Forms = append(j.Forms, form{m, 0, fileName(f.TempName())})
 	}
 	got, err := c.make(ctx, j, index.File(), files)
 	if err != nil {

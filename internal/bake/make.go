@@ -14,19 +14,19 @@ import (
 // of its bytes. The files are there and empty, and whoever has made them gives
 // them their names afterwards.
 type job struct {
-	Path    string // of the item
-	Size    int64  // of its nar in bytes: a hint
+	Path    fileName // of the item
+	Size    int64    // of its nar in bytes: a hint
 	Forms   []form
-	Named   int    // which of Forms is encoded
-	Tree    string // the file for the tree
-	Torrent bool   // whether pieces of the leaves are hashed
+	Named   int      // which of Forms is encoded
+	Tree    fileName // the file for the tree
+	Torrent bool     // whether pieces of the leaves are hashed
 }
 
 // form is one in which the nar is kept.
 type form struct {
 	Method  compress.Method
 	Threads int
-	File    string
+	File    fileName
 }
 
 // made is what became of a job.
@@ -53,7 +53,7 @@ func (j job) make(ctx context.Context, tree io.Writer, files []io.Writer) (made,
 		streams = append(streams, s)
 	}
 	f := newFan(ctx, streams)
-	got, err := nar.Dump(f, j.Path)
+	got, err := nar.Dump(f, string(j.Path))
 	if err != nil {
 		f.interrupt()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -67,6 +68,20 @@ func (f *fault) Unwrap() error {
 	return f.Errno
 }
 
+// fileName is absolute. JSON has it as base64, since it may be no UTF-8.
+type fileName string
+
+func (n fileName) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(n)) }
+
+func (n *fileName) UnmarshalJSON(text []byte) error {
+	var name []byte
+	if err := json.Unmarshal(text, &name); err != nil {
+		return err
+	}
+	*n = fileName(name)
+	return nil
+}
+
 // parseJob reads a line.
 func parseJob(line []byte) (j job, err error) {
 	if err := unmarshal(line, maxJob, &j); err != nil {
@@ -75,7 +90,7 @@ func parseJob(line []byte) (j job, err error) {
 	if j.Named < 0 || j.Named >= len(j.Forms) || len(j.Forms) > len(methodNames()) || j.Size < 0 {
 		return j, fmt.Errorf("job: form %d of %d for %d bytes", j.Named, len(j.Forms), j.Size)
 	}
-	names := []string{j.Path, j.Tree}
+	names := []fileName{j.Path, j.Tree}
 	methods := make([]compress.Method, len(j.Forms))
 	for i, f := range j.Forms {
 		if f.Threads < 1 || f.Threads > maxThreads {
@@ -88,7 +103,7 @@ func parseJob(line []byte) (j job, err error) {
 		names = append(names, f.File)
 	}
 	for _, name := range names {
-		if !filepath.IsAbs(name) || bytes.ContainsRune([]byte(name), 0) {
+		if !filepath.IsAbs(string(name)) || strings.ContainsRune(string(name), 0) {
 			return j, fmt.Errorf("job: file %q", name)
 		}
 	}
