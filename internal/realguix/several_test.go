@@ -51,7 +51,7 @@ func testSeveralAtOnce(t *testing.T, node bool) {
 	var size int64
 	for k := range 2 {
 		addr := w.addr()
-		servers = append(servers, w.serve(addr, "ersatz", fmt.Sprintf("--cache=/var/cache/ersatz-%d", k), "--compression=none"))
+		servers = append(servers, w.serve(addr, "ersatz", fmt.Sprintf("--cache=/var/cache/ersatz-%d", k), "--compression=none", "--cache-bypass-threshold=1"))
 		w.baked(addr, items...)
 		urls = append(urls, newProxy(t, "http://"+addr, func(res *http.Response) bool {
 			if isNarinfo(res) {
