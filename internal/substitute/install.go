@@ -241,7 +241,9 @@ func (in *installation) restore(cancel func(), body io.Reader, w way) (nar.Info,
 		unread = io.LimitReader(d, o.MaxSize+1)
 	}
 	plain := &stream.Faults{R: stream.Safe{R: unread}}
-	if !w.verified { // else the decoder, or the reader of blocks, works ahead by itself
+	// Verified zstd is decoded ahead by goroutines of its own, and without
+	// compression the reader of blocks is ahead.
+	if !w.verified || w.compression != "zstd" && w.compression != "none" {
 		decoded := stream.ReadAhead(unread)
 		defer decoded.Close()
 		plain.R = decoded

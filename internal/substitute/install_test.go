@@ -32,15 +32,17 @@ func TestPlainNar(t *testing.T) {
 }
 
 func TestBlocksFirst(t *testing.T) {
-	it := newItem(t, "big-1.0", tree(t, 2<<20), "zstd:3", "none")
-	server := newServer(t)
-	server.add(t, it, key(t, 1))
-	m := newMachine(t, server.URL)
-	m.wantInstalled(m.substitute(it)[0], it)
-	if m.source() != it.fields.ERIS {
-		t.Errorf("source is %q, want the URN", m.source())
-	}
-	if n := server.count("GET /nar"); n != 0 {
-		t.Errorf("%d nars were asked for", n)
+	for _, methods := range [][]string{{"zstd:3", "none"}, {"none"}, {"gzip:1"}} {
+		it := newItem(t, "big-1.0", tree(t, 2<<20), methods...)
+		server := newServer(t)
+		server.add(t, it, key(t, 1))
+		m := newMachine(t, server.URL)
+		m.wantInstalled(m.substitute(it)[0], it)
+		if m.source() != it.fields.ERIS {
+			t.Errorf("%s: source is %q, want the URN", methods, m.source())
+		}
+		if n := server.count("GET /nar"); n != 0 {
+			t.Errorf("%s: %d nars were asked for", methods, n)
+		}
 	}
 }
