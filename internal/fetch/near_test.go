@@ -305,9 +305,10 @@ func TestAdd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := newFake(ms, ms/4), newFake(20*ms, 4*ms)
 		m := nearAndFar(fetch.Options{}, far)
-		added := false
-		time.AfterFunc(time.Second, func() { added = m.Add(fetch.Source{Name: "near", Fetcher: near, Near: true}) })
-		if d := read(t, m, 2000); !added || d > 2*time.Second {
+		added := make(chan bool, 1)
+		time.AfterFunc(time.Second, func() { added <- m.Add(fetch.Source{Name: "near", Fetcher: near, Near: true}) })
+		d := read(t, m, 2000)
+		if !<-added || d > 2*time.Second {
 			t.Errorf("took %v", d)
 		}
 		if s := m.Stats(); len(s) != 2 || s[1].Name != "near" || s[1].Blocks < 1000 {
