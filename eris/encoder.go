@@ -133,6 +133,7 @@ func (e *Encoder) Finish() (ReadCap, error) {
 			copy(c.Root[:], pairs)
 			copy(c.Key[:], pairs[32:])
 			e.err = errFinished
+			e.settle()
 			return c, nil
 		}
 		e.collapse(level)
