@@ -35,7 +35,7 @@ func batchGroup(ctx context.Context, o Options) ([]Table, error) {
 		Note: "Server and client share the machine: the one makes blocks from the nar and hashes them, the other hashes and decrypts them. " +
 			"Of the reader it is the whole content, internal nodes too, by way of the mix of sources. " +
 			"A call of the client has two requests under way, each with its connection. " +
-			"The limit is a loop over bare TCP connections, one or 4, with the same reads, kernels and bytes and nothing else.",
+			"The limit is a loop over bare TCP connections, two beside one call, else 4, with the same reads, kernels and bytes and nothing else.",
 		Limit: "bare loop",
 	}
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
@@ -57,7 +57,7 @@ func batchRows(ctx context.Context, o Options, t *Table, length int, size eris.B
 		sides = append(sides, side{name: name, once: func(context.Context) (usage, error) { return inProcess(work) }})
 	}
 	add("one call", func() error { return w.fetch(ctx, 1) })
-	add("limit, one connection", func() error { return w.bare(ctx, 1) })
+	add("limit, 2 connections", func() error { return w.bare(ctx, 2) })
 	add("4 calls", func() error { return w.fetch(ctx, 4) })
 	add("limit, 4 connections", func() error { return w.bare(ctx, 4) })
 	add("reader", func() error { return w.read(ctx) })

@@ -49,11 +49,11 @@ func BenchmarkBatch(b *testing.B) {
 			b.Fatal(err)
 		}
 		for name, work := range map[string]func() error{
-			"one call":              func() error { return w.fetch(b.Context(), 1) },
-			"limit, one connection": func() error { return w.bare(b.Context(), 1) },
-			"4 calls":               func() error { return w.fetch(b.Context(), 4) },
-			"limit, 4 connections":  func() error { return w.bare(b.Context(), 4) },
-			"reader":                func() error { return w.read(b.Context()) },
+			"one call":             func() error { return w.fetch(b.Context(), 1) },
+			"limit, 2 connections": func() error { return w.bare(b.Context(), 2) },
+			"4 calls":              func() error { return w.fetch(b.Context(), 4) },
+			"limit, 4 connections": func() error { return w.bare(b.Context(), 4) },
+			"reader":               func() error { return w.read(b.Context()) },
 		} {
 			b.Run(size.String()+"/"+name, func(b *testing.B) {
 				b.SetBytes(length)
