@@ -170,12 +170,18 @@ func (i *item) finish(err error) {
 	i.wake()
 }
 
+// become sets what is fetched: who has t.mu may read it at any time.
+func (i *item) become(w node.Want) {
+	i.t.mu.Lock()
+	defer i.t.mu.Unlock()
+	i.want, i.build = w, w.Choice.Builds[0]
+}
+
 // run goes one way after the other until the item is whole.
 func (i *item) run(ctx context.Context) error {
 	turn, err := i.wait(ctx)
 	if err == nil {
-		i.want = i.t.o.Join(ctx, i.want)
-		i.build = i.want.Choice.Builds[0]
+		i.become(i.t.o.Join(ctx, i.want))
 		err = i.rounds(ctx)
 		turn()
 	}

@@ -107,6 +107,7 @@ type Transfers struct {
 
 	mu    sync.Mutex
 	items map[[32]byte]*item // that are on the way, by NarHash
+	ended int                // how many were, and are no more
 	ahead ahead
 }
 
@@ -167,30 +168,42 @@ func (t *Transfers) Get(ctx context.Context, w node.Want) (node.Nar, error) {
 // open returns what there is of an item: its file, if it is kept, or else the
 // transfer of it, which is begun if need be. Who gets a transfer leaves it.
 func (t *Transfers) open(w node.Want, ahead bool) (*keep.File, *item, error) {
-	signed := w.Choice.Builds[0].Signed
+	i, ended, err := t.join(w, ahead, -1)
+	for i == nil && err == nil {
+		// Not under the lock: while the item comes or goes, it waits for the disk.
+		f, keptErr := t.kept(w)
+		switch {
+		case keptErr == nil:
+			return f, nil, nil
+		case w.Kept && errors.Is(keptErr, keep.ErrNone):
+			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, errors.Join(node.ErrNone, keptErr))
+		case w.Kept:
+			return nil, nil, keptErr
+		case !errors.Is(keptErr, keep.ErrNone): // it is replaced when the item has come
+			t.log.Warn("kept item cannot be read, and is fetched again", slog.String("store_path", w.Path.String()), slog.Any("error", keptErr))
+		}
+		i, ended, err = t.join(w, ahead, ended)
+	}
+	return nil, i, err
+}
+
+// join joins the transfer of an item. If there is none, it begins one, unless another
+// number of transfers has ended by now: one that has ended well is in the store before
+// it is gone, and this item's may be among them. It returns that number.
+func (t *Transfers) join(w node.Want, ahead bool, ended int) (*item, int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.ctx.Err(); err != nil {
-		return nil, nil, ErrClosed
+	if t.ctx.Err() != nil {
+		return nil, 0, ErrClosed
 	}
-	i := t.items[signed.NarHash]
-	if i == nil {
-		// A transfer that has ended well is in the store before it is gone.
-		f, err := t.kept(w)
-		switch {
-		case err == nil:
-			return f, nil, nil
-		case w.Kept && errors.Is(err, keep.ErrNone):
-			return nil, nil, fmt.Errorf("%s is not kept: %w", w.Path, errors.Join(node.ErrNone, err))
-		case w.Kept:
-			return nil, nil, err
-		case !errors.Is(err, keep.ErrNone): // it is replaced when the item has come
-			t.log.Warn("kept item cannot be read, and is fetched again", slog.String("store_path", w.Path.String()), slog.Any("error", err))
-		}
+	i := t.items[w.Choice.Builds[0].Signed.NarHash]
+	if i == nil && ended == t.ended {
 		i = t.begin(w, ahead)
 	}
-	i.join(ahead)
-	return nil, i, nil
+	if i != nil {
+		i.join(ahead)
+	}
+	return i, t.ended, nil
 }
 
 // kept opens the file of an item with the nar that is wanted.
@@ -239,6 +252,7 @@ func (t *Transfers) begin(w node.Want, ahead bool) *item {
 		err := i.run(ctx)
 		t.mu.Lock()
 		delete(t.items, i.build.Signed.NarHash)
+		t.ended++
 		t.mu.Unlock()
 		i.finish(err)
 	})

@@ -176,13 +176,13 @@ func TestRestart(t *testing.T) {
 		}
 		o := newOrigin(t, x)
 		m := newMachine(t).start()
-		half := len(x.files["zstd"]) / 2
+		most := len(x.files["zstd"]) * 3 / 4
 		o.set(func(w http.ResponseWriter, r *http.Request) bool {
-			if n, _ := o.gave(kind); n > half {
+			if n, _ := o.gave(kind); n > most {
 				panic(http.ErrAbortHandler)
 			}
 			if strings.HasPrefix(r.URL.Path, "/nar/") {
-				o.serveSome(w, r, half+1)
+				o.serveSome(w, r, most+1)
 				return true
 			}
 			return false
@@ -195,8 +195,8 @@ func TestRestart(t *testing.T) {
 		m.start().gets(x, o.url)
 		a, _ := o.gave("nar")
 		b, _ := o.gave("eris")
-		// What was asked for when the source failed is lost: 4 calls of 32 blocks.
-		if n := len(x.files["zstd"]); a+b > n+4<<20+64<<10 {
+		// What was asked for when the source failed is lost: 4 calls of 64 blocks.
+		if n := len(x.files["zstd"]); a+b > n+8<<20+64<<10 {
 			t.Errorf("signed %v: %d bytes for a file of %d", signed, a+b, n)
 		}
 		m.keeps(x)
