@@ -44,7 +44,7 @@ func childCommand() *exec.Cmd {
 // they have the lowest priority.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 3000 {
+	for range 6000 {
 		if ok() {
 			return
 		}
