@@ -37,14 +37,8 @@ func (b *Blocks) batch(ctx context.Context, refs []eris.Ref,
 			p.release() // the files were only read
 		}
 	}()
-	return b.s.reading(b.allowHash, func(index *narindex.Reader) error {
-		return b.mixed(ctx, parts, index, refs, kept, filled)
-	})
-}
-
-// mixed is batch with what it needs.
-func (b *Blocks) mixed(ctx context.Context, parts []*Part, index *narindex.Reader, refs []eris.Ref,
-	kept func(r *narindex.Reader, from, to int) error, filled func(i int, frame []byte) error) error {
+	index := b.s.reader(b.allowHash)
+	defer index.Close()
 	var r *row
 	for from := 0; from < len(refs); {
 		if err := ctx.Err(); err != nil {

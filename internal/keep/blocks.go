@@ -78,21 +78,17 @@ func (b *Blocks) allowHash(hash string) (bool, error) {
 	return ok, err
 }
 
-// reading runs fn with a reader of those items that allow says. If fn finds no fault,
-// or not a block, the error of allow is that.
-func (s *Store) reading(allow func(hash string) (bool, error), fn func(r *narindex.Reader) error) error {
-	var fault error
-	r := s.index.Reader(func(hash string) bool {
+// reader returns a reader of those items that allow says; its error is that of
+// reading, unless another item has the block.
+func (s *Store) reader(allow func(hash string) (bool, error)) (r *narindex.Reader) {
+	r = s.index.Reader(func(hash string) bool {
 		ok, err := allow(hash)
-		fault = cmp.Or(fault, err)
+		if err != nil {
+			r.Fail(err)
+		}
 		return ok
 	})
-	defer r.Close()
-	err := fn(r)
-	if fault != nil && (err == nil || errors.Is(err, eris.ErrNotFound)) {
-		return fault
-	}
-	return err
+	return r
 }
 
 // unlessNone returns an error but for one that says that an item is not kept.

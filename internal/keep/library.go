@@ -64,13 +64,15 @@ func (l *library) Changed() <-chan struct{} {
 	return l.s.changed
 }
 
-// Each implements block.Library. What is not whole is left out.
+// Each implements block.Library. What is not whole is left out when that is known.
+// After an item that cannot be read the others follow, and then the error.
 func (l *library) Each(ctx context.Context, visit func(block.Shared) error) error {
 	if l.judge != "" {
 		if err := l.s.cards.judgedBy(ctx, l.judge); err != nil {
 			return err
 		}
 	}
+	var unread error // the first of what could not be read
 	for after, more := "", true; more; {
 		page, err := l.s.cards.judgedPage(ctx, after)
 		if err != nil {
@@ -83,8 +85,9 @@ func (l *library) Each(ctx context.Context, visit func(block.Shared) error) erro
 			}
 			if !j.known || l.judge == "" {
 				var found bool
+				var err error
 				if j.verdict, found, err = l.ask(j.version); err != nil {
-					return err
+					unread = cmp.Or(unread, err)
 				}
 				if found && (!j.verdict.ok || plain(j.verdict.shared.ReadCap)) {
 					fresh = append(fresh, j)
@@ -104,7 +107,7 @@ func (l *library) Each(ctx context.Context, visit func(block.Shared) error) erro
 		}
 		more = len(page) == pageCards
 	}
-	return nil
+	return unread
 }
 
 // ask asks allow of an item, or remembers what it said. found is false if that is not
@@ -144,55 +147,59 @@ func (l *library) served(hash string) (*entry, error) {
 	if err != nil || !v.ok {
 		return nil, err
 	}
-	l.s.served(e)
-	return e, nil
+	return l.s.served(e), nil
 }
 
-// served notes that blocks of an item are read.
-func (s *Store) served(e *entry) {
-	now := s.now()
+// served notes that blocks of an item are read, and returns its entry: another one
+// if it was forgotten meanwhile.
+func (s *Store) served(e *entry) *entry {
+	if !s.knows(e) {
+		now, err := s.lookup(e.path.Hash)
+		if err != nil || !now.came.Equal(e.came) {
+			return e // it has gone, and what is open can still be read
+		}
+		e = now
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.served = now
-	if s.known[e.path.Hash] == nil && s.busy[e.path.Hash] == nil { // it was forgotten meanwhile
-		s.knowLocked(e)
-	}
+	e.served = s.now()
+	return e
 }
 
-func (l *library) reading(fn func(r *narindex.Reader) error) error {
-	return l.s.reading(func(hash string) (bool, error) {
+func (l *library) reader() *narindex.Reader {
+	return l.s.reader(func(hash string) (bool, error) {
 		e, err := l.served(hash)
 		return e != nil, err
-	}, fn)
+	})
 }
 
 // Has reports whether Get would find a block, for far less than that costs.
-func (l *library) Has(ctx context.Context, ref eris.Ref) (has bool, err error) {
-	err = l.reading(func(r *narindex.Reader) (err error) {
-		has, err = r.Has(ctx, ref)
-		return err
-	})
-	return has, err
+func (l *library) Has(ctx context.Context, ref eris.Ref) (bool, error) {
+	r := l.reader()
+	defer r.Close()
+	return r.Has(ctx, ref)
 }
 
 // Batch is Get for many, as narindex.Index.Batch.
 func (l *library) Batch(ctx context.Context, refs []eris.Ref, emit func(i int, block []byte) error) error {
-	return l.reading(func(r *narindex.Reader) error { return r.Batch(ctx, refs, emit) })
+	r := l.reader()
+	defer r.Close()
+	return r.Batch(ctx, refs, emit)
 }
 
 // Frames is Batch in the form in which blocks are sent, as narindex.Index.Frames.
 func (l *library) Frames(ctx context.Context, refs []eris.Ref, emit func(frames []byte) error) error {
-	return l.reading(func(r *narindex.Reader) error { return r.Frames(ctx, refs, emit) })
+	r := l.reader()
+	defer r.Close()
+	return r.Frames(ctx, refs, emit)
 }
 
 // Get implements block.Getter.
-func (l *library) Get(ctx context.Context, ref eris.Ref) (b []byte, err error) {
-	err = l.reading(func(r *narindex.Reader) error {
-		found, err := r.Get(ctx, ref)
-		b = bytes.Clone(found)
-		return err
-	})
-	return b, err
+func (l *library) Get(ctx context.Context, ref eris.Ref) ([]byte, error) {
+	r := l.reader()
+	defer r.Close()
+	b, err := r.Get(ctx, ref)
+	return bytes.Clone(b), err
 }
 
 // Open implements block.Library.
@@ -224,6 +231,6 @@ type sharedContent struct {
 }
 
 func (c *sharedContent) Block(ctx context.Context, place int64) (eris.Ref, []byte, error) {
-	c.s.served(c.e)
+	c.e = c.s.served(c.e)
 	return c.Content.Block(ctx, place)
 }

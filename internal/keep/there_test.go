@@ -1,7 +1,10 @@
 package keep
 
 import (
+	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,6 +126,91 @@ func TestNoFilesLeft(t *testing.T) {
 		}
 	})
 	kept(t, s, x)
+}
+
+// An item that cannot be read hides neither the blocks that another one has too, nor
+// that one in a library.
+func TestUnreadableHidesNothing(t *testing.T) {
+	dir := memory(t)
+	s := open(t, dir, Options{})
+	x := makeThing(t, 0, 40_000)
+	y := x.twin(t, 1)
+	put(t, s, x)
+	put(t, s, y)
+	closing(t, s)
+	record := filepath.Join(dir, infoDir, x.Path.Hash)
+	if err := errors.Join(os.Remove(record), os.Mkdir(record, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	s = unsettled(t, dir, Options{})
+	defer closing(t, s)
+	if _, err := s.Get(x.Path.Hash); err == nil || errors.Is(err, ErrNone) {
+		t.Fatalf("of the broken record: %v", err)
+	}
+	l := s.Library(nil, "").(*library)
+	ref := x.nodes[0].Ref
+	for _, g := range []block.Getter{l, s.Blocks(nil)} {
+		if b, err := g.Get(t.Context(), ref); err != nil || !bytes.Equal(b, x.blocks[ref]) {
+			t.Errorf("%T: %v", g, err)
+		}
+	}
+	if has, err := l.Has(t.Context(), ref); !has || err != nil {
+		t.Errorf("Has: %t, %v", has, err)
+	}
+	n := 0
+	each := func(b []byte) {
+		if n++; !bytes.Equal(b, x.blocks[ref]) {
+			t.Error("another block")
+		}
+	}
+	err := l.Batch(t.Context(), []eris.Ref{ref, ref}, func(_ int, b []byte) error { each(b); return nil })
+	if err != nil || n != 2 {
+		t.Errorf("%d of a batch, %v", n, err)
+	}
+	n = 0
+	if err := l.Each(t.Context(), func(block.Shared) error { n++; return nil }); n != 1 || err == nil {
+		t.Errorf("%d items in the library, %v", n, err)
+	}
+}
+
+// Who reads on in a content whose item was replaced does not bring the old one back.
+func TestReadOnAfterReplaced(t *testing.T) {
+	s := open(t, memory(t), Options{})
+	defer closing(t, s)
+	x, y := makeThing(t, 0, 40_000), makeThing(t, 1, 50_000)
+	y.Path = x.Path
+	put(t, s, x)
+	c, err := s.Library(nil, "").Open(t.Context(), x.ReadCap.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, c)
+	read := func() {
+		t.Helper()
+		if ref, b, err := c.Block(t.Context(), 0); err != nil || !bytes.Equal(b, x.blocks[ref]) {
+			t.Error(err)
+		}
+	}
+	forgotten := func(want *thing) (now *entry) {
+		t.Helper()
+		e, err := s.lookup(x.Path.Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.forget(e)
+		read()
+		if now, err = s.lookup(x.Path.Hash); err != nil || now.narHash != want.NarHash {
+			t.Errorf("the other item is there, %v", err)
+		}
+		return now
+	}
+	if e := forgotten(x); e.served.IsZero() {
+		t.Error("what is read does not count as in use")
+	}
+	put(t, s, y)
+	if e := forgotten(y); !e.served.IsZero() {
+		t.Error("nobody reads the new one")
+	}
 }
 
 // noFiles has the process open no more files until restore.

@@ -40,13 +40,17 @@ type Reader struct {
 	next  int64 // number of the node after the last one
 	buf   []byte
 	group *group // nil before the first batch
-	fault error  // why an item could not be opened, if that does not say that it is not there
+	fault error  // why an item was not opened, if that does not say that it is not there
 }
 
 // Reader returns a Reader of the items that allow says, by the hash part of
 // their store path; nil means all. allow is asked each time that the blocks of
 // another item are to be read. Close the Reader.
 func (x *Index) Reader(allow func(hash string) bool) *Reader { return &Reader{x: x, allow: allow} }
+
+// Fail is for allow, where that cannot say: err is the error of what is being read,
+// unless another item has the block.
+func (r *Reader) Fail(err error) { r.fault = err }
 
 // Close closes the files that are open. The Reader can be used again.
 func (r *Reader) Close() {
