@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// MaxSHA256Width is the largest SHA256Width of any processor.
-const MaxSHA256Width = 16
+// sha256Lanes is how many messages the widest kernel of any processor hashes at
+// once.
+const sha256Lanes = 16
 
 // Pieces is one message: its parts one after the other, each of any length, 0
 // too.

@@ -13,9 +13,6 @@ import (
 // sha256Block is what SHA-256 takes at a time, in bytes.
 const sha256Block = 64
 
-// sha256Lanes is how many messages the widest kernel hashes at once.
-const sha256Lanes = 16
-
 // shaHere says whether crypto/sha256 has the processor's instructions.
 var shaHere = here >= avx2 && hasSHA()
 

@@ -106,7 +106,7 @@ func TestSumsSHA256Same(t *testing.T) {
 	eachSHA256(t, func(t *testing.T, k sha256Kind) {
 		area := random(rand.NewChaCha8([32]byte{6}), 64<<10)
 		for _, size := range []int{0, 55, 56, 64, 1024, 8 << 10} {
-			for n := range 2*MaxSHA256Width + 2 {
+			for n := range 2*sha256Lanes + 2 {
 				msgs := make([]Pieces, n)
 				for i := range msgs {
 					msgs[i] = Pieces{1: area[17*i:][:size]}
@@ -132,7 +132,7 @@ func TestSumsSHA256Refused(t *testing.T) {
 }
 
 func TestSHA256NoAllocations(t *testing.T) {
-	if all := levels(); SHA256Width() != all[len(all)-1].sha256Width() || SHA256Width() > MaxSHA256Width {
+	if all := levels(); SHA256Width() != all[len(all)-1].sha256Width() || SHA256Width() > sha256Lanes {
 		t.Errorf("width %d", SHA256Width())
 	}
 	eachSHA256(t, func(t *testing.T, k sha256Kind) {
