@@ -162,19 +162,32 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	if err != nil {
 		return errors.Join(err, s.takeBack(ctx, item, nar, p))
 	}
-	asked := time.Unix(0, 0)
-	if item.Asked {
-		e.asked, e.noted, asked = e.came, e.came, e.came
-	}
-	item.Used = e.came
-	if err := os.Chtimes(s.record(item.Path.Hash), asked, e.came); err != nil {
+	if err := s.date(e, item.Asked); err != nil {
 		s.log.WarnContext(ctx, "time of a request not noted", slog.Any("error", err))
 	}
+	item.Used = e.came
 	// The item is there now: what fails from here on, Settle makes good.
 	if err := s.add(ctx, e, item.Size); err != nil {
 		s.log.WarnContext(ctx, "an item is kept and not counted", slog.Any("error", err))
 	}
 	return nil
+}
+
+// date gives a record its times, and the entry those that the file then has: a file
+// system may hold less of a time.
+func (s *Store) date(e *entry, asked bool) error {
+	name, accessed := s.record(e.path.Hash), time.Unix(0, 0)
+	if asked {
+		accessed = e.came
+	}
+	err := os.Chtimes(name, accessed, e.came)
+	if came, _, timesErr := folder.Times(name); timesErr == nil {
+		e.came = came
+	}
+	if asked {
+		e.asked, e.noted = e.came, e.came
+	}
+	return err
 }
 
 // add adds an item to the catalog. The caller has s.change, and has begun.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -210,6 +211,28 @@ func TestReadOnAfterReplaced(t *testing.T) {
 	put(t, s, y)
 	if e := forgotten(y); !e.served.IsZero() {
 		t.Error("nobody reads the new one")
+	}
+}
+
+// An item came when its record's file says, where that holds less of a time than the
+// clock gives (here a year that ext4 does not have; file systems with whole seconds).
+func TestCameAsTheFileHasIt(t *testing.T) {
+	far := time.Date(1800, 1, 1, 0, 0, 0, 7, time.UTC)
+	s := open(t, t.TempDir(), Options{Now: func() time.Time { return far }})
+	defer closing(t, s)
+	x := makeThing(t, 0, 40_000)
+	put(t, s, x)
+	l := s.Library(nil, "")
+	for range 2 {
+		if roots := listed(t, l); len(roots) != 1 {
+			t.Errorf("%d items are listed", len(roots))
+		}
+		e, err := s.lookup(x.Path.Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.forget(e)
+		l = s.Library(nil, "")
 	}
 }
 
