@@ -96,7 +96,7 @@ func (r *round) assign(tier []*source) {
 func begin(s *source, j *job, index []int, now time.Time) {
 	c := &call{s: s, j: j, index: index, owed: len(index), open: len(index), start: now, last: now}
 	if first, last := index[0], index[len(index)-1]; last-first == len(index)-1 {
-		c.refs = j.refs[first : last+1] // they ascend
+		c.refs = j.refs[first : last+1 : last+1] // they ascend; what lies behind is for others
 	} else {
 		c.refs = make([]eris.Ref, 0, len(index))
 		for _, i := range index {

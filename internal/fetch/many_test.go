@@ -3,6 +3,7 @@ package fetch_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -108,4 +109,25 @@ func TestManyAllocs(t *testing.T) {
 	if allocs > 60 || taken != 21*n {
 		t.Errorf("%v allocations for %d blocks, %d taken", allocs, n, taken)
 	}
+}
+
+// adding is a source that adds to the references that it was given.
+type adding struct{ *fake }
+
+func (s adding) Fetch(ctx context.Context, size eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
+	_ = append(refs, ref(-1))
+	return s.fake.Fetch(ctx, size, refs, got)
+}
+
+// A source has a part of the references, which does not reach into what others have.
+func TestPartsOfReferences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := fetch.New([]fetch.Source{{Name: "a", Fetcher: adding{newFake(ms, ms)}}}, fetch.Options{})
+		k := take(t, 0, 20)
+		want := slices.Clone(k.refs)
+		err := m.Fetch(t.Context(), eris.Size1KiB, k.refs, k.got)
+		if err != nil || !slices.Equal(k.refs, want) {
+			t.Errorf("%v, or other references than were given", err)
+		}
+	})
 }
