@@ -62,6 +62,9 @@ func TestPublishUser(t *testing.T) {
 			w.check(checkOwner(fi, w.uid(user)))
 			w.remove(i.many)
 			w.wantFrom(w.build(i.many, "http://"+addr), "urn:eris:")
+			if text := s.Log(); strings.Contains(text, "the server's own process") {
+				t.Errorf("it has baked itself:\n%s", text)
+			}
 		})
 	}
 }
