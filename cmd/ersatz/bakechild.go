@@ -27,7 +27,7 @@ func (a *app) bakeChildCommand() *cobra.Command {
 			}
 			// The server says when it is over: systemd tells both at once.
 			signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-			return bake.Child(a.stdin, a.stdout, a.stderr)
+			return bake.Child(a.stdin, a.stdout)
 		}),
 	}
 }

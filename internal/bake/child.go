@@ -4,21 +4,16 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"syscall"
 	"time"
 )
 
-// Child bakes for a Cache whose Options.Child has started this process, at the
-// lowest priority, until in ends, which it does when the server does. It then
-// returns at once, whatever is under way, for the process to end: nothing that it
-// has written has a name yet. What costs no item goes to complaints.
-func Child(in io.Reader, out, complaints io.Writer) error {
-	if err := lower(); err != nil {
-		fmt.Fprintln(complaints, "not at the lowest priority:", err)
-	}
+// Child bakes for a Cache whose Options.Child has started this process, until in
+// ends, which it does when the server does. It then returns at once, whatever is
+// under way, for the process to end: nothing that it has written has a name yet.
+func Child(in io.Reader, out io.Writer) error {
 	jobs := make(chan job)
 	ended := make(chan error, 1)
 	go func() { ended <- answerAll(jobs, out) }()

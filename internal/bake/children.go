@@ -18,12 +18,9 @@ import (
 )
 
 const (
-	// restFor is how long a process waits for another job before it is ended.
+	// restFor is how long a process waits for another job before it is ended, so
+	// that the system has its memory back.
 	restFor = 5 * time.Second
-
-	// largeItem is the size in bytes of a nar after which a process is ended at
-	// once, so that the system has its memory back.
-	largeItem = 32 << 20
 
 	// maxComplaint bounds what is kept of the stderr of a process, in bytes.
 	maxComplaint = 2 << 10
@@ -41,7 +38,7 @@ type children struct {
 	mu      sync.Mutex
 	idle    []*child // the last was at work last
 	started bool     // one was
-	warned  bool     // that none can be
+	warned  bool     // that answers may be late
 	died    int      // at work, since a job was done
 	cpu     time.Duration
 	said    string         // what one that was ended has said last
@@ -55,6 +52,7 @@ type child struct {
 	out  *bufio.Scanner
 	said complaint
 	rest *time.Timer // ends it; nil until it was idle
+	high error       // why it does not have the lowest priority, or nil
 }
 
 // make has a process do a job. When ctx ends it is killed: it holds nothing. The
@@ -76,7 +74,7 @@ func (k *children) make(ctx context.Context, j job) (made, error) {
 		k.mu.Unlock()
 		return made{}, err
 	}
-	k.give(c, a, j.Size >= largeItem)
+	k.give(c, a)
 	if a.Fault != nil {
 		return made{}, a.Fault
 	}
@@ -108,6 +106,10 @@ func (k *children) take(ctx context.Context) (*child, error) {
 	defer k.mu.Unlock()
 	switch {
 	case err == nil:
+		if c.high != nil && !k.warned {
+			k.warned = true
+			k.log.WarnContext(ctx, "baking, but not at the lowest priority: answers may be late meanwhile", slog.Any("error", c.high))
+		}
 		k.started = true
 		return c, nil
 	case k.started:
@@ -130,15 +132,11 @@ func startDelay(died int) time.Duration {
 }
 
 // give takes back a process that has answered.
-func (k *children) give(c *child, a reply, last bool) {
+func (k *children) give(c *child, a reply) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.died = 0
 	k.cpu += a.CPU
-	if last {
-		k.ending.Go(func() { k.end(c) })
-		return
-	}
 	k.idle = append(k.idle, c)
 	c.rest = time.AfterFunc(restFor, func() { k.dismiss(c) })
 }
@@ -187,7 +185,8 @@ func (k *children) used() time.Duration {
 	return k.cpu
 }
 
-// start starts a process, which no signal of a terminal reaches.
+// start starts a process of the lowest priority, which no signal of a terminal
+// reaches.
 func start(cmd *exec.Cmd) (c *child, err error) {
 	c = &child{cmd: cmd}
 	cmd.Stderr = &c.said
@@ -201,7 +200,11 @@ func start(cmd *exec.Cmd) (c *child, err error) {
 	}
 	c.out = bufio.NewScanner(out)
 	c.out.Buffer(nil, maxAnswer+1)
-	return c, cmd.Start() // closes the pipes if it fails
+	if err := cmd.Start(); err != nil { // it closes the pipes
+		return nil, err
+	}
+	c.high = lower(cmd.Process.Pid)
+	return c, nil
 }
 
 // ask has the process do a job. After an error it is of no more use.

@@ -2,7 +2,9 @@ package bake
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"unsafe"
 
@@ -17,20 +19,26 @@ const oomScore = 500
 // turn (ioprio_set(2)): the class that SCHED_IDLE would else have may wait for ever.
 const bestEffortLast = 2<<13 | 7
 
-// lower gives this process the lowest priority, and lets it die first. A thread
-// that is woken takes the processor from one of SCHED_IDLE at once, where one that
-// is merely nice keeps it for its slice, some ms.
-func lower() error {
-	score := os.WriteFile("/proc/self/oom_score_adj", strconv.AppendInt(nil, oomScore, 10), 0)
-	return errors.Join(score, lowerThreads())
+// lower gives a process that was just started the lowest priority, before it is
+// through its start, which takes as long as some hundred answers, and lets it die
+// first. A thread that is woken takes the processor from one of SCHED_IDLE at once,
+// where one that is merely nice keeps it for its slice, some ms.
+func lower(pid int) error {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	score := os.WriteFile(filepath.Join(proc, "oom_score_adj"), strconv.AppendInt(nil, oomScore, 10), 0)
+	err := errors.Join(score, lowerThreads(filepath.Join(proc, "task")))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil // it has ended, and whoever asks it will see
+	}
+	return err
 }
 
-func lowerThreads() error {
+func lowerThreads(dir string) error {
 	// Threads inherit what the one has that starts them. Once a pass has found
 	// nothing to change, all have it, and so will all others.
 	for changed := true; changed; {
 		changed = false
-		threads, err := os.ReadDir("/proc/self/task")
+		threads, err := os.ReadDir(dir)
 		if err != nil {
 			return err
 		}

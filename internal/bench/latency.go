@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -120,7 +121,8 @@ func (k *kitchen) answers(ctx context.Context) (Table, error) {
 	t := Table{
 		Title: "Narinfos while two items are baked",
 		Note: fmt.Sprintf("Baked narinfos, %d requests per second over %d connections, for %s each time; the client shares the machine. "+
-			"Two workers bake files of 64 MiB, one after the other.", askRate, askers, asked),
+			"Two workers bake files of 64 MiB, one after the other. The limit is nginx, with the same narinfos as files, and beside it two processes of "+
+			"`zstd` at SCHED_IDLE that compress the same files: what the machine lets a server answer.", askRate, askers, asked),
 		Head: []string{"what", "median", "99 %", "99.9 %", "longest"},
 	}
 	few, err := k.files(ctx, "asked", 50, func(i int) int64 { return int64(400 + 97*i) })
@@ -131,62 +133,120 @@ func (k *kitchen) answers(ctx context.Context) (Table, error) {
 	if err != nil {
 		return t, err
 	}
-	for _, method := range []string{"", "zstd:3", "zstd:19"} {
-		var figures [4]series
+	peer := k.o.have("nginx") && k.o.have("zstd") && k.o.have("chrt")
+	for _, level := range []string{"", "3", "19"} {
+		of, ofPeer := "two bakes at zstd:"+level, "nginx, two `zstd -"+level+"`"
+		if level == "" {
+			of, ofPeer = "no bake", "nginx"
+		}
+		var ours, theirs [4]series
 		for range k.o.Runs {
-			f, err := k.answersOf(ctx, method, few, loaves)
+			all, err := k.answersOf(ctx, level, few, loaves)
 			if err != nil {
 				return t, err
 			}
-			for i := range f {
-				figures[i] = append(figures[i], f[i])
+			note(&ours, all)
+			if !peer {
+				continue
 			}
+			if all, err = k.answersOfPeer(ctx, level, few, loaves); err != nil {
+				return t, err
+			}
+			note(&theirs, all)
 		}
-		row := []string{"two bakes at " + method}
-		if method == "" {
-			row[0] = "no bake"
+		t.Rows = append(t.Rows, latencies(of, ours))
+		if peer {
+			t.Rows = append(t.Rows, latencies(ofPeer, theirs))
 		}
-		for _, s := range figures {
-			row = append(row, unit{name: "ms", scale: 1e3}.cell(s))
-		}
-		t.Rows = append(t.Rows, row)
 	}
 	return t, nil
 }
 
-// answersOf returns the median and so on of one time, in seconds.
-func (k *kitchen) answersOf(ctx context.Context, method string, few, loaves []storepath.Path) (f [4]float64, err error) {
-	busy := method != ""
-	if !busy {
-		method = "zstd:3"
+// note adds the median and so on of one time.
+func note(to *[4]series, all series) {
+	slices.Sort(all)
+	for i, part := range []float64{0.5, 0.99, 0.999, 1} {
+		to[i] = append(to[i], all[int(part*float64(len(all)-1))])
 	}
-	c, err := k.cook(ctx, method, 2)
+}
+
+func latencies(what string, figures [4]series) []string {
+	row := []string{what}
+	for _, s := range figures {
+		row = append(row, unit{name: "ms", scale: 1e3}.cell(s))
+	}
+	return row
+}
+
+// answersOf returns how many seconds each answer took, by a server that bakes at
+// a level of zstd, or does not.
+func (k *kitchen) answersOf(ctx context.Context, level string, few, loaves []storepath.Path) (all series, err error) {
+	busy := level != ""
+	if !busy {
+		level = "3"
+	}
+	c, err := k.cook(ctx, "zstd:"+level, 2)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
 	defer func() { err = closing(err, c.stop) }()
 	if _, err := c.bake(ctx, few...); err != nil {
-		return f, err
+		return nil, err
 	}
 	if busy {
 		for _, p := range loaves {
 			if err := c.order(ctx, p); err != nil {
-				return f, err
+				return nil, err
 			}
 		}
 	}
-	all, err := askSteadily(ctx, c.addr, few)
-	if err != nil {
-		return f, err
+	if all, err = askSteadily(ctx, c.addr, few); err != nil {
+		return nil, err
 	}
 	if busy && c.ready(loaves[len(loaves)-1]) {
-		return f, fmt.Errorf("%s: the items were baked before all was asked", method)
+		return nil, fmt.Errorf("zstd:%s: the items were baked before all was asked", level)
 	}
-	slices.Sort(all)
-	for i, part := range []float64{0.5, 0.99, 0.999, 1} {
-		f[i] = all[int(part*float64(len(all)-1))]
+	return all, nil
+}
+
+// answersOfPeer is answersOf nginx, beside compressors that have the priority of
+// bakes.
+func (k *kitchen) answersOfPeer(ctx context.Context, level string, few, loaves []storepath.Path) (all series, err error) {
+	dir, err := os.MkdirTemp(k.dir, "nginx")
+	if err != nil {
+		return nil, err
 	}
-	return f, nil
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for _, p := range few {
+		if err := os.WriteFile(filepath.Join(dir, p.Hash+".narinfo"), make([]byte, 1300), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	s, err := nginx(ctx, dir, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	var compressors errgroup.Group
+	for i := range 2 {
+		if level == "" {
+			break
+		}
+		compressors.Go(func() error {
+			for n := i; ctx.Err() == nil; n += 2 {
+				to := filepath.Join(dir, fmt.Sprintf("%d.zst", i))
+				err := exec.CommandContext(ctx, "chrt", "-i", "0", "zstd", "-q", "-f", "-T1", "-"+level, loaves[n%len(loaves)].String(), "-o", to).Run()
+				if err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	all, err = askSteadily(ctx, s.addr, few)
+	cancel()
+	return all, errors.Join(err, compressors.Wait())
 }
 
 // askSteadily asks for narinfos at askRate and returns how many seconds each took, from
