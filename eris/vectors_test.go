@@ -201,6 +201,10 @@ func decode(t *testing.T, c eris.ReadCap, f eris.Fetcher, how decoder) ([]byte, 
 	return how(t.Context(), c, f, eris.ReaderOptions{})
 }
 
+// byteByByte is how much is encoded and decoded a byte at a time, at most: all
+// kinds of borders are in that, and the race detector makes it slow.
+const byteByByte = 256 << 10
+
 // checkEncode encodes content in one Write, byte by byte and by ReadFrom.
 func checkEncode(t *testing.T, content []byte, size eris.BlockSize, secret eris.Secret, urn string, blocks map[eris.Ref][]byte) {
 	t.Helper()
@@ -219,6 +223,9 @@ func checkEncode(t *testing.T, content []byte, size eris.BlockSize, secret eris.
 			return err
 		},
 	} {
+		if name == "bytes" && len(content) > byteByByte {
+			continue
+		}
 		m := newMap()
 		e := eris.NewEncoder(size, secret, m.put)
 		if err := feed(e); err != nil {
@@ -383,6 +390,9 @@ func TestGeneratedVectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, how := range decoders {
+				if name == "bytes" && len(content) > byteByByte {
+					continue
+				}
 				if got, err := decode(t, c, m, how); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("decode %s: %d bytes, %v; want %d", name, len(got), err, len(content))
 				}
