@@ -87,3 +87,11 @@ func call(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
 	}
 	return got, nil
 }
+
+// giveWay lets a thread run that waits for this one's processor. One of SCHED_IDLE
+// has to: Linux owes it what others of its priority have had, say that of another
+// bake, and lets it go on until then, at worst to the next tick (4 ms at 250 Hz),
+// also when a thread of the server was woken meanwhile. Yielding forfeits that.
+func giveWay() {
+	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // it cannot fail
+}

@@ -81,6 +81,7 @@ func newStream(w io.Writer, m compress.Method, o compress.Options, add func(eris
 type sink stream
 
 func (s *sink) Write(p []byte) (int, error) {
+	giveWay()
 	s.n += int64(len(p))
 	n, err := s.buf.Write(p)
 	if err == nil && s.enc != nil {
@@ -95,6 +96,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	if s.err == nil {
 		s.err = err
 	}
+	giveWay()
 	return len(p), s.err
 }
 
