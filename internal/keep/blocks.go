@@ -21,7 +21,7 @@ type Blocks struct {
 	rows sync.Pool // of *row
 
 	mu   sync.Mutex
-	said map[any]bool // by *entry and *Part
+	said map[uint64]bool // by the number of an entry or a part, which are not held by it
 }
 
 // maxSaid bounds the answers of allow that are remembered.
@@ -31,7 +31,7 @@ const maxSaid = 1 << 14
 // all. allow is asked once or a few times per item, from several goroutines at
 // once: when its answers change, another Blocks is needed.
 func (s *Store) Blocks(allow func(Item) bool) *Blocks {
-	return &Blocks{s: s, allow: allow, said: map[any]bool{}}
+	return &Blocks{s: s, allow: allow, said: map[uint64]bool{}}
 }
 
 // Get returns the block named ref; the caller owns it. The error matches
@@ -58,7 +58,7 @@ func (b *Blocks) parts() (open []*Part) {
 	}
 	b.s.mu.Unlock()
 	for _, p := range all {
-		if ok, _ := b.allowed(p, func() (Item, error) { return p.about.Item, nil }); ok && p.retain() {
+		if ok, _ := b.allowed(p.number, func() (Item, error) { return p.about.Item, nil }); ok && p.retain() {
 			open = append(open, p)
 		}
 	}
@@ -100,11 +100,11 @@ func unlessNone(err error) error {
 }
 
 func (b *Blocks) allowEntry(e *entry) (bool, error) {
-	return b.allowed(e, func() (Item, error) { return b.s.Get(e.path.Hash) })
+	return b.allowed(e.number, func() (Item, error) { return b.s.Get(e.path.Hash) })
 }
 
-// allowed asks allow of an item or a part, or remembers what it said.
-func (b *Blocks) allowed(what any, read func() (Item, error)) (bool, error) {
+// allowed asks allow of an item or a part, by its number, or remembers what it said.
+func (b *Blocks) allowed(what uint64, read func() (Item, error)) (bool, error) {
 	if b.allow == nil {
 		return true, nil
 	}

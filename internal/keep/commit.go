@@ -140,7 +140,7 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	if err != nil {
 		return err
 	}
-	e := &entry{path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
+	e := &entry{number: s.numbers.Add(1), path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
 	nar := s.path(e.nar())
 	s.begin(item.Path.Hash)
 	defer s.end(item.Path.Hash)

@@ -64,6 +64,7 @@ func NarID(a About) PartID {
 // crash has left is verified when it is taken up.
 type Part struct {
 	s       *Store
+	number  uint64 // no other part or entry has it
 	id      PartID
 	dir     string
 	about   About
@@ -122,7 +123,7 @@ func (s *Store) Part(id PartID, about About) (*Part, error) {
 		return nil, err
 	}
 	p := &Part{
-		s: s, id: id, dir: s.path(path.Join(partsDir, string(id))), about: about, refs: 1, length: -1,
+		s: s, number: s.numbers.Add(1), id: id, dir: s.path(path.Join(partsDir, string(id))), about: about, refs: 1, length: -1,
 		limit: compress.Bound(about.Item.NarSize), filled: filled{nodes: map[nodeID]int64{}, served: map[uint64]nodeID{}},
 	}
 	if strings.HasPrefix(string(id), blocksPrefix) {

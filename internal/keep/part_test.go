@@ -9,11 +9,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
@@ -508,4 +510,26 @@ func TestPartsLeft(t *testing.T) {
 	if err := s.Settle(t.Context()); err != nil || s.Usage().Parts != 1 {
 		t.Errorf("after a start: %+v, %v", s.Usage(), err)
 	}
+}
+
+// What is remembered of a part that was asked about is not the part.
+func TestPartIsFreed(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	b := s.Blocks(func(Item) bool { return true })
+	x := makeThing(t, 1, 100_000)
+	gone := func() weak.Pointer[Part] {
+		p := part(t, s, x)
+		defer closing(t, p)
+		fill(t, p, x)
+		if served(t, b, x) == 0 {
+			t.Fatal("a part gives nothing")
+		}
+		return weak.Make(p)
+	}()
+	runtime.GC()
+	if gone.Value() != nil {
+		t.Error("a part that was closed is in memory still")
+	}
+	runtime.KeepAlive(b)
 }

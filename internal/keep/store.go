@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ersatz/internal/block/narindex"
@@ -64,6 +65,8 @@ type Store struct {
 	begun time.Time // since when all that is written in the folder is ours
 	index *narindex.Index
 	cards *catalog
+
+	numbers atomic.Uint64 // of entries and parts
 
 	change   sync.Mutex // held while the files of items come and go
 	evicting sync.Mutex // held by who evicts
