@@ -100,7 +100,7 @@ func (s *Server) Resolve(ref string) (*url.URL, error) {
 		return nil, err
 	}
 	if r.Scheme == "http" || r.Scheme == "https" {
-		if s.peer && (r.Scheme != s.base.Scheme || r.Host != s.base.Host) {
+		if (s.peer || s.IsFolder()) && (r.Scheme != s.base.Scheme || r.Host != s.base.Host) {
 			return nil, fmt.Errorf("URL %.300q of another server is not followed", ref)
 		}
 		return r, nil

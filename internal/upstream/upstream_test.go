@@ -98,6 +98,7 @@ func TestResolve(t *testing.T) {
 		{"file:///b", "nar/x", "file:///b/nar/x"},
 		{"file:///b", "../x", ""},
 		{"file:///b", "%2e%2e/x", ""},
+		{"file:///b", "http://c/x", ""},
 	} {
 		u, err := server(t, c.server).Resolve(c.ref)
 		if err != nil && c.want != "" || err == nil && u.String() != c.want {
