@@ -64,8 +64,10 @@ func userOf(c net.Conn) int64 {
 }
 
 // mayFill reports whether who makes a request may say what items of a store
-// are: root, the owner of its folder, who is the daemon, and the node's user.
-func mayFill(r *http.Request, storeDir string) bool {
+// are: root and the node's user and, where the node serves it, the owner of its
+// folder, who is the daemon. Everybody owns some folder, and what is kept of an item
+// in that takes the place of another one with its hash part.
+func (n *Node) mayFill(r *http.Request, storeDir string) bool {
 	text, ok := strings.CutPrefix(r.RemoteAddr, uidPrefix)
 	uid, err := strconv.ParseUint(text, 10, 32)
 	if !ok || err != nil {
@@ -75,5 +77,5 @@ func mayFill(r *http.Request, storeDir string) bool {
 		return true
 	}
 	var st unix.Stat_t
-	return unix.Stat(storeDir, &st) == nil && uint64(st.Uid) == uid
+	return n.upstreams.serves(storeDir) && unix.Stat(storeDir, &st) == nil && uint64(st.Uid) == uid
 }

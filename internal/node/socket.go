@@ -44,8 +44,7 @@ func (s slots) take(ctx context.Context) bool {
 func (s slots) give() { <-s }
 
 // Socket returns the handler of the Unix socket. Nars are given to those who
-// may change the store anyway: root, the owner of its folder, and the node's
-// own user. What they say of an item is kept and served to others.
+// may change the store anyway, see mayFill. What they say of an item is kept and served to others.
 func (n *Node) Socket() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+nodeapi.NarPath, n.socketNar)
@@ -81,8 +80,8 @@ func (n *Node) socketNar(w http.ResponseWriter, r *http.Request) {
 		web.Plain(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	if !mayFill(r, p.Dir) {
-		web.Plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+	if !n.mayFill(r, p.Dir) {
+		forbid(w, r, p.Dir)
 		return
 	}
 	if len(req.Narinfos) > nodeapi.MaxNarinfos {
@@ -128,8 +127,12 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		p, err := storepath.Parse(parsed.StorePath)
-		if err != nil || !mayFill(r, p.Dir) {
-			web.Plain(w, r, http.StatusForbidden, "only root and the owner of "+p.Dir+" may ask for its items")
+		if err != nil {
+			web.Plain(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+		if !n.mayFill(r, p.Dir) {
+			forbid(w, r, p.Dir)
 			return
 		}
 		if len(given[p]) == 0 {
@@ -153,6 +156,10 @@ func (n *Node) socketAhead(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
+func forbid(w http.ResponseWriter, r *http.Request, storeDir string) {
+	web.Plain(w, r, http.StatusForbidden, "only root and, if this node serves it, the owner of "+storeDir+" may ask for its items")
+}
+
 // chooseGiven takes the narinfos of a client as those that count.
 func (n *Node) chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, error) {
 	answers := make([]upstream.Answer, len(given))
@@ -173,7 +180,7 @@ func (n *Node) chooseGiven(p storepath.Path, given []nodeapi.Narinfo) (found, er
 // being read: those who may fill a usual store not for others.
 func (n *Node) readJSON(w http.ResponseWriter, r *http.Request, most int64, to any) bool {
 	reading := n.reading
-	if mayFill(r, storepath.Guix) || mayFill(r, storepath.Nix) {
+	if n.mayFill(r, storepath.Guix) || n.mayFill(r, storepath.Nix) {
 		reading = n.readingFirst
 	}
 	if !reading.take(r.Context()) {

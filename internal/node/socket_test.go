@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -90,15 +91,27 @@ func TestSocketNar(t *testing.T) {
 }
 
 // TestStoreOwner: whoever owns the store, as guix-daemon's user does, may have
-// the node fetch items of it.
+// the node fetch items of it, if it is one that the node serves: everybody owns
+// some folder, and an item of that takes the place of another one with its hash part.
 func TestStoreOwner(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Chown(dir, 12345, -1); err != nil {
 		t.Skip("needs root: ", err)
 	}
-	for uid, want := range map[string]bool{"uid=12345": true, "uid=12346": false} {
-		if got := mayFill(&http.Request{RemoteAddr: uid}, dir); got != want {
-			t.Errorf("%s: %v", uid, got)
+	it := makeItem(t, dir+"/"+path.Base(guixItem), "the nar", true, "")
+	for store, owner := range map[string]int{"/gnu/store": http.StatusForbidden, dir: http.StatusOK} {
+		r := newRig(t)
+		r.client.files[guixServer+"/nix-cache-info"] = "StoreDir: " + store + "\n"
+		r.transfers.nars[it.path.Base()] = it.nar
+		r.start(guixServer)
+		nar, ahead := body(t, narOf(it.path.String(), from(guixServer, it.text))), body(t, setOf(from(guixServer, it.text)))
+		for uid, want := range map[string]int{"uid=12345": owner, "uid=12346": http.StatusForbidden, root: http.StatusOK} {
+			if w := r.send(uid, "POST", nodeapi.NarPath, nar); w.Code != want {
+				t.Errorf("a node of %s: %s: %d %s", store, uid, w.Code, w.Body)
+			}
+			if w := r.send(uid, "POST", nodeapi.AheadPath, ahead); (w.Code == http.StatusForbidden) != (want == http.StatusForbidden) {
+				t.Errorf("a node of %s: %s: ahead: %d %s", store, uid, w.Code, w.Body)
+			}
 		}
 	}
 }
@@ -169,6 +182,7 @@ func TestSocketAhead(t *testing.T) {
 	}{
 		"no narinfo":   {root, setOf(from(guixServer, "x")), 400},
 		"a folder":     {root, setOf(from("file:///etc", a.text)), 400},
+		"no path":      {root, setOf(from(guixServer, strings.ReplaceAll(a.text, "StorePath: ", "StorePath: x"))), 400},
 		"many":         {root, setOf(make([]nodeapi.Narinfo, nodeapi.MaxAhead+1)...), 413},
 		"another user": {"uid=12345", setOf(from(guixServer, a.text)), 403},
 	} {

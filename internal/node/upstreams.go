@@ -306,6 +306,13 @@ func (u *upstreams) root() *face {
 	return u.face(Guix)
 }
 
+// serves reports whether items of a store can be had: of the usual ones, and of those
+// that upstreams have.
+func (u *upstreams) serves(storeDir string) bool {
+	return storeDir == storepath.Guix || storeDir == storepath.Nix ||
+		slices.ContainsFunc(u.faces.Load()[:], func(f *face) bool { return f != nil && f.storeDir == storeDir })
+}
+
 // pending reports whether a server has never said its StoreDir.
 func (u *upstreams) pending() bool {
 	return slices.ContainsFunc(u.servers, func(sv *upstream.Server) bool {
