@@ -117,6 +117,23 @@ func TestNoControlCharacters(t *testing.T) {
 	}
 }
 
+// TestURLInTheTrace: what a server says of where its nar is, which nobody has
+// signed, is one word of what people see, and printable.
+func TestURLInTheTrace(t *testing.T) {
+	for _, trace := range []bool{true, false} {
+		it := newItem(t, "item-1.0", tree(t, 1), "zstd:3")
+		it.nars[0].URL += "?a\u009b2Jb"
+		server := newServer(t)
+		server.add(t, it, key(t, 1))
+		m := newMachine(t, server.URL)
+		m.daemon.Trace = trace
+		m.wantInstalled(m.substitute(it)[0], it)
+		if strings.Contains(m.messages.String(), "\u009b") {
+			t.Errorf("trace %t: messages %q", trace, m.messages.String())
+		}
+	}
+}
+
 // TestSlowServerWithManyNars: one that has been waited for in vain is not waited
 // for again while there is another, nor for the rest of a page that says why.
 func TestSlowServerWithManyNars(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 // narWay returns the way by a whole nar.
 func (in *installation) narWay(o upstream.Offer) way {
 	return way{
-		uri: o.URL(), compression: o.Nar.Compression, server: o.Server,
+		uri: sourceURI(o.URL(), o.Server.String()), compression: o.Nar.Compression, server: o.Server,
 		open: func(ctx context.Context) (io.ReadCloser, int64, error) {
 			body, err := in.upstream.OpenNar(ctx, o, in.Build)
 			if err != nil {

@@ -112,7 +112,8 @@ type sourced struct {
 	uri string
 }
 
-// sourceURI makes one word of what a node says to people, as the trace needs.
+// sourceURI makes one word of what a node or a server says of where a nar comes
+// from, as the trace needs, which a terminal can show.
 func sourceURI(source, otherwise string) string {
 	words := strings.FieldsFunc(source, func(r rune) bool { return r <= ' ' || r > '~' })
 	if len(words) == 0 || len(source) > 1000 {
