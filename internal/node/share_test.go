@@ -1,15 +1,19 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -229,4 +233,48 @@ func TestKeysDigest(t *testing.T) {
 		}
 		seen[d] = i
 	}
+}
+
+// pipe is one connection, from another machine, and a listener that gives it.
+type pipe struct {
+	net.Conn
+	once sync.Once
+	done chan struct{}
+}
+
+func (*pipe) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+func (*pipe) Addr() net.Addr       { return &net.TCPAddr{} }
+
+func (p *pipe) Accept() (c net.Conn, err error) {
+	p.once.Do(func() { c = p })
+	if c == nil {
+		<-p.done
+		err = net.ErrClosed
+	}
+	return c, err
+}
+
+// TestRefusedSender: who is not served, and does not send the body that was promised,
+// does not keep a connection.
+func TestRefusedSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start(guixServer)
+		client, server := net.Pipe()
+		p := &pipe{Conn: server, done: make(chan struct{})}
+		s := &http.Server{Handler: r.node.Web()}
+		var work sync.WaitGroup
+		work.Go(func() { s.Serve(p) })
+		fmt.Fprint(client, "POST /eris/blocks HTTP/1.1\r\nHost: node\r\nContent-Length: 32\r\n\r\n")
+		client.SetReadDeadline(time.Now().Add(2 * bodyTime))
+		res, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil || res.StatusCode != http.StatusForbidden {
+			t.Errorf("%v, %v", res, err)
+		}
+		close(p.done)
+		if err := errors.Join(s.Close(), client.Close()); err != nil {
+			t.Error(err)
+		}
+		work.Wait()
+	})
 }

@@ -63,6 +63,7 @@ type upstreams struct {
 	mu    sync.Mutex               // of who changes dirs
 	dirs  map[string]string        // StoreDir by URL
 	fresh map[string]bool          // learnt since the start
+	asked bool                     // whether start has asked
 	faces atomic.Pointer[[2]*face] // by Kind
 }
 
@@ -138,6 +139,7 @@ func parseInfo(text string) (string, error) {
 func (u *upstreams) start(ctx context.Context) error {
 	faces, err := group(u.servers, u.dirs)
 	if err != nil || u.pending() {
+		u.asked = true
 		return u.learn(ctx)
 	}
 	u.faces.Store(&faces)
@@ -250,10 +252,14 @@ func (u *upstreams) save() error {
 	return nil
 }
 
-// run asks the servers that have not answered, at once and again and again until
-// all have.
+// run asks the servers that have not answered, again and again until all have;
+// at once, if start has not asked.
 func (u *upstreams) run(ctx context.Context) {
-	for wait := time.Duration(0); !u.complete(); wait = min(max(2*wait, againFirst), againMost) {
+	wait := time.Duration(0)
+	if u.asked {
+		wait = againFirst
+	}
+	for ; !u.complete(); wait = min(max(2*wait, againFirst), againMost) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

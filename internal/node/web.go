@@ -45,6 +45,7 @@ func (n *Node) web(w http.ResponseWriter, r *http.Request) {
 		face = metrics.Local
 	}
 	n.o.Requests.Serve(w, r, face, requestKind(r.URL.Path), func(w http.ResponseWriter, r *http.Request) {
+		timeBody(w, r) // also of who is refused
 		if !local && !n.o.Share.serves(addr) {
 			web.Plain(w, r, http.StatusForbidden, "This node does not share with "+addr.String())
 			return
@@ -75,7 +76,6 @@ func requestKind(path string) metrics.Kind {
 
 // answer answers this machine, or others that may be served.
 func (n *Node) answer(w http.ResponseWriter, r *http.Request, local bool) {
-	timeBody(w, r)
 	limit, handlers := n.upload, n.shared
 	if local {
 		limit, handlers = nil, n.all
