@@ -145,8 +145,11 @@ func (n *Node) judge(hash string, answers []upstream.Answer) (upstream.Judge, er
 	if n.o.Keys == nil {
 		keys.Guix, keys.Nix = policy.Keys()
 	}
-	if item, err := n.store.Get(hash); err == nil { // what is kept is a vote as well
+	switch item, err := n.store.Get(hash); { // what is kept is a vote as well
+	case err == nil:
 		answers = append(slices.Clip(answers), upstream.Answer{Text: item.Narinfo})
+	case !errors.Is(err, keep.ErrNone):
+		return nil, err
 	}
 	return policy.Count(answers, keys.Guix, keys.Nix).Judge(keys.Verify), nil
 }

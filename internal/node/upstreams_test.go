@@ -97,6 +97,37 @@ func TestLearnLater(t *testing.T) {
 	})
 }
 
+// TestLearnAfterStart: who was asked in vain at the start is not asked, nor
+// complained of, again at once.
+func TestLearnAfterStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.client.down[nixServer] = true
+		u := testUpstreams(t, filepath.Join(r.dir, "u"), r.client, nixServer)
+		if err := u.start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			u.run(ctx)
+			close(ended)
+		}()
+		time.Sleep(againFirst - 1)
+		synctest.Wait()
+		if n := r.client.count(nixServer + "/nix-cache-info"); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if n := r.client.count(nixServer + "/nix-cache-info"); n != 2 {
+			t.Errorf("asked %d times after %v", n, againFirst)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 // TestStartsAtOnce: a node that knew its upstreams before does not wait for them,
 // which may be why it is started again.
 func TestStartsAtOnce(t *testing.T) {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
+	"ersatz/internal/keep"
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/upstream"
 	"ersatz/internal/votes"
@@ -189,4 +191,28 @@ func TestVotesOfNix(t *testing.T) {
 		r.start(nixServer)
 		r.want(r.get("", "GET", "/nix/"+p.Hash+".narinfo"), status)
 	}
+}
+
+// onceUnreadable is a store whose first item cannot be read just now.
+type onceUnreadable struct {
+	fakeStore
+	asked *int
+}
+
+func (s onceUnreadable) Get(hash string) (keep.Item, error) {
+	if *s.asked++; *s.asked == 1 {
+		return keep.Item{}, syscall.EMFILE
+	}
+	return s.fakeStore.Get(hash)
+}
+
+// TestVoteUnreadable: a vote that cannot be read just now is not one that is lacking.
+func TestVoteUnreadable(t *testing.T) {
+	r := votingRig(t)
+	r.keep(votingServers[0], signedBy(t, 1, "nar"))
+	r.publish(votingServers[1], signedBy(t, 2, "nar"))
+	r.start(votingServers...)
+	r.node.store = onceUnreadable{r.store, new(int)}
+	r.want(r.get("", "GET", votedURL), http.StatusServiceUnavailable)
+	r.want(r.get("", "GET", votedURL), http.StatusOK)
 }
