@@ -112,6 +112,11 @@ func (s *Server) liveNar(w http.ResponseWriter, r *http.Request, info storedb.In
 	if err == nil {
 		return
 	}
+	if out.n <= 1 && !errors.Is(err, errChanged) && !errors.Is(err, fs.ErrNotExist) {
+		clear(h)
+		s.unavailable(w, r, "sending a nar", err)
+		return
+	}
 	if r.Context().Err() == nil {
 		s.opt.Log.WarnContext(r.Context(), "sending a nar", slog.String("store_path", info.Path.String()), slog.Any("error", err))
 	}
@@ -122,6 +127,9 @@ func (s *Server) liveNar(w http.ResponseWriter, r *http.Request, info storedb.In
 	web.NotFound(w, r, 0)
 }
 
+// errChanged means that an item is not what the store's database says.
+var errChanged = errors.New("is not what the store database says")
+
 // dump writes the compressed nar of an item. The last byte comes only if hash
 // and size are those of the store's database.
 func dump(ctx context.Context, out *gate, info storedb.Info, m compress.Method) error {
@@ -131,7 +139,7 @@ func dump(ctx context.Context, out *gate, info storedb.Info, m compress.Method) 
 	}
 	got, err := nar.Dump(z, info.Path.String())
 	if err == nil && (got.Hash != info.NarHash || uint64(got.Size) != info.NarSize) {
-		err = fmt.Errorf("%s: is not what the store database says: %d bytes instead of %d, or another hash", info.Path, got.Size, info.NarSize)
+		err = fmt.Errorf("%s: %w: %d bytes instead of %d, or another hash", info.Path, errChanged, got.Size, info.NarSize)
 	}
 	if err == nil {
 		err = ctx.Err()

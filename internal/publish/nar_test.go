@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"ersatz/internal/compress"
@@ -133,6 +134,15 @@ func TestChangedItem(t *testing.T) {
 	url := serve(t, store.db, publish.Options{Log: discard()})
 	if got := do(t, http.MethodGet, url+"/nar/zstd/"+info.Path.Base()); got.StatusCode != http.StatusNotFound {
 		t.Errorf("valid but not on disk: %s", got.Status)
+	}
+	info = store.tree(t, hashOf("b")+"-tree", 100)
+	if err := syscall.Mkfifo(info.Path.String()+"/data2", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/nar/", "/nar/zstd/"} {
+		if got := do(t, http.MethodGet, url+path+info.Path.Base()); got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "" {
+			t.Errorf("on disk and not readable: %s, %v", got.Status, got.Header)
+		}
 	}
 }
 
