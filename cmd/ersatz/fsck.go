@@ -47,12 +47,12 @@ The state folder of "ersatz node" is known by what is in it. It is checked in
 the same way, but for signatures: a node keeps what its clients judge. The node
 may go on meanwhile, but not with --repair.
 
-In the folder of publish, a narinfo must be signed by the key in --public-key, by default that in DIR, or
-by one in --acl; and for Nix by that in --nix-public-key, by default that in DIR.
-Of the defaults, one may be missing.`,
+In the folder of publish, a narinfo must be signed by the key in --public-key, by
+default that in DIR, or by one in --acl; and for Nix by that in --nix-public-key,
+by default that in DIR. Of the defaults, one may be missing.`,
 		Example: `  ersatz fsck /var/cache/ersatz
   ersatz fsck --repair --json --public-key /etc/guix/signing-key.pub /var/cache/ersatz
-  ersatz fsck /var/lib/ersatz`,
+  ersatz fsck /var/lib/ersatz-node`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: dirArgs,
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {

@@ -25,8 +25,8 @@ days. The node must not run: while it does, it keeps to its own --quota.
 
 Each fault is a line; the last line says what was freed. What is broken is
 fetched again when it is asked for, so that the exit status is 0.`,
-		Example: `  ersatz gc /var/lib/ersatz
-  ersatz gc --quota 2G --json /var/lib/ersatz`,
+		Example: `  ersatz gc /var/lib/ersatz-node
+  ersatz gc --quota 2G --json /var/lib/ersatz-node`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: dirArgs,
 		RunE: a.run(func(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -104,7 +105,7 @@ replaced in one step; it is made if it is missing.
 
 Without --acl it is $ERSATZ_ACL, else ` + defaultACL + `. On a Guix System whose list
 is part of the configuration, change the configuration instead.`,
-		Example: `  curl -s http://server.example:8080/signing-key.pub | sudo ersatz authorize
+		Example: `  curl -fsS http://server.example:8080/signing-key.pub | sudo ersatz authorize
   ersatz authorize --acl test.acl signing-key.pub`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.run(func(_ *cobra.Command, args []string) error {
@@ -131,9 +132,16 @@ func (a *app) authorize(path, keyName string) error {
 	if err != nil {
 		return err
 	}
+	from := keyName
+	if from == "-" {
+		from = "standard input"
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return usageError(fmt.Errorf("%s is empty: no key came", from)) // such as from a server that is down
+	}
 	key, err := guixsig.ParsePublicKey(text)
 	if err != nil {
-		return usageError(fmt.Errorf("%s: %w", keyName, err))
+		return usageError(fmt.Errorf("%s: %w", from, err))
 	}
 	// A link stays: what it leads to is replaced.
 	if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -155,6 +163,11 @@ func (a *app) authorize(path, keyName string) error {
 	}
 	_, err = fmt.Fprintf(a.stdout, "%s is authorized\n", key)
 	return err
+}
+
+// noACL says what to do about err, which is that there is no ACL.
+func noACL(err error) error {
+	return fmt.Errorf("no list of authorized keys: %w (\"ersatz authorize\" makes it, --acl names another)", err)
 }
 
 // readACL reads an ACL and its permissions, those of a new one if there is

@@ -26,7 +26,7 @@ func listenMetrics(address string) ([]net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", address, local(err))
+		return nil, fmt.Errorf("--metrics-listen: listening on %s: %w", address, local(err))
 	}
 	return []net.Listener{l}, nil
 }

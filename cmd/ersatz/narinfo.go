@@ -147,7 +147,7 @@ With --nix-trusted-key, the signatures of Nix are verified instead.`,
 func (a *app) narinfoVerify(aclPath, name string) error {
 	acl, _, err := readACL(aclPath)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no list of authorized keys: %w (\"ersatz authorize\" makes it, --acl names another)", err)
+		return noACL(err)
 	}
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -141,7 +142,7 @@ func (p publishFlags) signer() (s bake.Signer, err error) {
 	if p.nixKey != "" {
 		key, err := readNixKey(p.nixKey)
 		if errors.Is(err, fs.ErrNotExist) {
-			return s, fmt.Errorf("%w (\"ersatz keygen --nix NAME\" or \"nix-store --generate-binary-cache-key\" makes a key pair)", err)
+			return s, fmt.Errorf("%w (\"ersatz keygen --nix NAME %s\" or \"nix-store --generate-binary-cache-key\" makes a key pair)", err, filepath.Dir(p.nixKey))
 		}
 		if err != nil {
 			return s, err
@@ -151,7 +152,7 @@ func (p publishFlags) signer() (s bake.Signer, err error) {
 	if p.forGuix() {
 		s.Guix, err = readKeyPair(p.publicKey, p.privateKey)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w (\"ersatz keygen\" or \"guix archive --generate-key\" makes a key pair)", err)
+			err = fmt.Errorf("%w (\"ersatz keygen %s\" or \"guix archive --generate-key\" makes a key pair)", err, filepath.Dir(p.privateKey))
 		}
 	}
 	return s, err

@@ -148,8 +148,11 @@ func (f weatherFlags) options(c config.Config) (weather.Options, error) {
 // which may be missing if nothing needs it.
 func trustedKeys(c config.Config, acl string, nixKeys []string, optional bool) (node.Keys, error) {
 	if acl == "" {
-		if _, err := os.Stat(c.ACL); !optional || !errors.Is(err, fs.ErrNotExist) {
+		switch _, err := os.Stat(c.ACL); {
+		case !errors.Is(err, fs.ErrNotExist):
 			acl = c.ACL
+		case !optional:
+			return node.Keys{}, noACL(err)
 		}
 	}
 	return nodeFlags{acl: acl, nixKeys: nixKeys}.keys(guixsig.ParseACL)

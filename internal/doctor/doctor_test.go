@@ -2,8 +2,10 @@ package doctor_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -44,6 +46,16 @@ func (m *machine) daemon(pid int, environ, cmdline string) {
 	m.write(dir+"status", fmt.Sprintf("Name:\tguix-daemon\nUid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", os.Getuid()), 0o644)
 }
 
+// publicKey returns the text of a public key that is made of a random source.
+func publicKey(t *testing.T, random io.Reader) string {
+	t.Helper()
+	key, err := guixsig.GenerateKey(random)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(key.Public().Text())
+}
+
 // sound makes a machine with nothing to mend, whose daemon asks server.
 func sound(t *testing.T, server string) *machine {
 	t.Helper()
@@ -69,10 +81,17 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // server returns a substitute server whose clock is off by skew.
-func server(t *testing.T, skew time.Duration) string {
+func server(t *testing.T, skew time.Duration) string { return serverOf(t, skew, "") }
+
+// serverOf returns one that says that it signs with a key, unless that is "".
+func serverOf(t *testing.T, skew time.Duration, key string) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/nix-cache-info" {
+		switch {
+		case r.URL.Path == "/signing-key.pub" && key != "":
+			fmt.Fprint(w, key)
+			return
+		case r.URL.Path != "/nix-cache-info":
 			http.NotFound(w, r)
 			return
 		}
@@ -169,6 +188,12 @@ func TestFaults(t *testing.T) {
 		{name: "no store", check: "store", text: "no such file", level: doctor.Bad, change: remove("gnu")},
 		{name: "dead server", check: "server", text: "connection refused", level: doctor.Bad, o: doctor.Options{Servers: []string{dead.URL}}},
 		{name: "another server", check: "server", text: "404", level: doctor.Bad, o: doctor.Options{Servers: []string{server(t, 0) + "/sub"}}},
+		{name: "foreign key", check: "server", text: "/etc/guix/acl does not authorize", level: doctor.Bad,
+			o: doctor.Options{Servers: []string{serverOf(t, 0, publicKey(t, rand.Reader))}}},
+		{name: "own key", check: "server", text: "answered", level: doctor.OK, o: doctor.Options{Servers: []string{serverOf(t, 0, publicKey(t, zeros{}))}}},
+		{name: "another text than a key", check: "server", text: "answered", level: doctor.OK, o: doctor.Options{Servers: []string{serverOf(t, 0, "(a login page)")}}},
+		{name: "foreign key and no ACL", check: "server", text: "answered", level: doctor.OK, change: remove("etc/guix/acl"),
+			o: doctor.Options{Servers: []string{serverOf(t, 0, publicKey(t, rand.Reader))}}},
 		{name: "no file server", check: "server", text: "no such file", level: doctor.Bad, o: doctor.Options{Servers: []string{"file:///srv"}}},
 		{name: "dead daemon", check: "ipfs", text: "connection refused", level: doctor.Bad, o: doctor.Options{IPFS: dead.URL}},
 		{name: "bad address", check: "ipfs", text: "not like", level: doctor.Bad, o: doctor.Options{IPFS: "localhost"}},

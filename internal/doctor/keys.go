@@ -58,13 +58,9 @@ func (e *examination) checkVotes() {
 
 // authorized returns how many keys of a policy the ACL has.
 func (e *examination) authorized(p votes.Policy) (n int) {
-	text, err := os.ReadFile(e.path(e.o.ACL))
+	acl, err := e.acl()
 	if err != nil {
 		return 0 // checkACL says so
-	}
-	acl, err := guixsig.ParseACL(text)
-	if err != nil {
-		return 0
 	}
 	voters, _ := p.Keys() // Nix's are for the node
 	for _, key := range voters.Keys() {

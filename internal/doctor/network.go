@@ -55,7 +55,7 @@ func (e *examination) checkServers(ctx context.Context) {
 	e.checkClock(answers)
 }
 
-// askServer asks one server for its nix-cache-info.
+// askServer asks one server for its nix-cache-info and its public key.
 func (e *examination) askServer(ctx context.Context, server string) answer {
 	bad := func(err error, advice string) answer {
 		return answer{finding: Finding{"server", Bad, fmt.Sprintf("%s: %v", server, err), advice}}
@@ -85,7 +85,7 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 		return bad(err, "check the network, or take the server out of the daemon's --substitute-urls")
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	took := e.o.Now().Sub(start)
 	switch {
 	case err != nil:
@@ -96,6 +96,10 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 		return bad(errors.New("the answer is no nix-cache-info"), "check the address: another service, or a login page, answers")
 	}
 	a := answer{at: e.o.Now(), finding: Finding{"server", OK, fmt.Sprintf("%s answered in %d ms", server, took.Milliseconds()), ""}}
+	if key, ok := e.unauthorized(ctx, server); ok {
+		a.finding = Finding{"server", Bad, fmt.Sprintf("%s signs with %v, which %s does not authorize", server, key, e.o.ACL),
+			fmt.Sprintf("compare that with what the server's operator says; if it is the same:\ncurl -fsS %s/signing-key.pub | sudo ersatz authorize", strings.TrimSuffix(server, "/"))}
+	}
 	// Some servers send no date.
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		a.date = date
