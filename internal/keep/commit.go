@@ -59,8 +59,6 @@ func (p *Part) commit(ctx context.Context, item *Item, tree Tree) (err error) {
 	if err := p.settle(length); err != nil {
 		return err
 	}
-	p.s.change.Lock()
-	defer p.s.change.Unlock()
 	if tree == nil || !plain(item.ReadCap) {
 		tree = encode(ctx, p.content, item)
 	}
@@ -125,8 +123,7 @@ func encode(ctx context.Context, r io.ReaderAt, item *Item) Tree {
 type placing struct{ place, takeBack func(nar string) error }
 
 // publish gives the files their names, the record last, in place of those of an
-// item with that hash part. If that fails, the nar is taken back. The caller has
-// s.change.
+// item with that hash part. If that fails, the nar is taken back.
 func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (err error) {
 	w, err := s.index.NewWriter(item.Path)
 	if err != nil {
@@ -140,6 +137,8 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	if err != nil {
 		return err
 	}
+	s.change.Lock() // not before: the tree of a large item takes its time
+	defer s.change.Unlock()
 	e := &entry{number: s.numbers.Add(1), path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
 	nar := s.path(e.nar())
 	s.begin(item.Path.Hash)

@@ -93,8 +93,6 @@ func (f *File) Also(ctx context.Context, item Item) error {
 		return fmt.Errorf("keep: %s is kept already", item.Path)
 	}
 	defer s.trim()
-	s.change.Lock()
-	defer s.change.Unlock()
 	err := s.publish(ctx, &item, encode(ctx, f.File, &item), placing{
 		func(nar string) error {
 			err := durable.Link(f.Name(), nar)

@@ -533,3 +533,27 @@ func TestPartIsFreed(t *testing.T) {
 	}
 	runtime.KeepAlive(b)
 }
+
+// TestCommitsTogether: while the tree of one item is made, which takes as long as the
+// item is large, another one comes.
+func TestCommitsTogether(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	x, y := makeThing(t, 1, 100_000), makeThing(t, 2, 1000)
+	p := part(t, s, x)
+	defer closing(t, p)
+	fill(t, p, x)
+	_, err := p.Commit(t.Context(), x.Item, func(emit func(eris.Block) error) error {
+		if !s.change.TryLock() {
+			t.Fatal("nothing can come or go")
+		}
+		s.change.Unlock()
+		put(t, s, y)
+		return x.tree(emit)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept(t, s, x)
+	kept(t, s, y)
+}
