@@ -36,7 +36,7 @@ func main() {
 	// this beside it, which is never touched, its memory is collected from 32 MiB
 	// on, and not ever so often before.
 	ballast := make([]byte, 16<<20)
-	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: &console{w: os.Stderr}, getenv: os.Getenv}
 	status := p.main(context.Background(), os.Args[1:])
 	runtime.KeepAlive(ballast)
 	os.Exit(status)
@@ -44,9 +44,10 @@ func main() {
 
 // process is the surroundings of the program.
 type process struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	getenv         func(string) string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr *console
+	getenv func(string) string
 }
 
 // main runs one command line and returns the exit status.
@@ -104,7 +105,7 @@ func (p process) end(status int, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(p.stderr, "ersatz-substitute: %v\n", err)
+	fmt.Fprintf(ownLines{p.stderr}, "ersatz-substitute: %v\n", err)
 	return status
 }
 
@@ -121,7 +122,7 @@ func openReplies() (io.WriteCloser, error) {
 // logger returns a logger for people who see the daemon's log: without the
 // time, which that log has.
 func (p process) logger(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{
+	return slog.New(slog.NewTextHandler(ownLines{p.stderr}, &slog.HandlerOptions{
 		Level: level,
 		ReplaceAttr: func(groups []string, attr slog.Attr) slog.Attr {
 			if len(groups) == 0 && attr.Key == slog.TimeKey {
