@@ -165,13 +165,16 @@ func (c *cache) put(sv *Server, hash string, text []byte, expires time.Time) {
 	}
 }
 
+// makeTries is how often a folder is made that a sweep takes for an empty one.
+const makeTries = 3
+
 // replace writes a file at once, without syncing it, and makes its folder if
 // need be.
 func replace(name string, data []byte) error {
 	dir := filepath.Dir(name)
 	temp := dir + "/" + durable.TempPrefix + strconv.FormatUint(rand.Uint64(), 36)
 	err := writeNew(temp, data)
-	if errors.Is(err, fs.ErrNotExist) {
+	for try := 0; try < makeTries && errors.Is(err, fs.ErrNotExist); try++ {
 		if err = os.Mkdir(dir, 0o755); err == nil || errors.Is(err, fs.ErrExist) {
 			err = writeNew(temp, data)
 		}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -66,6 +67,29 @@ func TestSweep(t *testing.T) {
 	}
 	if e, ok := c.get(sv, "found"); ok {
 		t.Errorf("what was removed is still known: %q", e.text)
+	}
+}
+
+// TestPutDuringSweep: a folder that was just made is not lost to a sweep.
+func TestPutDuringSweep(t *testing.T) {
+	c := openCache([]string{t.TempDir()}, time.Now, slog.New(slog.DiscardHandler))
+	for i := range 100 {
+		sv := server(t, fmt.Sprintf("http://a%d.example", i))
+		dir := filepath.Dir(c.file(sv, "x"))
+		swept := make(chan struct{})
+		go func() {
+			defer close(swept)
+			for range 1000 { // the moment in which it is there, and empty
+				if os.Remove(dir) == nil {
+					return
+				}
+			}
+		}()
+		c.put(sv, "hash", []byte("text"), time.Now().Add(time.Hour))
+		<-swept
+		if _, ok := c.get(sv, "hash"); !ok {
+			t.Fatalf("entry %d is lost", i)
+		}
 	}
 }
 
