@@ -26,6 +26,7 @@ import (
 	"ersatz/internal/transport/httpclient"
 	"ersatz/internal/upstream"
 	"ersatz/internal/web"
+	"ersatz/narinfo"
 	"ersatz/storepath"
 )
 
@@ -110,7 +111,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 	o.Node.Requests = metrics.NewRequests(counted, metrics.Local, metrics.Shared, metrics.Socket)
 	o.Node.Metrics = metrics.Handler(counted)
 	s.client = upstream.New(s.http, []string{filepath.Join(dir, textsDir)}, upstream.Options{
-		OnlyKept: true, SpareLate: o.Node.Votes == nil, Log: log, Progress: countLooked(metrics.NewNarinfos(counted)),
+		OnlyKept: true, Enough: enough(o.Node), Log: log, Progress: countLooked(metrics.NewNarinfos(counted)),
 	})
 	if s.book, err = fetch.OpenBook(filepath.Join(dir, bookFile), fetch.BookOptions{Log: log}); err != nil {
 		return nil, err
@@ -137,6 +138,24 @@ func Open(ctx context.Context, dir string, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// enough returns what says that a narinfo counts for clients of the node, nil where
+// votes do.
+func enough(o node.Options) func(*narinfo.Narinfo) bool {
+	switch {
+	case o.Votes != nil:
+		return nil
+	case o.Keys == nil:
+		return func(*narinfo.Narinfo) bool { return true }
+	}
+	return func(n *narinfo.Narinfo) bool {
+		keys, err := o.Keys()
+		if err == nil {
+			_, err = keys.Verify(n)
+		}
+		return err == nil
+	}
 }
 
 // usePeers has the node ask peers for narinfos, and say who they are. Where

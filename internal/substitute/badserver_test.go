@@ -134,6 +134,30 @@ func TestURLInTheTrace(t *testing.T) {
 	}
 }
 
+// TestForgeryBesideLateServer: a server that was late is waited for again when what
+// another one says does not count.
+func TestForgeryBesideLateServer(t *testing.T) {
+	it := newItem(t, "item-1.0", tree(t, 1), "zstd:3")
+	server, forger := newServer(t), newServer(t)
+	server.add(t, it, key(t, 1))
+	forger.add(t, it, key(t, 2))
+	now := time.Now()
+	m := newMachine(t, forger.URL, server.URL)
+	m.o.Stall, m.o.Now = 200*time.Millisecond, func() time.Time { return now }
+	server.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		<-r.Context().Done()
+		return true
+	})
+	if got := m.query("have " + it.path.String()); len(got) != 1 {
+		t.Fatalf("have says %q while nobody has it", got)
+	}
+	server.intercept(nil)
+	now = now.Add(time.Minute) // it rests no more
+	if got := m.query("have " + it.path.String()); len(got) != 2 {
+		t.Errorf("have says %q\n%s", got, m.log.String())
+	}
+}
+
 // TestSlowServerWithManyNars: one that has been waited for in vain is not waited
 // for again while there is another, nor for the rest of a page that says why.
 func TestSlowServerWithManyNars(t *testing.T) {

@@ -118,6 +118,22 @@ func (s *Substituter) tellTooFew(choices []upstream.Choice) {
 	}
 }
 
+// enough returns what says that a narinfo counts by the ACL as it was last read, nil
+// where votes do.
+func (s *Substituter) enough() func(*narinfo.Narinfo) bool {
+	if s.o.Votes != "" {
+		return nil
+	}
+	return func(n *narinfo.Narinfo) bool {
+		acl := s.aclRead.Load()
+		if acl == nil {
+			return false
+		}
+		_, err := n.VerifyGuix(*acl)
+		return err == nil
+	}
+}
+
 // accepted has those narinfos count that a key in the ACL has signed.
 func accepted(acl guixsig.ACL) upstream.Judge {
 	return func(n *narinfo.Narinfo) (narinfo.Signed, error) { return n.VerifyGuix(acl) }

@@ -133,7 +133,7 @@ func narinfosOf(b *upstream.Build) []nodeapi.Narinfo {
 			return nil
 		}
 		if !a.Server.IsFolder() && len(given) < nodeapi.MaxNarinfos {
-			given = append(given, nodeapi.Narinfo{Server: a.Server.String(), Text: string(a.Text)})
+			given = append(given, nodeapi.Narinfo{Server: a.Server.URL(), Text: string(a.Text)})
 		}
 	}
 	return given

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"ersatz/guixsig"
@@ -80,7 +81,8 @@ type Substituter struct {
 	told     string                    // what was last said of the files of keys
 	lacking  map[storepath.Path]bool   // what people were told of that it lacks votes
 	aclText  []byte                    // of the ACL when it was last read
-	aclRead  guixsig.ACL               // what that says; it has what was computed of the keys
+
+	aclRead atomic.Pointer[guixsig.ACL] // what that says; it has what was computed of the keys
 
 	node  *nodeapi.Client // nil if none is there
 	ahead teller          // of the node
@@ -130,7 +132,7 @@ func New(daemon DaemonOptions, messages io.Writer, o Options) (*Substituter, err
 		caches = append(caches, filepath.Join(state, "narinfo"))
 	}
 	s.upstream = upstream.New(s.client, caches, upstream.Options{
-		Stall: o.Stall, SpareLate: o.Votes == "", Log: s.log, Now: o.Now,
+		Stall: o.Stall, Enough: s.enough(), Log: s.log, Now: o.Now,
 		Progress: func(pending []upstream.Pending) func(int) { return newLookupProgress(s.messages, pending).done },
 	})
 	quiet := s.upstream.Quiet()
@@ -170,12 +172,13 @@ func (s *Substituter) acl() (guixsig.ACL, error) {
 		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
 	}
 	if len(text) > 0 && bytes.Equal(text, s.aclText) {
-		return s.aclRead, nil
+		return *s.aclRead.Load(), nil
 	}
 	acl, err := guixsig.ParseACL(text)
 	if err != nil {
 		return guixsig.ACL{}, fmt.Errorf("keys that are accepted: %s: %w", s.o.ACL, err)
 	}
-	s.aclText, s.aclRead = text, acl
+	s.aclText = text
+	s.aclRead.Store(&acl)
 	return acl, nil
 }

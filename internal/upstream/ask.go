@@ -122,7 +122,7 @@ func (c *Client) ask(ctx context.Context, servers []*Server, queries []query) []
 	}
 	var first, late []int
 	for j, l := range lookups {
-		if l.late && c.o.SpareLate {
+		if l.late && c.o.Enough != nil {
 			late = append(late, j)
 		} else {
 			first = append(first, j)
@@ -153,12 +153,15 @@ func (c *Client) askAll(ctx context.Context, l *lookup, j int, queries []query, 
 }
 
 // spare has a server that was late not asked, while somebody waits, for what
-// another one has a narinfo of.
+// another one has a narinfo of that will do.
 func (c *Client) spare(l *lookup, j int, queries []query, answers [][]Answer, answered func(j int)) {
 	left := l.missing
 	l.missing = nil
 	for _, i := range left {
-		if !slices.ContainsFunc(answers[i], func(a Answer) bool { return queries[i].answer(a.Text) != nil }) {
+		if !slices.ContainsFunc(answers[i], func(a Answer) bool {
+			n := queries[i].answer(a.Text)
+			return n != nil && c.o.Enough(n)
+		}) {
 			l.missing = append(l.missing, i)
 			continue
 		}

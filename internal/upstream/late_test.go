@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ersatz/narinfo"
 )
 
 // network has servers by host that answer at once, or never while they are down.
@@ -40,13 +42,19 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+func anyNarinfo(*narinfo.Narinfo) bool { return true }
+
 // TestLateServer: who has a narinfo from another server waits once for one that
 // does not answer, and not again until it does.
 func TestLateServer(t *testing.T) {
 	const slow = 3*DefaultStall + perNarinfo
 	for name, c := range map[string]struct {
 		all, peer bool
-	}{"late": {}, "votes": {all: true}, "peer": {peer: true}} {
+		enough    func(*narinfo.Narinfo) bool
+	}{
+		"late": {enough: anyNarinfo}, "peer": {enough: anyNarinfo, peer: true}, "votes": {all: true},
+		"forged": {enough: func(*narinfo.Narinfo) bool { return false }, all: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
@@ -56,7 +64,7 @@ func TestLateServer(t *testing.T) {
 					"a/" + hash + ".narinfo": text, "b/" + hash + ".narinfo": text,
 					"b/" + other + ".narinfo": strings.ReplaceAll(text, hash, other),
 				}}
-				client := New(&http.Client{Transport: n}, []string{dir}, Options{SpareLate: !c.all})
+				client := New(&http.Client{Transport: n}, []string{dir}, Options{Enough: c.enough})
 				parse := ParseServer
 				if c.peer {
 					parse = ParsePeer
@@ -120,7 +128,7 @@ func TestLateServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := string(fields(t, nil).Body())
 		n := &network{down: map[string]bool{"a": true, "b": true}, asked: map[string]int{}, texts: map[string]string{"b/" + hash + ".narinfo": text}}
-		client := New(&http.Client{Transport: n}, []string{dir}, Options{SpareLate: true})
+		client := New(&http.Client{Transport: n}, []string{dir}, Options{Enough: anyNarinfo})
 		servers := []*Server{server(t, "http://a"), server(t, "http://b"), server(t, "http://c")}
 		client.AskHash(t.Context(), servers, hash)
 		time.Sleep(restTime)

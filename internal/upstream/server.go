@@ -30,8 +30,12 @@ type Server struct {
 	blocks *n2r.Client // what it has learnt of the server lasts as long as this
 }
 
-// String returns the server's URL, without a slash at its end.
-func (s *Server) String() string { return s.base.String() }
+// String returns what the server is called, in logs and where others read it: URL
+// without a password.
+func (s *Server) String() string { return s.base.Redacted() }
+
+// URL returns the server's URL, without a slash at its end.
+func (s *Server) URL() string { return s.base.String() }
 
 // IsFolder reports whether the server is a folder of this machine.
 func (s *Server) IsFolder() bool { return s.base.Scheme == "file" }
@@ -109,7 +113,7 @@ func (s *Server) Resolve(ref string) (*url.URL, error) {
 	if r.Scheme != "" || r.Host != "" || s.IsFolder() && !filepath.IsLocal(local) {
 		return nil, fmt.Errorf("URL %.300q is not followed", ref)
 	}
-	return url.Parse(s.String() + "/" + strings.TrimLeft(ref, "/"))
+	return url.Parse(s.URL() + "/" + strings.TrimLeft(ref, "/"))
 }
 
 // httpOf returns who asks a server.
@@ -120,12 +124,12 @@ func (c *Client) httpOf(sv *Server) *http.Client {
 	return c.http
 }
 
-// Blocks returns the server as a source of blocks, named by its URL, and
+// Blocks returns the server as a source of blocks, named by String, and
 // whether it can be one: a folder cannot.
 func (c *Client) Blocks(sv *Server) (fetch.Source, bool) {
 	sv.once.Do(func() {
 		if !sv.IsFolder() {
-			sv.blocks, _ = n2r.New(sv.String(), c.httpOf(sv)) // ParseServer allows no URL that it refuses
+			sv.blocks, _ = n2r.New(sv.URL(), c.httpOf(sv)) // ParseServer allows no URL that it refuses
 		}
 	})
 	if sv.blocks == nil {

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"ersatz/narinfo"
 )
 
 // DefaultStall is how long a server may send nothing useful.
@@ -23,10 +25,11 @@ type Options struct {
 	// to see to it. A server has three times that, and half a second per
 	// narinfo, to answer an Ask. Default DefaultStall.
 	Stall time.Duration
-	// SpareLate has servers that did not answer in time of late asked for what
-	// nobody else has a narinfo of, and for no more until they answer again. Who
-	// counts votes needs what all of them say. Default: they are waited for.
-	SpareLate bool
+	// Enough says whether a narinfo of an item will do, as it does if it counts:
+	// for such an item, servers that did not answer in time of late are not waited
+	// for, until they answer again. It is safe for concurrent use. Default: they
+	// are waited for, since who counts votes needs what all of them say.
+	Enough func(n *narinfo.Narinfo) bool
 	// OnlyKept has all servers asked as peers are: a node on this machine, which
 	// may be the one that asks, answers from what it keeps. Default: peers alone.
 	OnlyKept bool
