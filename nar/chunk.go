@@ -115,9 +115,10 @@ func (r *ring) release() {
 // for it and the archive is not small.
 type hashing struct {
 	*Hasher
-	ring *ring
-	todo chan piece // nil: there is no such goroutine
-	work sync.WaitGroup
+	ring  *ring
+	alone bool       // there is to be none
+	todo  chan piece // nil: there is no such goroutine
+	work  sync.WaitGroup
 }
 
 // piece is a part of a chunk.
@@ -129,7 +130,7 @@ type piece struct {
 // add hashes c.buf[lo:hi], which must not change while c is in use.
 func (h *hashing) add(c *chunk, lo, hi int) {
 	if h.todo == nil {
-		if hi-lo <= aloneSize || runtime.GOMAXPROCS(0) == 1 {
+		if h.alone || hi-lo <= aloneSize || runtime.GOMAXPROCS(0) == 1 {
 			h.Write(c.buf[lo:hi])
 			return
 		}

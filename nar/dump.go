@@ -27,13 +27,21 @@ import (
 // opened relative to the directory that lists it, without following links, so a
 // tree that changes does not lead elsewhere.
 func Dump(w io.Writer, path string) (Info, error) {
+	return dump(w, path, runtime.GOMAXPROCS(0) == 1)
+}
+
+// DumpAlone is Dump by the caller's goroutine alone: for small trees, which others
+// would not make faster, or where each processor has a tree of its own.
+func DumpAlone(w io.Writer, path string) (Info, error) { return dump(w, path, true) }
+
+func dump(w io.Writer, path string, alone bool) (Info, error) {
 	path = filepath.Clean(path)
 	ring := newRing()
 	defer ring.release()
-	p := pump{w: w, ring: ring, hash: hashing{Hasher: NewHasher(), ring: ring}}
+	p := pump{w: w, ring: ring, hash: hashing{Hasher: NewHasher(), ring: ring, alone: alone}}
 	defer p.hash.finish()
 	var err error
-	if runtime.GOMAXPROCS(0) == 1 {
+	if alone {
 		err = walk(path, ring, func(c *chunk, n int) error {
 			p.hash.add(c, 0, n)
 			return p.write(c, n)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -181,6 +182,40 @@ func TestDumpWriteError(t *testing.T) {
 	defer full.Close()
 	if _, err := Dump(full, path); err == nil || err.Error() != "nar: dump: write: write /dev/full: no space left on device" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// DumpAlone does what Dump does, by one goroutine.
+func TestDumpAlone(t *testing.T) {
+	_, path := tempRoot(t)
+	smallItem.write(t, filepath.Join(path, "x"))
+	if err := os.WriteFile(filepath.Join(path, "big"), bytes.Repeat([]byte("0123456"), bufSize), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"x", "big", ""} {
+		var want, got bytes.Buffer
+		info, err := Dump(&want, filepath.Join(path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := runtime.NumGoroutine()
+		alone, err := DumpAlone(writerFunc(func(p []byte) (int, error) {
+			if n := runtime.NumGoroutine(); n > before {
+				t.Errorf("%q: %d goroutines more", name, n-before)
+			}
+			return got.Write(p)
+		}), filepath.Join(path, name))
+		if err != nil || alone != info || !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%q: %+v, %v, want %+v", name, alone, err, info)
+		}
+	}
+	broken := errors.New("broken")
+	fails := writerFunc(func([]byte) (int, error) { return 0, broken })
+	if _, err := DumpAlone(fails, path); !errors.Is(err, broken) {
+		t.Errorf("of the writer: %v", err)
+	}
+	if _, err := DumpAlone(io.Discard, filepath.Join(path, "no")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of the tree: %v", err)
 	}
 }
 

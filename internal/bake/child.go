@@ -13,51 +13,60 @@ import (
 // Child bakes for a Cache whose Options.Child has started this process, until in
 // ends, which it does when the server does. It then returns at once, whatever is
 // under way, for the process to end: nothing that it has written has a name yet.
+// A job that is little is under way for some ms, and is done before in is read on.
 func Child(in io.Reader, out io.Writer) error {
-	jobs := make(chan job)
-	ended := make(chan error, 1)
-	go func() { ended <- answerAll(jobs, out) }()
+	w := childWorker{out: out}
+	var under chan error // a job that is under way says when it is not; nil: none is
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxJob+1)
 	for lines.Scan() {
 		j, err := parseJob(lines.Bytes())
+		if err == nil && under != nil {
+			err = <-under
+			under = nil
+		}
 		if err != nil {
 			return err
 		}
-		select {
-		case jobs <- j:
-		case err := <-ended:
-			return err
+		if j.Size <= little {
+			if err := w.answer(j); err != nil {
+				return err
+			}
+			continue
 		}
+		under = make(chan error, 1)
+		go func() { under <- w.answer(j) }()
 	}
 	return lines.Err()
 }
 
-// answerAll does one job after another, until an answer cannot be written.
-func answerAll(jobs <-chan job, out io.Writer) error {
-	last := time.Duration(0)
-	for j := range jobs {
-		var a reply
-		if m, err := j.do(); err != nil {
-			a.Fault = newFault(err)
-		} else {
-			a.Made = &m
-		}
-		now := processorTime()
-		a.CPU, last = now-last, now
-		line, err := marshal(a)
-		if err != nil {
-			return err
-		}
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
+// childWorker does one job after another.
+type childWorker struct {
+	tools
+	out  io.Writer
+	used time.Duration // processor time at the last answer
+}
+
+// answer does a job. The error is that of writing the answer.
+func (w *childWorker) answer(j job) error {
+	var a reply
+	if m, err := w.do(j); err != nil {
+		a.Fault = newFault(err)
+	} else {
+		a.Made = &m
 	}
-	return nil
+	now := processorTime()
+	a.CPU, w.used = now-w.used, now
+	line, err := marshal(a)
+	if err != nil {
+		return err
+	}
+	_, err = w.out.Write(line)
+	return err
 }
 
 // do is make with the files that the job names.
-func (j job) do() (m made, err error) {
+func (w *childWorker) do(j job) (m made, err error) {
 	var files []io.Writer
 	open := func(name fileName) (*os.File, error) { return os.OpenFile(string(name), os.O_WRONLY, 0) }
 	tree, err := open(j.Tree)
@@ -73,7 +82,7 @@ func (j job) do() (m made, err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		files = append(files, f)
 	}
-	return j.make(context.Background(), tree, files)
+	return w.make(context.Background(), j, tree, files)
 }
 
 // processorTime returns how much this process has used, user and system.

@@ -255,7 +255,9 @@ func TestChildAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, err := marshal(testJob(t, dir, info.Path.String(), compress.Method{Name: "zstd", Level: 19}))
+	j := testJob(t, dir, info.Path.String(), compress.Method{Name: "zstd", Level: 19})
+	j.Size = int64(info.NarSize)
+	line, err := marshal(j)
 	if err != nil {
 		t.Fatal(err)
 	}

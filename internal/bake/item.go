@@ -115,7 +115,9 @@ func (c *Cache) make(ctx context.Context, j job, tree *durable.File, files []*du
 	for i, f := range files {
 		to[i] = f
 	}
-	return j.make(ctx, tree, to)
+	var t tools
+	defer t.spare.Free()
+	return t.make(ctx, j, tree, to)
 }
 
 // commit makes the entry of an item whose nars are in place: tree file, rows,

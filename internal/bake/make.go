@@ -1,11 +1,11 @@
 package bake
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 
-	"ersatz/eris"
 	"ersatz/internal/compress"
 	"ersatz/nar"
 )
@@ -37,23 +37,49 @@ type made struct {
 	Pieces []byte  // hashes of pieces (torrent.Builder.Pieces), if Torrent
 }
 
+// little is the size of a nar, in bytes, up to which one goroutine makes all of it:
+// others take longer to begin than it takes.
+const little = 256 << 10
+
+// tools are memory that a job leaves for the next one. The zero tools have none.
+// They are not safe for concurrent use. Free spare.
+type tools struct {
+	spare compress.Spare
+	bufs  []*bufio.Writer // for the tree, then for each form
+	start []byte          // of an encoder
+}
+
+// buf returns the buffer i in front of w.
+func (t *tools) buf(i int, w io.Writer) *bufio.Writer {
+	if i == len(t.bufs) {
+		t.bufs = append(t.bufs, bufio.NewWriterSize(nil, 64<<10))
+	}
+	t.bufs[i].Reset(w)
+	return t.bufs[i]
+}
+
 // make dumps an item once, into all files.
-func (j job) make(ctx context.Context, tree io.Writer, files []io.Writer) (made, error) {
-	blocks := newBlocks(tree, j.Torrent)
+func (t *tools) make(ctx context.Context, j job, tree io.Writer, files []io.Writer) (made, error) {
+	blocks := newBlocks(t.buf(0, tree), j.Torrent)
 	var streams []*stream
 	for i, f := range j.Forms {
-		var add func(eris.Block) error
+		s := &stream{buf: t.buf(1+i, files[i])}
 		if i == j.Named {
-			add = blocks.add
+			s.enc = &encoder{emit: blocks.add, start: t.start[:0]}
 		}
-		s, err := newStream(files[i], f.Method, compress.Options{Size: j.Size, Threads: f.Threads}, add)
-		if err != nil {
+		o := compress.Options{Size: j.Size, Threads: f.Threads, Spare: &t.spare}
+		var err error
+		if s.comp, err = compress.NewWriterOptions((*sink)(s), f.Method, o); err != nil {
 			return made{}, closeAll(err, streams)
 		}
 		streams = append(streams, s)
 	}
-	f := newFan(ctx, streams)
-	got, err := nar.Dump(f, string(j.Path))
+	dump := nar.Dump
+	if j.Size <= little {
+		dump = nar.DumpAlone
+	}
+	f := newFan(ctx, streams, j.Size <= little)
+	got, err := dump(f, string(j.Path))
 	if err != nil {
 		f.interrupt()
 	}
@@ -64,6 +90,7 @@ func (j job) make(ctx context.Context, tree io.Writer, files []io.Writer) (made,
 		return made{}, err
 	}
 	content := streams[j.Named]
+	t.start = content.enc.start
 	if err := blocks.Finish(content.cap, content.n); err != nil {
 		return made{}, err
 	}

@@ -2,6 +2,7 @@ package bake
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,15 +72,18 @@ func (f *fault) Unwrap() error {
 // fileName is absolute. JSON has it as base64, since it may be no UTF-8.
 type fileName string
 
-func (n fileName) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(n)) }
+func (n fileName) MarshalJSON() ([]byte, error) {
+	text := append(base64.StdEncoding.AppendEncode([]byte{'"'}, []byte(n)), '"')
+	return text, nil
+}
 
 func (n *fileName) UnmarshalJSON(text []byte) error {
-	var name []byte
-	if err := json.Unmarshal(text, &name); err != nil {
-		return err
+	if len(text) < 2 || text[0] != '"' {
+		return errors.New("no text")
 	}
+	name, err := base64.StdEncoding.AppendDecode(nil, text[1:len(text)-1])
 	*n = fileName(name)
-	return nil
+	return err
 }
 
 // parseJob reads a line.

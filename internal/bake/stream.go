@@ -15,7 +15,7 @@ import (
 // depends on whether it ends before 16 KiB.
 type encoder struct {
 	emit  func(eris.Block) error
-	start []byte // the stream, until enc is made
+	start []byte // the stream, until enc is made; memory for another's afterwards
 	enc   *eris.Encoder
 	n     int64
 }
@@ -41,9 +41,7 @@ func (e *encoder) Write(p []byte) (int, error) {
 
 func (e *encoder) begin() error {
 	e.enc = eris.NewEncoder(eris.Recommended(e.n), eris.Secret{}, e.emit)
-	start := e.start
-	e.start = nil
-	_, err := e.enc.Write(start)
+	_, err := e.enc.Write(e.start)
 	return err
 }
 
@@ -65,16 +63,6 @@ type stream struct {
 	cap  eris.ReadCap
 	n    int64 // bytes as compressed
 	err  error // the first
-}
-
-// newStream begins a file. add takes the blocks, or is nil.
-func newStream(w io.Writer, m compress.Method, o compress.Options, add func(eris.Block) error) (s *stream, err error) {
-	s = &stream{buf: bufio.NewWriterSize(w, 64<<10)}
-	if add != nil {
-		s.enc = &encoder{emit: add}
-	}
-	s.comp, err = compress.NewWriterOptions((*sink)(s), m, o)
-	return s, err
 }
 
 // sink is a stream below its compressor.
@@ -115,7 +103,8 @@ func (s *stream) finish() error {
 	return s.err
 }
 
-// fan hands what is written to it to several streams, each in a goroutine.
+// fan hands what is written to it to several streams, each in a goroutine, or in
+// that of the caller if it is to be alone or there is one stream only.
 type fan struct {
 	ctx  context.Context // ends writing; a fan lives as long as one call
 	to   []*stream
@@ -126,9 +115,13 @@ type fan struct {
 	errs []error // of finish, per stream
 }
 
-func newFan(ctx context.Context, streams []*stream) *fan {
-	f := &fan{ctx: ctx, to: streams, out: make(chan error, len(streams)), errs: make([]error, len(streams))}
+func newFan(ctx context.Context, streams []*stream, alone bool) *fan {
+	f := &fan{ctx: ctx, to: streams, errs: make([]error, len(streams))}
 	f.stop = context.AfterFunc(ctx, f.interrupt)
+	if alone || len(streams) == 1 {
+		return f
+	}
+	f.out = make(chan error, len(streams))
 	for i, s := range streams {
 		in := make(chan []byte)
 		f.in = append(f.in, in)
@@ -148,14 +141,20 @@ func (f *fan) Write(p []byte) (int, error) {
 	if err := f.ctx.Err(); err != nil {
 		return 0, err
 	}
+	var err error
+	if f.in == nil {
+		for _, s := range f.to {
+			_, one := s.Write(p)
+			err = errors.Join(err, one)
+		}
+	}
 	for _, in := range f.in {
 		in <- p
 	}
-	errs := make([]error, 0, len(f.in))
 	for range f.in {
-		errs = append(errs, <-f.out)
+		err = errors.Join(err, <-f.out)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -171,6 +170,11 @@ func (f *fan) interrupt() {
 // Close ends all streams and waits for them.
 func (f *fan) Close() error {
 	defer f.stop()
+	if f.in == nil {
+		for i, s := range f.to {
+			f.errs[i] = s.finish()
+		}
+	}
 	for _, in := range f.in {
 		close(in)
 	}

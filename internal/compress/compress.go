@@ -112,6 +112,9 @@ type Options struct {
 	Size int64
 	// Threads is how many threads may compress the stream: see Threads. Default 1.
 	Threads int
+	// Spare is where a small stream takes its memory from and leaves it. Default:
+	// each has its own.
+	Spare *Spare
 }
 
 // Threads returns how many threads a stream of about size bytes can keep busy,

@@ -19,6 +19,7 @@ typedef struct {
 } ZSTD_compressionParameters;
 
 enum { ZSTD_e_continue = 0, ZSTD_e_end = 2 };
+enum { ZSTD_reset_session_and_parameters = 3 };
 enum { ZSTD_btopt = 7, ZSTD_btultra2 = 9 };
 enum {
 	ZSTD_c_compressionLevel = 100, ZSTD_c_nbWorkers = 400, ZSTD_c_jobSize = 401, ZSTD_c_overlapLog = 402,
@@ -26,6 +27,7 @@ enum {
 
 WEAK void *ZSTD_createCCtx(void);
 WEAK size_t ZSTD_freeCCtx(void *ctx);
+WEAK size_t ZSTD_CCtx_reset(void *ctx, int what);
 WEAK size_t ZSTD_CCtx_setParameter(void *ctx, int param, int value);
 WEAK size_t ZSTD_CCtx_setCParams(void *ctx, ZSTD_compressionParameters p);
 WEAK ZSTD_compressionParameters ZSTD_getCParams(int level, unsigned long long size, size_t dict_size);
@@ -53,21 +55,22 @@ size_t ersatz_zstd_job(int level, unsigned long long size)
 	return job(ZSTD_getCParams(level, size, 0));
 }
 
-// Between jobs of the highest levels, half a window is read twice, not a whole
-// one: a frame is 0.03 % larger, and takes less time.
-void *ersatz_zstd_new(int level, unsigned long long size, int workers)
+void *ersatz_zstd_new(void)
 {
-	void *ctx;
-	int bad;
-
 #ifdef M_MMAP_THRESHOLD
 	mallopt(M_MMAP_THRESHOLD, MAPPED);
 	mallopt(M_TRIM_THRESHOLD, 4 * MAPPED);
 #endif
-	ctx = ZSTD_createCCtx();
-	if (ctx == NULL)
-		return NULL;
-	bad = ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level));
+	return ZSTD_createCCtx();
+}
+
+// Between jobs of the highest levels, half a window is read twice, not a whole
+// one: a frame is 0.03 % larger, and takes less time.
+bool ersatz_zstd_begin(void *ctx, int level, unsigned long long size, int workers)
+{
+	int bad = ZSTD_isError(ZSTD_CCtx_reset(ctx, ZSTD_reset_session_and_parameters));
+
+	bad |= ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level));
 	if (size > 0) {
 		ZSTD_compressionParameters p = ZSTD_getCParams(level, size, 0);
 		bad |= ZSTD_isError(ZSTD_CCtx_setCParams(ctx, p));
@@ -78,11 +81,7 @@ void *ersatz_zstd_new(int level, unsigned long long size, int workers)
 				bad |= ZSTD_isError(ZSTD_CCtx_setParameter(ctx, ZSTD_c_overlapLog, 8));
 		}
 	}
-	if (bad) {
-		ZSTD_freeCCtx(ctx);
-		return NULL;
-	}
-	return ctx;
+	return !bad;
 }
 
 size_t ersatz_zstd_turn(void *ctx, void *out, size_t cap, size_t *out_pos, const void *in, size_t n, size_t *in_pos, bool end)

@@ -34,14 +34,42 @@ const (
 func zstdBound(n int) int { return n + n>>8 + 64 }
 
 type zstdWriter struct {
-	w    io.Writer
-	ctx  unsafe.Pointer // nil after Close
-	in   []byte         // what was gathered, in the order of Write
-	out  []byte         // for what comes out
-	stop atomic.Bool    // Interrupt was called
-	err  error          // the first
+	w          io.Writer
+	zstdMemory             // none after Close
+	spare      *Spare      // gets the memory at the end, or nil
+	stop       atomic.Bool // Interrupt was called
+	err        error       // the first
 
 	used, got C.size_t // bytes taken of what is compressed, and in out
+}
+
+// zstdMemory is what a stream has of memory.
+type zstdMemory struct {
+	ctx unsafe.Pointer
+	in  []byte // what was gathered, in the order of Write
+	out []byte // for what comes out
+}
+
+func (m *zstdMemory) free() {
+	C.ersatz_zstd_free(m.ctx)
+	*m = zstdMemory{}
+}
+
+// spareSize is the most that is written to a stream that leaves its memory to the
+// next one, in bytes: at level 19 that is some 5 MiB then.
+const spareSize = 256 << 10
+
+// Spare is the memory of a small stream of zstd that has ended, for the next one: to
+// allocate and clear it costs as much as to compress a few KB. The frame is the same.
+// The zero Spare has none. It is not safe for concurrent use, and neither are two
+// writers of one Spare. Free it.
+type Spare struct{ zstd zstdMemory }
+
+// Free gives the memory back.
+func (s *Spare) Free() {
+	if s.zstd.ctx != nil {
+		s.zstd.free()
+	}
 }
 
 func newZstdWriter(w io.Writer, level int, o Options) (io.WriteCloser, error) {
@@ -49,11 +77,19 @@ func newZstdWriter(w io.Writer, level int, o Options) (io.WriteCloser, error) {
 	if n := zstdThreads(level, o.Size); n > 1 {
 		workers = max(1, min(o.Threads, n))
 	}
-	ctx := C.ersatz_zstd_new(C.int(level), C.ulonglong(max(0, o.Size)), C.int(workers))
-	if ctx == nil {
+	z := &zstdWriter{w: w}
+	if o.Size > 0 && o.Size <= spareSize && o.Spare != nil {
+		z.spare = o.Spare
+		z.zstdMemory, o.Spare.zstd = o.Spare.zstd, zstdMemory{}
+	}
+	if z.ctx == nil {
+		z.ctx = C.ersatz_zstd_new()
+	}
+	if z.ctx == nil || !bool(C.ersatz_zstd_begin(z.ctx, C.int(level), C.ulonglong(max(0, o.Size)), C.int(workers))) {
+		z.free()
 		return nil, errors.New("zstd: no memory")
 	}
-	return &zstdWriter{w: w, ctx: ctx}, nil
+	return z, nil
 }
 
 // zstdThreads is Method.Threads.
@@ -82,15 +118,19 @@ func (z *zstdWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the frame and frees the context. If there was an error, it waits for
+// Close ends the frame and gives up the memory. If there was an error, it waits for
 // what libzstd's threads are at.
 func (z *zstdWriter) Close() error {
 	if z.ctx == nil {
 		return z.err
 	}
 	z.turn(z.in, true)
-	C.ersatz_zstd_free(z.ctx)
-	z.ctx, z.in, z.out = nil, nil, nil
+	if z.spare != nil && z.spare.zstd.ctx == nil {
+		z.in = z.in[:0]
+		z.spare.zstd, z.zstdMemory = z.zstdMemory, zstdMemory{}
+	} else {
+		z.free()
+	}
 	return z.err
 }
 

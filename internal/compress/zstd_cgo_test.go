@@ -53,7 +53,7 @@ func TestZstdSame(t *testing.T) {
 		for _, size := range []int64{0, int64(n)} {
 			want := packed(t, data, 1, max(1, n), Options{Size: size})
 			for _, x := range []struct{ piece, threads int }{{1<<20 - 7, 1}, {100_000, 3}} {
-				if got := packed(t, data, 1, x.piece, Options{size, x.threads}); !bytes.Equal(got, want) {
+				if got := packed(t, data, 1, x.piece, Options{Size: size, Threads: x.threads}); !bytes.Equal(got, want) {
 					t.Errorf("%d bytes, size %d, %+v: another frame", n, size, x)
 				}
 			}
@@ -66,6 +66,81 @@ func TestZstdSame(t *testing.T) {
 			}
 			r.Close()
 		}
+	}
+}
+
+// TestZstdSpare wants a stream that has the memory of another one to make the frame
+// that it would make with its own.
+func TestZstdSpare(t *testing.T) {
+	all := text(2 * spareSize)
+	var spare Spare
+	defer spare.Free()
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := range 400 {
+		level := []int{1, 3, 9, 19}[rng.IntN(4)]
+		n := rng.IntN(1 << rng.IntN(19))
+		from := rng.IntN(len(all) - n + 1)
+		data := all[from : from+n]
+		o := Options{Size: int64(n)}
+		switch i % 5 {
+		case 0:
+			o.Size += int64(rng.IntN(5000)) - 2500 // it is a hint
+		case 1:
+			o.Size = spareSize + 5 // its own memory
+		}
+		want := packed(t, data, level, max(1, n), o)
+		o.Spare = &spare
+		if got := packed(t, data, level, max(1, n), o); !bytes.Equal(got, want) {
+			t.Fatalf("stream %d, level %d, %d bytes: another frame", i, level, n)
+		}
+	}
+}
+
+// TestZstdSpareKept wants the memory to go from one stream to the next, but not that
+// of a large one, and a stream that was cut short not to change the next.
+func TestZstdSpareKept(t *testing.T) {
+	var spare Spare
+	data := text(5000)
+	o := Options{Size: 5000, Spare: &spare}
+	want := packed(t, data, 3, 5000, o)
+	kept := spare.zstd.ctx
+	if kept == nil {
+		t.Fatal("not kept")
+	}
+	w, err := NewWriterOptions(io.Discard, Method{"zstd", 3}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spare.zstd.ctx != nil {
+		t.Error("two may have it")
+	}
+	if _, err := w.Write(text(spareSize + 1000)); err != nil { // more than was said
+		t.Fatal(err)
+	}
+	Interrupt(w)
+	for range 2 {
+		if err := w.Close(); !errors.Is(err, ErrInterrupted) {
+			t.Error(err)
+		}
+	}
+	if got := packed(t, data, 3, 5000, o); !bytes.Equal(got, want) || spare.zstd.ctx != kept {
+		t.Error("another frame, or another context, after one that was cut short")
+	}
+	packed(t, data, 3, 5000, Options{Size: spareSize + 1, Spare: &spare})
+	if spare.zstd.ctx != kept {
+		t.Error("a large stream has taken part")
+	}
+	if n := testing.AllocsPerRun(20, func() {
+		w, _ := NewWriterOptions(io.Discard, Method{"zstd", 3}, o) // it has worked before
+		w.Write(data)
+		w.Close()
+	}); n > 1 {
+		t.Errorf("%v allocations for a stream", n)
+	}
+	spare.Free()
+	spare.Free()
+	if spare.zstd.ctx != nil {
+		t.Error("still there")
 	}
 }
 

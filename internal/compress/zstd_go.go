@@ -17,4 +17,10 @@ func newZstdWriter(w io.Writer, level int, _ Options) (io.WriteCloser, error) {
 	return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
 }
 
+// Spare has nothing: the encoder's memory is Go's.
+type Spare struct{}
+
+// Free does nothing.
+func (*Spare) Free() {}
+
 func zstdThreads(int, int64) int { return 1 }
