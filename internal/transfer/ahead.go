@@ -25,7 +25,7 @@ const (
 	// aheadFor is for how long what was fetched ahead counts as that.
 	aheadFor = 10 * time.Minute
 
-	// claimsFor is for how long holds what peers said of a whole set.
+	// claimsFor is for how long what peers said of a whole set holds.
 	claimsFor = 30 * time.Second
 
 	// joinFor is how soon after a query another one counts as a part of it: stock
@@ -50,8 +50,13 @@ type ahead struct {
 	bytes   int64 // of all in out
 	running int
 
-	claims map[[32]byte][]peers.Claim // of what was queued of late, asked for in one go
-	until  time.Time                  // claims are good
+	said map[[32]byte]said // of what was queued of late, asked for in one go
+}
+
+// said is what peers said of a nar.
+type said struct {
+	claims []peers.Claim
+	until  time.Time // it holds
 }
 
 // set is a query, or several that came without a pause.

@@ -288,3 +288,31 @@ func TestAheadEnds(t *testing.T) {
 		}
 	})
 }
+
+// What peers said of a query holds for 30 seconds, however many queries come after
+// it.
+func TestClaimsGrowOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var things []*thing
+		for k := range 8 {
+			things = append(things, newThing(t, byte(k+1), 1000, "none"))
+		}
+		s := newServers(things...)
+		trans, _, book := bubbled(t, s, Options{})
+		crowd := newCrowd(t, book, "near")
+		trans.o.Peers = crowd
+		trans.Ahead([]node.Want{things[0].want(t, "http://server.example"), sized(t, things[1], aheadMost+1)})
+		gotten(t, trans, things[0])
+		for k := 2; k < len(things); k += 2 {
+			after(claimsFor / 2)
+			query(t, trans, things[k:k+2]...)
+			gotten(t, trans, things[k])
+			synctest.Wait()
+		}
+		before := crowd.asked.Load()
+		gotten(t, trans, things[1])
+		if asked := crowd.asked.Load() - before; asked != 1 {
+			t.Errorf("peers were asked %d times for what they spoke of long ago", asked)
+		}
+	})
+}

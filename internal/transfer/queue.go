@@ -25,24 +25,21 @@ func (t *Transfers) enqueue(wants []node.Want, before bool) {
 	if len(wants) == 0 {
 		return
 	}
-	claims := map[[32]byte][]peers.Claim{}
+	var hashes [][32]byte
+	var claims [][]peers.Claim
 	if t.o.Peers != nil {
-		hashes := make([][32]byte, len(wants))
-		for k, w := range wants {
-			hashes[k] = w.Choice.Builds[0].Signed.NarHash
+		for _, w := range wants {
+			hashes = append(hashes, w.Choice.Builds[0].Signed.NarHash)
 		}
-		for k, c := range t.o.Peers.Have(t.ctx, hashes) {
-			claims[hashes[k]] = c
-		}
+		claims = t.o.Peers.Have(t.ctx, hashes)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a := &t.ahead
-	if len(a.claims) == 0 || len(a.claims) > maxWants || !t.o.Now().Before(a.until) {
-		a.claims = map[[32]byte][]peers.Claim{}
+	a, now := &t.ahead, t.o.Now()
+	maps.DeleteFunc(a.said, func(_ [32]byte, s said) bool { return len(a.said) > maxWants || !now.Before(s.until) })
+	for k, c := range claims {
+		a.said[hashes[k]] = said{c, now.Add(claimsFor)}
 	}
-	maps.Copy(a.claims, claims)
-	a.until = t.o.Now().Add(claimsFor)
 	size := 0
 	for _, w := range wants {
 		size += texts(w)
@@ -88,8 +85,8 @@ func (a *ahead) drop(e *list.Element) {
 func (t *Transfers) claimed(narHash [32]byte) ([]peers.Claim, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c, ok := t.ahead.claims[narHash]
-	return c, ok && t.o.Now().Before(t.ahead.until)
+	s := t.ahead.said[narHash]
+	return s.claims, t.o.Now().Before(s.until)
 }
 
 // settle forgets that an item is outstanding.

@@ -135,7 +135,7 @@ func New(store *keep.Store, client Client, book *fetch.Book, o Options) *Transfe
 	return &Transfers{
 		store: store, client: client, book: book, o: o, log: o.Log,
 		ctx: ctx, end: end, slots: make(chan struct{}, maxAsked), items: map[[32]byte]*item{},
-		ahead: ahead{queued: map[storepath.Path]*list.Element{}, out: map[[32]byte]outstanding{}},
+		ahead: ahead{queued: map[storepath.Path]*list.Element{}, out: map[[32]byte]outstanding{}, said: map[[32]byte]said{}},
 	}
 }
 
