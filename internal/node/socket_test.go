@@ -195,12 +195,12 @@ func TestSocketAhead(t *testing.T) {
 func TestSocketStatus(t *testing.T) {
 	r := newRig(t)
 	r.o.Peers = func() []nodeapi.Peer { return []nodeapi.Peer{{Name: "p", URL: "http://192.168.1.2:8181"}} }
-	r.start(guixServer, "http://down.example")
+	r.start(guixServer, "http://me:secret@down.example")
 	var s nodeapi.Status
 	if err := json.Unmarshal([]byte(r.want(r.get("uid=12345", "GET", nodeapi.StatusPath), http.StatusOK)), &s); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Upstreams) != 2 || s.Upstreams[0] != (nodeapi.Upstream{URL: guixServer, Kind: "guix", StoreDir: "/gnu/store", Answered: true}) || s.Upstreams[1].Kind != "" || s.Kept.Quota != 7 || s.Share != "none" {
+	if len(s.Upstreams) != 2 || s.Upstreams[0] != (nodeapi.Upstream{URL: guixServer, Kind: "guix", StoreDir: "/gnu/store", Answered: true}) || s.Upstreams[1].Kind != "" || s.Upstreams[1].URL != "http://me:xxxxx@down.example" || s.Kept.Quota != 7 || s.Share != "none" {
 		t.Errorf("%+v", s)
 	}
 	var peers []nodeapi.Peer

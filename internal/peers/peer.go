@@ -54,7 +54,7 @@ func newPeer(base string, hc *http.Client) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	blocks, err := n2r.New(server.String(), hc)
+	blocks, err := n2r.New(server.URL(), hc)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func newPeer(base string, hc *http.Client) (*Peer, error) {
 	return &Peer{host: u.Hostname(), server: server, blocks: blocks, client: client, answers: answers{}}, nil
 }
 
-// Name returns the peer's URL, without a slash at its end.
+// Name returns what the peer is called: its URL, without a slash at its end nor a password.
 func (p *Peer) Name() string { return p.server.String() }
 
 // Near reports whether the peer is on the local network: it was found there, or

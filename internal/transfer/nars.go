@@ -99,7 +99,7 @@ func (n *narFetch) open(ctx context.Context, hurried bool) (*keep.Part, fillFunc
 // the server still has that file. The part is nil otherwise.
 func (n *narFetch) openLeft(ctx context.Context) (*keep.Part, error) {
 	for _, a := range n.t.store.Left(n.record.NarHash) {
-		if a.ETag == "" || a.FileSize == 0 || a.Item.Server != n.offer.Server.String() || a.Item.Method != n.record.Method {
+		if a.ETag == "" || a.FileSize == 0 || a.Item.Server != n.offer.Server.URL() || a.Item.Method != n.record.Method {
 			continue // another file, or it cannot be told from others
 		}
 		part, err := n.t.store.Part(keep.NarID(a), a)
@@ -194,7 +194,7 @@ func (n *narFetch) openNew(ctx context.Context) (*keep.Part, error) {
 		return nil, errors.Join(fmt.Errorf("%d bytes are too many for a nar of %d", body.Size, n.record.NarSize), body.Close())
 	}
 	n.about = keep.About{Item: n.record, ETag: body.ETag, FileSize: max(body.Size, 0)}
-	n.about.Item.Server = n.offer.Server.String()
+	n.about.Item.Server = n.offer.Server.URL()
 	n.body = body
 	part, err := n.t.store.Part(keep.NarID(n.about), n.about)
 	if err == nil && part.Size() > 0 {

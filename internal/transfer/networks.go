@@ -108,7 +108,7 @@ func (f *blockFetch) wanted(filler *eris.Filler) block.Wanted {
 	}}
 	for _, sv := range c.servers {
 		if !sv.IsFolder() {
-			w.Servers = append(w.Servers, sv.String())
+			w.Servers = append(w.Servers, sv.URL())
 		}
 	}
 	return w

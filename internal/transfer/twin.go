@@ -54,7 +54,7 @@ func recordOf(w node.Want) keep.Item {
 	b := w.Choice.Builds[0]
 	r := keep.Item{Path: w.Path, NarHash: b.Signed.NarHash, NarSize: int64(b.Signed.NarSize)}
 	if len(b.Narinfos) > 0 {
-		r.Narinfo, r.Server = b.Narinfos[0].Text, b.Narinfos[0].Server.String()
+		r.Narinfo, r.Server = b.Narinfos[0].Text, b.Narinfos[0].Server.URL()
 	}
 	return r
 }

@@ -48,13 +48,13 @@ type Offer struct {
 	Nar    narinfo.Nar
 }
 
-// URL returns where the nar is, for people too.
+// URL returns where the nar is, for people: without a password.
 func (o Offer) URL() string {
 	u, err := o.Server.Resolve(o.Nar.URL)
 	if err != nil {
 		return o.Nar.URL
 	}
-	return u.String()
+	return u.Redacted()
 }
 
 // Content is what a signed URN names: a compressed nar.

@@ -87,6 +87,20 @@ func TestParseServer(t *testing.T) {
 	}
 }
 
+// TestPassword: what is printed and logged has no password; what is asked for has.
+func TestPassword(t *testing.T) {
+	const whole, shown = "http://me:secret@a.example/b", "http://me:xxxxx@a.example/b"
+	sv := server(t, whole)
+	u, err := sv.Resolve("nar/x")
+	if err != nil || sv.URL() != whole || u.String() != whole+"/nar/x" {
+		t.Errorf("%s, %s, %v", sv.URL(), u, err)
+	}
+	offer := Offer{Server: sv, Nar: narinfo.Nar{URL: "nar/x"}}
+	if sv.String() != shown || offer.URL() != shown+"/nar/x" {
+		t.Errorf("%s, %s", sv, offer.URL())
+	}
+}
+
 func TestResolve(t *testing.T) {
 	for _, c := range []struct{ server, ref, want string }{
 		{"http://a/b", "nar/x", "http://a/b/nar/x"},
