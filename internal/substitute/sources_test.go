@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -242,7 +244,7 @@ func TestIPFSAlone(t *testing.T) {
 	for ref, block := range it.blocks {
 		byCID[ipfs.CID(ref)] = block
 	}
-	kubo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	kubo := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		block, ok := byCID[r.FormValue("arg")]
 		if r.URL.Path != "/api/v0/block/get" || !ok {
 			http.Error(w, `{"Message":"not here"}`, http.StatusInternalServerError)
@@ -250,10 +252,32 @@ func TestIPFSAlone(t *testing.T) {
 		}
 		w.Write(block)
 	}))
+	var open sync.WaitGroup // connections
+	kubo.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Done()
+		}
+	}
+	kubo.Start()
 	defer kubo.Close()
 	m := newMachine(t, server.URL)
 	m.o.IPFS = kubo.URL
-	m.wantInstalled(m.substitute(it)[0], it)
+	s := m.start()
+	m.wantInstalled(m.substituteBy(s, it)[0], it)
+	must(t, s.Close())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		open.Wait()
+	}()
+	select {
+	case <-left:
+	case <-time.After(5 * time.Second):
+		t.Error("connections are left, for which the daemon waits when it ends")
+	}
 	if m.source() != it.fields.ERIS {
 		t.Errorf("source is %q, want the URN", m.source())
 	}

@@ -150,6 +150,9 @@ func (s *Substituter) Close() error {
 		s.node.Close()
 	}
 	errs := []error{s.upstream.Close()}
+	if s.ipfs != nil {
+		errs = append(errs, s.ipfs.Close())
+	}
 	s.client.CloseIdleConnections()
 	for _, d := range s.dedup {
 		errs = append(errs, d.Close())
