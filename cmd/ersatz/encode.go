@@ -89,7 +89,7 @@ func (a *app) encode(ctx context.Context, size, secret string, out encodeOutputs
 	if err != nil {
 		return err
 	}
-	if len(urls) > 0 {
+	if len(urls) > 0 || out.bundle != "" { // a part of a bundle is removed
 		var stop context.CancelFunc
 		ctx, stop = untilSignal(ctx)
 		defer stop()

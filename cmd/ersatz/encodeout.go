@@ -97,6 +97,9 @@ func (w *encodeWriter) emit(b eris.Block) error {
 // of that name, and returns when all stores have it. encoded is how encoding
 // ended.
 func (w *encodeWriter) finish(c eris.ReadCap, size int64, name string, encoded error) error {
+	if encoded == nil {
+		encoded = w.ctx.Err() // what has cut the content short may have been the same keystroke
+	}
 	if encoded != nil {
 		put := w.to.puts.wait()
 		if put != nil && errors.Is(encoded, errStores) {

@@ -49,14 +49,18 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(a.stderr, "ersatz: "+strings.TrimPrefix(err.Error(), "ersatz: "))
+	status, text := exitCode(err), strings.TrimPrefix(err.Error(), "ersatz: ")
+	if status == exitInterrupted {
+		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
+	}
+	fmt.Fprintln(a.stderr, "ersatz: "+text)
 	if misused {
 		if cmd.HasParent() {
 			fmt.Fprintln(a.stderr, "Usage: "+cmd.UseLine())
 		}
 		fmt.Fprintf(a.stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	}
-	return exitCode(err)
+	return status
 }
 
 // checkedWriter keeps the first error for those who print and do not look after
