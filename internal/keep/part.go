@@ -130,9 +130,14 @@ func (s *Store) Part(id PartID, about About) (*Part, error) {
 		p.size = about.Item.ReadCap.Size
 	}
 	s.mu.Lock()
-	if _, busy := s.parts[id]; busy {
+	for other, busy := s.parts[id]; busy; other, busy = s.parts[id] {
 		s.mu.Unlock()
-		return nil, ErrBusy
+		if other != nil {
+			return nil, ErrBusy
+		}
+		s.change.Lock() // who evicts it has that
+		s.mu.Lock()
+		s.change.Unlock()
 	}
 	s.parts[id] = p
 	l := s.idle[id]

@@ -19,6 +19,7 @@ import (
 
 	"ersatz/eris"
 	"ersatz/internal/compress"
+	"ersatz/internal/durable"
 )
 
 // from is a source of a thing's blocks that counts what it is asked for.
@@ -556,4 +557,42 @@ func TestCommitsTogether(t *testing.T) {
 	}
 	kept(t, s, x)
 	kept(t, s, y)
+}
+
+// TestPartWhileItGoes: a part that is being evicted is not in use. Who wants it begins
+// it anew.
+func TestPartWhileItGoes(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	x := makeThing(t, 1, 1000)
+	closing(t, part(t, s, x))
+	got := make(chan error, 1)
+	var once sync.Once
+	restore := durable.SetFaultForTest(func(op, _ string) error {
+		if op == "remove" {
+			once.Do(func() {
+				begun := make(chan struct{})
+				go func() {
+					close(begun)
+					p, err := s.Part(BlocksID(x.ReadCap), x.about())
+					if err == nil {
+						err = p.Close()
+					}
+					got <- err
+				}()
+				<-begun
+				for range 100 {
+					runtime.Gosched()
+				}
+			})
+		}
+		return nil
+	})
+	defer restore()
+	if err := s.dropStale(t.Context(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
 }
