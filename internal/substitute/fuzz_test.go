@@ -6,6 +6,9 @@ import (
 	"testing"
 )
 
+// String prints the request as parseRequest reads it.
+func (r request) String() string { return strings.Join(append([]string{r.verb}, r.paths...), " ") }
+
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		"info /gnu/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb2-ersatz-small-1.0 ",
@@ -70,6 +73,9 @@ func FuzzDiscovered(f *testing.F) {
 			if !strings.HasPrefix(u, "http://") || strings.ContainsAny(u, "\n ") {
 				t.Fatalf("%q is taken for a server", u)
 			}
+		}
+		if once := slices.Compact(slices.Sorted(slices.Values(urls))); len(once) != len(urls) {
+			t.Fatalf("%q names a server twice", urls)
 		}
 		if again := parseDiscovered(strings.Join(urls, "\n")); !slices.Equal(again, urls) {
 			t.Fatalf("%q is read as %q, then as %q", text, urls, again)

@@ -1,6 +1,7 @@
 package substitute
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 	// The daemon removes what is left of an earlier attempt before it asks
 	// (SubstitutionGoal::tryToRun). What is there now is somebody else's.
 	if _, err := root.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return nar.Info{}, fmt.Errorf("%s: %w", dest, either(err, fs.ErrExist))
+		return nar.Info{}, fmt.Errorf("%s: %w", dest, cmp.Or(err, fs.ErrExist))
 	}
 	c := s.find(ctx, []storepath.Path{p})[0]
 	errs := c.Refused
@@ -104,14 +105,6 @@ func (s *Substituter) install(ctx context.Context, p storepath.Path, dest string
 func fatal(ctx context.Context, err error) bool {
 	var local *localError
 	return errors.As(err, &local) || ctx.Err() != nil
-}
-
-// either returns err, or other if err is nil.
-func either(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 // tryAll tries the node, then one way to a build after the other, and once more
@@ -230,7 +223,7 @@ func (in *installation) restore(cancel func(), body io.Reader, w way) (nar.Info,
 	}
 	d, err := open(src, w.compression)
 	if err != nil {
-		return nar.Info{}, either(src.Err(), err)
+		return nar.Info{}, cmp.Or(src.Err(), err)
 	}
 	defer d.Close()
 	o := nar.RestoreOptions{Dedup: in.dedupFor()}
@@ -286,7 +279,7 @@ func (in *installation) rename() error {
 		if _, err = in.root.Lstat(in.name); errors.Is(err, fs.ErrNotExist) {
 			err = in.root.Rename(in.temp, in.name)
 		} else {
-			err = either(err, fs.ErrExist)
+			err = cmp.Or(err, fs.ErrExist)
 		}
 	}
 	if err != nil {

@@ -55,9 +55,6 @@ func parseRequest(line string) (request, error) {
 	return r, nil
 }
 
-// String prints the request as parseRequest reads it.
-func (r request) String() string { return strings.Join(append([]string{r.verb}, r.paths...), " ") }
-
 // serve reads requests until the input ends and hands each to answer, which
 // returns the reply and, unless it is nil, what is to be done after that.
 func serve(ctx context.Context, in io.Reader, replies io.Writer, answer func(context.Context, request) (string, func(), error)) error {

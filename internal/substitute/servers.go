@@ -70,12 +70,14 @@ func readDiscovered(name string) ([]string, error) {
 // and a name that would lead to a file is none.
 func parseDiscovered(text string) []string {
 	var urls []string
+	seen := map[string]bool{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		sv, err := upstream.ParseServer(line)
-		if err != nil || sv.String() != line || !strings.HasPrefix(line, "http://") || slices.Contains(urls, line) {
+		if err != nil || sv.URL() != line || !strings.HasPrefix(line, "http://") || seen[line] {
 			continue
 		}
+		seen[line] = true
 		urls = append(urls, line)
 	}
 	return urls
