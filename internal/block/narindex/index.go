@@ -53,7 +53,7 @@ var ErrNoItem = errors.New("not in the index of blocks")
 type Index struct {
 	dir    string
 	db     *sql.DB
-	lookup *sql.Stmt
+	stmts  statements
 	write  sync.Mutex // held while a transaction writes
 	groups sync.Pool  // of *group
 }
@@ -81,14 +81,13 @@ func Open(dir string) (*Index, error) {
 	db.SetMaxIdleConns(8)
 	x := &Index{dir: dir, db: db}
 	if _, err = db.Exec(schema); err == nil {
-		x.lookup, err = db.Prepare(`SELECT b.node, i.id, i.hash, i.base, i.nar FROM blocks b JOIN items i ON i.id = b.item
-			WHERE b.ref = ? AND (b.item, b.node) > (?, ?) ORDER BY b.item, b.node LIMIT ` + fmt.Sprint(maxCandidates))
+		err = x.stmts.prepare(db)
 	}
 	if err == nil {
 		err = Give(dir, missing)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), x.Close())
 	}
 	return x, nil
 }
@@ -121,7 +120,7 @@ func Give(dir string, names []string) error {
 }
 
 // Close closes the index.
-func (x *Index) Close() error { return errors.Join(x.lookup.Close(), x.db.Close()) }
+func (x *Index) Close() error { return errors.Join(x.stmts.close(), x.db.Close()) }
 
 func (x *Index) treePath(base string) string { return filepath.Join(x.dir, TreeDir, base) }
 
@@ -160,14 +159,14 @@ func (i *Item) fields() []any { return []any{&i.id, &i.Hash, &i.Base, &i.Nar, &i
 
 // Item returns the item with a hash part, or an error that matches ErrNoItem.
 func (x *Index) Item(ctx context.Context, hash string) (Item, error) {
-	return item(ctx, x.db, `SELECT `+itemColumns+` FROM items WHERE hash = ?`, hash)
+	return item(ctx, x.stmts.item, hash)
 }
 
 // Next returns the first item whose hash part comes after the given one, in
 // the order of bytes, or an error that matches ErrNoItem. With unput, only
 // items count that have no manifest.
 func (x *Index) Next(ctx context.Context, after string, unput bool) (Item, error) {
-	return item(ctx, x.db, nextQuery(unput), after)
+	return item(ctx, x.stmts.next[unput], after)
 }
 
 // nextQuery is apart for the test that it reads no more than one row: the
@@ -180,13 +179,12 @@ func nextQuery(unput bool) string {
 	return `SELECT ` + itemColumns + ` FROM items WHERE hash > ?` + where + ` ORDER BY hash LIMIT 1`
 }
 
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func item(ctx context.Context, db queryer, query string, args ...any) (Item, error) {
-	var i Item
-	err := db.QueryRowContext(ctx, query, args...).Scan(i.fields()...)
+// item returns the item that a statement finds. It waits for nobody, so that ctx is
+// looked at once: to be woken by it would take a goroutine.
+func item(ctx context.Context, query *sql.Stmt, args ...any) (i Item, err error) {
+	if err = ctx.Err(); err == nil {
+		err = query.QueryRowContext(context.WithoutCancel(ctx), args...).Scan(i.fields()...)
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return i, ErrNoItem
 	}
@@ -225,7 +223,7 @@ func (x *Index) Remove(ctx context.Context, hash string) error {
 	if err == nil {
 		defer t.close()
 	}
-	err = x.update(ctx, func(tx *sql.Tx) error { return deleteItem(ctx, tx, t, hash) })
+	err = x.update(ctx, func(tx *sql.Tx) error { return x.deleteItem(ctx, tx, t, hash) })
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func (r *Reader) try(ctx context.Context, ref eris.Ref, good func(candidate) boo
 
 // candidates returns those that come after one, in the order of items.
 func (r *Reader) candidates(ctx context.Context, ref eris.Ref, after candidate) ([]candidate, error) {
-	rows, err := r.x.lookup.QueryContext(ctx, key(ref[:]), after.id, after.node)
+	rows, err := r.x.stmts.lookup.QueryContext(ctx, key(ref[:]), after.id, after.node)
 	if err != nil {
 		return nil, fmt.Errorf("index of blocks: %w", err)
 	}

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"ersatz/eris"
 	"ersatz/internal/durable"
@@ -158,10 +157,10 @@ func (w *Writer) CommitTree(ctx context.Context, c eris.ReadCap, length int64, n
 		return fmt.Errorf("tree file: %w", err)
 	}
 	err = w.x.update(ctx, func(tx *sql.Tx) error {
-		if err := deleteItem(ctx, tx, old, w.hash); err != nil {
+		if err := w.x.deleteItem(ctx, tx, old, w.hash); err != nil {
 			return err
 		}
-		return insertItem(ctx, tx, t, Item{Base: w.base, Hash: w.hash, Nar: filepath.ToSlash(nar)})
+		return w.x.insertItem(ctx, tx, t, Item{Base: w.base, Hash: w.hash, Nar: filepath.ToSlash(nar)})
 	})
 	if err != nil && errors.Is(oldErr, fs.ErrNotExist) {
 		err = errors.Join(err, durable.Remove(path)) // or it is of nothing
@@ -172,8 +171,9 @@ func (w *Writer) CommitTree(ctx context.Context, c eris.ReadCap, length int64, n
 // Abort gives the item up.
 func (w *Writer) Abort() error { return w.f.Abort() }
 
-func insertItem(ctx context.Context, tx *sql.Tx, t *tree, i Item) error {
-	res, err := tx.ExecContext(ctx, `INSERT INTO items (hash, base, nar, rows) VALUES (?, ?, ?, 0)`, i.Hash, i.Base, i.Nar)
+func (x *Index) insertItem(ctx context.Context, tx *sql.Tx, t *tree, i Item) error {
+	own := context.WithoutCancel(ctx) // the transaction has the lock: no statement waits
+	res, err := tx.StmtContext(own, x.stmts.add).ExecContext(own, i.Hash, i.Base, i.Nar)
 	if err != nil {
 		return err
 	}
@@ -181,18 +181,21 @@ func insertItem(ctx context.Context, tx *sql.Tx, t *tree, i Item) error {
 	if err != nil {
 		return err
 	}
-	rows, err := each(ctx, tx, t, id, `INSERT INTO blocks (ref, item, node) VALUES `, `(?, ?, ?)`, `, `)
+	rows, err := each(ctx, t, id, func(i int) (*sql.Stmt, error) {
+		return tx.StmtContext(own, x.stmts.addRows[i]), nil
+	})
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE items SET rows = ? WHERE id = ?`, rows, id)
+	_, err = tx.StmtContext(own, x.stmts.count).ExecContext(own, rows, id)
 	return err
 }
 
 // deleteItem deletes an item, if there is one. Its rows are found by its tree,
 // which may be nil, or another one after a crash: then by reading all rows.
-func deleteItem(ctx context.Context, tx *sql.Tx, t *tree, hash string) error {
-	i, err := item(ctx, tx, `SELECT `+itemColumns+` FROM items WHERE hash = ?`, hash)
+func (x *Index) deleteItem(ctx context.Context, tx *sql.Tx, t *tree, hash string) error {
+	own := context.WithoutCancel(ctx)
+	i, err := item(ctx, tx.StmtContext(own, x.stmts.item), hash)
 	if errors.Is(err, ErrNoItem) {
 		return nil
 	}
@@ -201,7 +204,13 @@ func deleteItem(ctx context.Context, tx *sql.Tx, t *tree, hash string) error {
 	}
 	deleted := int64(0)
 	if t != nil {
-		deleted, err = each(ctx, tx, t, i.id, `DELETE FROM blocks WHERE `, `ref = ? AND item = ? AND node = ?`, ` OR `)
+		var drop byRows // closed with the transaction: items are seldom deleted
+		deleted, err = each(ctx, t, i.id, func(i int) (_ *sql.Stmt, err error) {
+			if drop[i] == nil {
+				drop[i], err = tx.PrepareContext(own, forRows(i, `DELETE FROM blocks WHERE `, `ref = ? AND item = ? AND node = ?`, ` OR `))
+			}
+			return drop[i], err
+		})
 		if err != nil {
 			return err
 		}
@@ -211,48 +220,36 @@ func deleteItem(ctx context.Context, tx *sql.Tx, t *tree, hash string) error {
 			return err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM items WHERE id = ?`, i.id)
+	_, err = tx.ExecContext(own, `DELETE FROM items WHERE id = ?`, i.id)
 	return err
 }
 
-// rowsPerStatement is how many rows one statement takes.
-const rowsPerStatement = 64
-
-// each runs a statement for all rows of an item, whose text is head and then,
-// for each row, one with the place holders of ref, item and node. It returns
-// how many rows were affected.
-func each(ctx context.Context, tx *sql.Tx, t *tree, id int64, head, one, between string) (int64, error) {
-	text := func(n int) string { return head + strings.Repeat(one+between, n-1) + one }
-	var many *sql.Stmt
-	if t.shape.Nodes() >= rowsPerStatement { // most items have a few
-		var err error
-		if many, err = tx.PrepareContext(ctx, text(rowsPerStatement)); err != nil {
-			return 0, err
-		}
-		defer many.Close()
-	}
+// each runs statements for all rows of an item: by returns that at a place of a
+// byRows. It returns how many rows were affected.
+func each(ctx context.Context, t *tree, id int64, by func(i int) (*sql.Stmt, error)) (int64, error) {
 	affected := int64(0)
+	args := make([]any, 0, 3*min(rowsPerStatement, t.shape.Nodes()))
 	err := t.rows(ctx, func(rows []row) error {
-		for part := range slices.Chunk(rows, rowsPerStatement) {
-			args := make([]any, 0, 3*rowsPerStatement)
-			for _, r := range part {
+		for len(rows) > 0 {
+			i := sizeOf(len(rows))
+			stmt, err := by(i)
+			if err != nil {
+				return err
+			}
+			args = args[:0]
+			for _, r := range rows[:1<<i] {
 				args = append(args, r.key, id, r.node)
 			}
-			var res sql.Result
-			var err error
-			if len(part) == rowsPerStatement {
-				res, err = many.ExecContext(ctx, args...)
-			} else {
-				res, err = tx.ExecContext(ctx, text(len(part)), args...)
-			}
+			rows = rows[1<<i:]
+			res, err := stmt.ExecContext(context.WithoutCancel(ctx), args...)
 			if err != nil {
 				return err
 			}
-			n, err := res.RowsAffected()
+			done, err := res.RowsAffected()
 			if err != nil {
 				return err
 			}
-			affected += n
+			affected += done
 		}
 		return nil
 	})
