@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"ersatz/internal/keep"
 )
 
 // open opens a file, or standard input for "-". The length is -1 if it is not
@@ -39,6 +41,14 @@ func checkOutput(name string) error {
 	fi, err := os.Stat(name)
 	if err == nil && !fi.Mode().IsRegular() {
 		return usageError(fmt.Errorf("%s is there, and is no regular file", name))
+	}
+	return nil
+}
+
+// notState refuses the folder of a node for what others write.
+func notState(dir string) error {
+	if keep.IsState(dir) {
+		return fmt.Errorf("%s is the state folder of a node; another one is needed", dir)
 	}
 	return nil
 }

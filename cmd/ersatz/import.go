@@ -85,6 +85,9 @@ func (a *app) importBundle(ctx context.Context, f importFlags, name string) (err
 	if err != nil {
 		return usageError(err)
 	}
+	if err := notState(f.to); err != nil {
+		return usageError(fmt.Errorf("--to: %w", err))
+	}
 	in, size, err := a.open(name)
 	if err != nil {
 		return err

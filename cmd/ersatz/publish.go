@@ -175,6 +175,9 @@ func (a *app) publishOn(ctx context.Context, listeners, measure []net.Listener, 
 		if err := who.canWrite(p.cache); err != nil {
 			return fmt.Errorf("cache %w", err)
 		}
+		if err := notState(p.cache); err != nil { // whose nars and trees would be removed in time
+			return fmt.Errorf("cache folder: %w", err)
+		}
 		for _, name := range p.roots {
 			if _, err := bake.RootsOf(db, name); err != nil {
 				return err

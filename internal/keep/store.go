@@ -102,8 +102,12 @@ type left struct {
 
 // Open opens the state folder dir, which it makes if there is none. It reads
 // neither records nor the names of items: Settle does that. The error matches
-// ErrLocked if another process has the folder. Close the Store.
+// ErrLocked if another process has the folder, and ErrForeign if it is none of a
+// node. Close the Store.
 func Open(dir string, o Options) (*Store, error) {
+	if err := checkForeign(dir); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
