@@ -37,7 +37,7 @@ func (b *Blocks) batch(ctx context.Context, refs []eris.Ref,
 			p.release() // the files were only read
 		}
 	}()
-	index := b.s.reader(b.allowHash)
+	index := b.items.reader()
 	defer index.Close()
 	var r *row
 	for from := 0; from < len(refs); {

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"ersatz/eris"
-	"ersatz/internal/block/narindex"
 )
 
 // Blocks are the blocks of what is kept, as n2r.Handler wants them, and of the
@@ -17,21 +16,21 @@ import (
 type Blocks struct {
 	s     *Store
 	allow func(Item) bool
+	items *library // those that allow says
 
-	rows sync.Pool // of *row
-
-	mu   sync.Mutex
-	said map[uint64]bool // by the number of an entry or a part, which are not held by it
+	said memo[uint64, bool] // what allow has said of parts, by their numbers
+	rows sync.Pool          // of *row
 }
-
-// maxSaid bounds the answers of allow that are remembered.
-const maxSaid = 1 << 14
 
 // Blocks returns the blocks of those items and parts that allow says; nil means
 // all. allow is asked once or a few times per item, from several goroutines at
 // once: when its answers change, another Blocks is needed.
 func (s *Store) Blocks(allow func(Item) bool) *Blocks {
-	return &Blocks{s: s, allow: allow, said: map[uint64]bool{}}
+	b := &Blocks{s: s, allow: allow, items: &library{s: s}}
+	if allow != nil {
+		b.items.allow = func(i Item) (string, bool) { return "", allow(i) }
+	}
+	return b
 }
 
 // Get returns the block named ref; the caller owns it. The error matches
@@ -58,37 +57,11 @@ func (b *Blocks) parts() (open []*Part) {
 	}
 	b.s.mu.Unlock()
 	for _, p := range all {
-		if ok, _ := b.allowed(p.number, func() (Item, error) { return p.about.Item, nil }); ok && p.retain() {
+		if b.allowed(p) && p.retain() {
 			open = append(open, p)
 		}
 	}
 	return open
-}
-
-// allowHash is what the reader of the index asks.
-func (b *Blocks) allowHash(hash string) (bool, error) {
-	e, err := b.s.lookup(hash)
-	if err != nil {
-		return false, unlessNone(err)
-	}
-	ok, err := b.allowEntry(e)
-	if ok {
-		b.s.served(e)
-	}
-	return ok, err
-}
-
-// reader returns a reader of those items that allow says; its error is that of
-// reading, unless another item has the block.
-func (s *Store) reader(allow func(hash string) (bool, error)) (r *narindex.Reader) {
-	r = s.index.Reader(func(hash string) bool {
-		ok, err := allow(hash)
-		if err != nil {
-			r.Fail(err)
-		}
-		return ok
-	})
-	return r
 }
 
 // unlessNone returns an error but for one that says that an item is not kept.
@@ -99,33 +72,17 @@ func unlessNone(err error) error {
 	return err
 }
 
-func (b *Blocks) allowEntry(e *entry) (bool, error) {
-	return b.allowed(e.number, func() (Item, error) { return b.s.Get(e.path.Hash) })
-}
-
-// allowed asks allow of an item or a part, by its number, or remembers what it said.
-func (b *Blocks) allowed(what uint64, read func() (Item, error)) (bool, error) {
+// allowed asks allow of a part, or remembers what it said.
+func (b *Blocks) allowed(p *Part) bool {
 	if b.allow == nil {
-		return true, nil
+		return true
 	}
-	b.mu.Lock()
-	ok, known := b.said[what]
-	b.mu.Unlock()
-	if known {
-		return ok, nil
+	ok, known := b.said.get(p.number)
+	if !known {
+		ok = b.allow(p.about.Item)
+		b.said.put(p.number, ok)
 	}
-	i, err := read()
-	if err != nil {
-		return false, unlessNone(err)
-	}
-	ok = b.allow(i)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.said) >= maxSaid {
-		clear(b.said)
-	}
-	b.said[what] = ok
-	return ok, nil
+	return ok
 }
 
 // item returns an item with a nar among what allow says. The error matches ErrNone.
@@ -133,8 +90,8 @@ func (b *Blocks) item(narHash [32]byte) (Item, error) {
 	entries, err := b.s.withNar(narHash)
 	errs := []error{err}
 	for _, e := range entries {
-		ok, err := b.allowEntry(e)
-		if ok {
+		e, err := b.items.allowed(e.path.Hash)
+		if e != nil {
 			var i Item
 			if i, err = b.s.Get(e.path.Hash); err == nil && i.NarHash == narHash {
 				return i, nil

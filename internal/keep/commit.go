@@ -139,7 +139,7 @@ func (s *Store) publish(ctx context.Context, item *Item, tree Tree, p placing) (
 	}
 	s.change.Lock() // not before: the tree of a large item takes its time
 	defer s.change.Unlock()
-	e := &entry{number: s.numbers.Add(1), path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
+	e := &entry{path: item.Path, narHash: item.NarHash, method: item.Method, came: s.now()}
 	nar := s.path(e.nar())
 	s.begin(item.Path.Hash)
 	defer s.end(item.Path.Hash)

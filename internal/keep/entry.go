@@ -22,7 +22,6 @@ const maxKnown = 1 << 13
 // entry is what the store remembers of an item that somebody is interested in.
 // Its own fields do not change after it was made; the others are under Store.mu.
 type entry struct {
-	number  uint64 // no other entry or part has it
 	path    storepath.Path
 	narHash [32]byte
 	method  string
@@ -218,7 +217,7 @@ func (s *Store) entry(hash string) (e *entry, i Item, err error) {
 	if i.Path.Hash != hash {
 		return nil, i, fmt.Errorf("%s: %w: it is of %s", name, errRecord, i.Path)
 	}
-	e = &entry{number: s.numbers.Add(1), path: i.Path, narHash: i.NarHash, method: i.Method}
+	e = &entry{path: i.Path, narHash: i.NarHash, method: i.Method}
 	nar, err := os.Stat(s.path(e.nar()))
 	if err != nil {
 		return nil, i, err

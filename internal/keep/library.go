@@ -17,9 +17,32 @@ type library struct {
 	s     *Store
 	allow func(Item) (magnet string, ok bool)
 	judge string
+	said  memo[version, verdict] // what allow has said
+}
 
+// maxSaid bounds the answers that a memo has.
+const maxSaid = 1 << 14
+
+// memo remembers answers. It is safe for concurrent use.
+type memo[K comparable, V any] struct {
 	mu   sync.Mutex
-	said map[version]verdict // some of what allow has said
+	said map[K]V
+}
+
+func (m *memo[K, V]) get(k K) (v V, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, known = m.said[k]
+	return v, known
+}
+
+func (m *memo[K, V]) put(k K, v V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.said == nil || len(m.said) >= maxSaid {
+		m.said = map[K]V{}
+	}
+	m.said[k] = v
 }
 
 // version is an item as it came at a time: another one may come in its place.
@@ -27,6 +50,8 @@ type version struct {
 	hash string
 	came int64 // in Unix nanoseconds
 }
+
+func (e *entry) version() version { return version{e.path.Hash, e.came.UnixNano()} }
 
 // verdict is what allow said of an item.
 type verdict struct {
@@ -42,7 +67,7 @@ type verdict struct {
 // are; "" for not. An item of which a block was read in the last minute is not
 // evicted; a content that is open can be read to its end all the same.
 func (s *Store) Library(allow func(Item) (magnet string, ok bool), judge string) block.Library {
-	return &library{s: s, allow: allow, judge: judge, said: map[version]verdict{}}
+	return &library{s: s, allow: allow, judge: judge}
 }
 
 // notifyLocked tells libraries that an item has come or gone. The caller has
@@ -113,38 +138,44 @@ func (l *library) Each(ctx context.Context, visit func(block.Shared) error) erro
 // ask asks allow of an item, or remembers what it said. found is false if that is not
 // kept, or is another one by now.
 func (l *library) ask(what version) (v verdict, found bool, err error) {
-	l.mu.Lock()
-	v, known := l.said[what]
-	l.mu.Unlock()
+	v, known := l.said.get(what)
 	if known {
 		return v, true, nil
 	}
 	e, i, err := l.s.get(what.hash)
-	if err != nil || e.came.UnixNano() != what.came {
+	if err != nil || e.version() != what {
 		return verdict{}, false, unlessNone(err)
 	}
 	v = verdict{ok: true, shared: block.Shared{ReadCap: i.ReadCap, Length: i.Size}}
 	if l.allow != nil {
 		v.shared.Magnet, v.ok = l.allow(i)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.said) >= maxSaid {
-		clear(l.said)
-	}
-	l.said[what] = v
+	l.said.put(what, v)
 	return v, true, nil
 }
 
-// served returns the item with a hash part if it may be given, and notes that
-// somebody wants blocks of it; else nil.
-func (l *library) served(hash string) (*entry, error) {
-	e, err := l.s.lookup(hash)
-	if err != nil {
-		return nil, unlessNone(err)
+// allowed returns the item with a hash part if it may be given; else nil.
+func (l *library) allowed(hash string) (*entry, error) {
+	for {
+		e, err := l.s.lookup(hash)
+		if err != nil {
+			return nil, unlessNone(err)
+		}
+		v, found, err := l.ask(e.version())
+		switch {
+		case v.ok:
+			return e, nil
+		case found || err != nil:
+			return nil, err
+		}
+		// It has gone since, and another one may have come.
 	}
-	v, _, err := l.ask(version{hash, e.came.UnixNano()})
-	if err != nil || !v.ok {
+}
+
+// served is allowed, and notes that somebody wants blocks of the item.
+func (l *library) served(hash string) (*entry, error) {
+	e, err := l.allowed(hash)
+	if e == nil {
 		return nil, err
 	}
 	return l.s.served(e), nil
@@ -166,11 +197,17 @@ func (s *Store) served(e *entry) *entry {
 	return e
 }
 
-func (l *library) reader() *narindex.Reader {
-	return l.s.reader(func(hash string) (bool, error) {
+// reader returns a reader of what may be given; its error is that of reading, unless
+// another item has the block.
+func (l *library) reader() (r *narindex.Reader) {
+	r = l.s.index.Reader(func(hash string) bool {
 		e, err := l.served(hash)
-		return e != nil, err
+		if err != nil {
+			r.Fail(err)
+		}
+		return e != nil
 	})
+	return r
 }
 
 // Has reports whether Get would find a block, for far less than that costs.

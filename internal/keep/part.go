@@ -64,7 +64,7 @@ func NarID(a About) PartID {
 // crash has left is verified when it is taken up.
 type Part struct {
 	s       *Store
-	number  uint64 // no other part or entry has it
+	number  uint64 // no other part has it
 	id      PartID
 	dir     string
 	about   About

@@ -66,7 +66,7 @@ type Store struct {
 	index *narindex.Index
 	cards *catalog
 
-	numbers atomic.Uint64 // of entries and parts
+	numbers atomic.Uint64 // of parts
 
 	change   sync.Mutex // held while the files of items come and go
 	evicting sync.Mutex // held by who evicts

@@ -43,8 +43,8 @@ func TestReplacedIsThere(t *testing.T) {
 					t.Errorf("%d bytes of a nar of %d, %v", fi.Size(), f.Item.Size, err)
 				}
 				closing(t, f)
-				if ok, err := b.allowHash(x.Path.Hash); !ok || err != nil {
-					t.Errorf("Blocks: %t, %v", ok, err)
+				if e, err := b.items.served(x.Path.Hash); e == nil || err != nil {
+					t.Errorf("Blocks: %v, %v", e, err)
 				}
 				if _, err := s.Get(gone.Path.Hash); !errors.Is(err, ErrNone) {
 					t.Errorf("what never came: %v", err)
