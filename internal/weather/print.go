@@ -43,7 +43,7 @@ func (sv Server) print(b *strings.Builder, total int) {
 	if sv.Found > 0 {
 		least := ""
 		if sv.Unsized > 0 {
-			least = fmt.Sprintf(", and what %s take that it does not say", items(sv.Unsized))
+			least = fmt.Sprintf(", without %s whose size it does not say", items(sv.Unsized))
 		}
 		fmt.Fprintf(b, "  %s of nars%s; %s unpacked\n", size(sv.Compressed), least, size(sv.Uncompressed))
 	}
@@ -58,7 +58,7 @@ func (sv Server) print(b *strings.Builder, total int) {
 		fmt.Fprintf(b, "  key %s%s, %s: %s\n", shown(k.ID), host, authorized, items(k.Items))
 	}
 	if sv.answered > 0 {
-		fmt.Fprintf(b, "  %d answers in %.1f s, %.0f per second, the first after %.0f ms\n", sv.answered, sv.Seconds, sv.Rate(), 1000*sv.First)
+		fmt.Fprintf(b, "  %s in %.1f s, %.0f per second, the first after %.0f ms\n", count(sv.answered, "answer"), sv.Seconds, sv.Rate(), 1000*sv.First)
 	}
 	if sv.Unanswered > 0 {
 		fmt.Fprintf(b, "  no answer about %s\n", items(sv.Unanswered))
@@ -93,11 +93,14 @@ func shown(s string) string {
 }
 
 // items counts items.
-func items(n int) string {
+func items(n int) string { return count(n, "item") }
+
+// count returns "1 item" or "2 items".
+func count(n int, noun string) string {
 	if n == 1 {
-		return "1 item"
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d items", n)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // of says how many of a total, and its share.

@@ -354,19 +354,20 @@ func TestPrint(t *testing.T) {
 		Servers: []Server{
 			{URL: "http://a", Found: 3, Authorized: 2, AsBlocks: 1, Compressed: 1500, Uncompressed: 5 << 30, Unsized: 1, answered: 3, Seconds: 1.5, First: 0.0452,
 				Keys: []Key{{"ed25519:00", "ho\x07st", true, 2}, {"k-1", "", false, 1}}},
-			{URL: "http://b", Unanswered: 2, Malformed: 1, Error: strings.Repeat("x", 1100)},
+			{URL: "http://b", Unanswered: 2, Malformed: 1, answered: 1, Seconds: 0.5, First: 0.5, Error: strings.Repeat("x", 1100)},
 		},
 		Peers:     []Peer{{"http://p", 1, 2}},
 		Available: 1, AsBlocks: 1, AtPeers: 1,
 	}
 	const want = `http://a
   3 of 3 items (100.0 %), 2 by an authorized key, 1 as blocks
-  1.5 KiB of nars, and what 1 item take that it does not say; 5.0 GiB unpacked
+  1.5 KiB of nars, without 1 item whose size it does not say; 5.0 GiB unpacked
   key ed25519:00 (ho�st), authorized: 2 items
   key k-1, not authorized: 1 item
   3 answers in 1.5 s, 2 per second, the first after 45 ms
 http://b
   0 of 3 items (0.0 %), 0 by an authorized key, 0 as blocks
+  1 answer in 0.5 s, 2 per second, the first after 500 ms
   no answer about 2 items
   not a narinfo of theirs for 1 item
   XXX…
