@@ -211,6 +211,16 @@ func TestPartUse(t *testing.T) {
 		}
 		closing(t, p)
 	}
+	huge := x.about() // whoever makes a narinfo up says what he likes
+	huge.Item.NarSize, huge.Item.ReadCap.Level = 1<<60, 6
+	if p, err := s.Part(BlocksID(huge.Item.ReadCap), huge); err != nil {
+		t.Error(err)
+	} else {
+		if err := p.Store(0, 1<<26, node); !errors.Is(err, eris.ErrTooLong) {
+			t.Errorf("a leaf at 2 TiB: %v", err)
+		}
+		closing(t, p)
+	}
 	ids := map[PartID]bool{NarID(a): true}
 	for _, change := range []func(*About){
 		func(a *About) { a.ETag = "x" }, func(a *About) { a.FileSize++ }, func(a *About) { a.Item.Server = "b" },
