@@ -2,7 +2,6 @@ package publish
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -147,9 +146,16 @@ func openRegular(name string) (*os.File, fs.FileInfo, error) {
 
 // etag names the content of a file that is replaced as a whole whenever it
 // changes.
-func etag(fi interface {
+func etag(fi stamped) string { return string(appendETag(nil, fi)) }
+
+// stamped is what is known of a file: an fs.FileInfo, or a *web.File.
+type stamped interface {
 	Size() int64
 	ModTime() time.Time
-}) string {
-	return fmt.Sprintf(`"%x-%x"`, fi.Size(), fi.ModTime().UnixNano())
+}
+
+func appendETag(b []byte, fi stamped) []byte {
+	b = strconv.AppendInt(append(b, '"'), fi.Size(), 16)
+	b = strconv.AppendInt(append(b, '-'), fi.ModTime().UnixNano(), 16)
+	return append(b, '"')
 }

@@ -146,15 +146,17 @@ type Server struct {
 	store  Store
 	signer bake.Signer
 	opt    Options
-	narDir []string    // components of NarPath
-	prefix string      // NarPath with a slash
-	root   *os.Root    // the cache folder; nil without one
-	folder *web.Folder // the same
-	memory memory      // of what is there
-	nars   *metrics.Stream
-	blocks http.Handler  // nil without a cache
-	live   chan struct{} // a slot for each nar that is made while it is sent
-	files  chan struct{} // a slot for each file of a torrent that is sent
+	narDir []string        // components of NarPath
+	prefix string          // NarPath with a slash
+	maxAge string          // Cache-Control of nars
+	root   *os.Root        // the cache folder; nil without one
+	folder *web.Folder     // the same
+	memory memory          // of what is there
+	nars   *metrics.Stream // counts nars from files
+	parts  *metrics.Stream // counts parts of them
+	blocks http.Handler    // nil without a cache
+	live   chan struct{}   // a slot for each nar that is made while it is sent
+	files  chan struct{}   // a slot for each file of a torrent that is sent
 }
 
 // New returns a server of the items of store, whose narinfos signer signs. What
@@ -171,6 +173,10 @@ func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 	}
 	s.memory.sent = o.Requests.Tally(metrics.Web, metrics.Narinfo, http.StatusOK)
 	s.nars = o.Requests.Stream(metrics.Web, metrics.NarFile, http.StatusOK)
+	s.parts = o.Requests.Stream(metrics.Web, metrics.NarFile, http.StatusPartialContent)
+	h := http.Header{}
+	web.MaxAge(h, o.TTL)
+	s.maxAge = h.Get("Cache-Control")
 	if o.Cache != nil {
 		if s.root, err = os.OpenRoot(o.Cache.Dir); err != nil {
 			return nil, fmt.Errorf("publish: cache folder: %w", err)

@@ -110,8 +110,11 @@ func (s *Server) Quick(r web.Request) (a web.Answer, ok bool) {
 		return web.Answer{}, false
 	}
 	hash, ok := narinfoHash(r.Path)
-	if !ok {
+	switch {
+	case !ok:
 		return s.quickNar(r)
+	case r.Range != nil:
+		return web.Answer{}, false
 	}
 	b := s.memory.get(hash)
 	// Who has seen a baked narinfo is not given the one from before, which has no URN.

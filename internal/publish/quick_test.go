@@ -76,7 +76,8 @@ func TestQuickIsTheSame(t *testing.T) {
 	hash := hashOf("a")
 	baker.write(t, hash+".narinfo", []byte("StorePath: /gnu/store/x\n"))
 	baker.write(t, hashOf("b")+".narinfo", nil)
-	base := hash + "-x-1.0_a=b"
+	base := hash + "-x++-1.0_a=b"
+	escaped := hash + "-x%2B%2b-1.0_a%3Db"
 	for _, dir := range []string{"nar/", "x/"} {
 		baker.write(t, dir+base, bytes.Repeat([]byte("nar"), web.Piece))
 		baker.write(t, dir+"zstd/"+base, []byte("zstd"))
@@ -92,6 +93,14 @@ func TestQuickIsTheSame(t *testing.T) {
 		atOnce, nars := 0, "/nar/"
 		if o.NarPath != "" {
 			nars = "/" + o.NarPath + "/"
+		}
+		var tags [2]string // of the nar, and of another one
+		for i, name := range []string{base, "zstd/" + base} {
+			fi, err := os.Stat(filepath.Join(baker.dir, nars, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tags[i] = fmt.Sprintf(`"%x-%x"`, fi.Size(), fi.ModTime().UnixNano())
 		}
 		for i := range addrs {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -126,6 +135,39 @@ func TestQuickIsTheSame(t *testing.T) {
 			"HEAD " + nars + base + host + "\r\n",
 			"GET " + nars + "zstd/" + base + host + "\r\nHEAD " + nars + "zstd/" + base + host + "\r\n",
 			"GET " + nars + "zstd/" + base + host + "Range: bytes=1-\r\n\r\n",
+			"HEAD " + nars + "zstd/" + base + host + "Range: bytes=-2\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=3-700000\r\n\r\nGET " + nars + base + host + "Range: bytes=3-7\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=70000-900000\r\nIf-Range: " + tags[0] + "\r\n\r\n",
+			"GET " + nars + escaped + host + "\r\n",
+			"GET " + nars + "z%73td/" + escaped + host + "Range: bytes=0-0\r\n\r\n",
+			"GET /" + strings.Replace(hash, "a", "%61", 1) + ".narinfo" + host + "\r\n",
+
+			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: W/" + tags[0] + "\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: " + tags[0] + "x\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: " + tags[1] + "\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n",
+			"GET " + nars + base + host + "If-Range: " + tags[0] + "\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=1-2\r\nRange: bytes=3-4\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=1-2\r\nIf-None-Match: " + tags[0] + "\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=9999999-\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=-0\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes=2-1\r\n\r\n",
+			"GET " + nars + base + host + "Range: bytes= 1-2\r\n\r\n",
+			"GET " + nars + base + host + "Range: lines=1-2\r\n\r\n",
+			"GET " + nars + base + host + "Range:\r\n\r\n",
+			"GET " + nars + "lzip/" + base + host + "Range: bytes=0-\r\n\r\n",
+			"GET " + nars + "none/" + base + host + "Range: bytes=0-\r\n\r\n",
+			"GET " + nars + strings.Replace(escaped, "%2b", "%252b", 1) + host + "\r\n",
+			"GET " + nars + escaped + "%3Fx" + host + "\r\n",
+			"GET " + nars + escaped + "?x" + host + "\r\n",
+			"GET " + nars + escaped + "%00" + host + "\r\n",
+			"GET " + nars + escaped + "%" + host + "\r\n",
+			"GET " + nars + escaped + "%2" + host + "\r\n",
+			"GET " + nars + escaped + "%zz" + host + "\r\n",
+			"GET " + nars + "zstd%2F" + base + host + "\r\n",
+			"GET " + nars + "%2E%2E/" + nars[1:] + base + host + "\r\n",
+			"GET " + nars + "zstd/%2e/" + base + host + "\r\n",
+			"GET %2F" + nars[1:] + base + host + "\r\n",
 			"GET " + nars + "lzip/" + base + host + "\r\n",
 			"GET " + nars + "gzip/" + base + host + "\r\n",
 			"GET " + nars + "gzip/" + base + "/y" + host + "\r\n",
@@ -147,7 +189,7 @@ func TestQuickIsTheSame(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if atOnce != 3+5 {
+		if atOnce != 4+12 {
 			t.Errorf("%d answered at once", atOnce)
 		}
 		for i, reg := range regs {

@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,16 +30,46 @@ func (s *Server) quickNar(r web.Request) (a web.Answer, ok bool) {
 	if err != nil {
 		return web.Answer{}, false
 	}
+	from, n, meter := int64(0), f.Size(), s.nars
+	if r.Range != nil {
+		from, n, ok = web.Span(r.Range, f.Size())
+		if !ok || r.IfRange != nil && string(r.IfRange) != etag(f) {
+			_ = f.Close() // read only
+			return web.Answer{}, false
+		}
+		meter = s.parts
+	}
 	s.opt.Cache.Baker.Touch(p.Hash)
-	h := http.Header{"Accept-Ranges": {"bytes"}, "Content-Type": {binary}, "Content-Length": {strconv.FormatInt(f.Size(), 10)}}
-	h.Set("ETag", etag(f))
-	web.MaxAge(h, s.opt.TTL)
-	a.Head = web.AnswerHead(http.StatusOK, h)
-	s.nars.Begin()
+	a.Head = s.narHead(r, f, from, n)
+	meter.Begin()
 	if r.Head {
-		s.nars.Done()
+		meter.Done()
 		return a, f.Close() == nil
 	}
-	a.File, a.Meter = f, s.nars
+	f.Part(from, n)
+	a.File, a.Meter = f, meter
 	return a, true
+}
+
+// narHead returns the head of an answer of n bytes of a nar, as http.ServeContent
+// has it.
+func (s *Server) narHead(r web.Request, f *web.File, from, n int64) []byte {
+	b := r.Buffer
+	if r.Range != nil {
+		b = append(b, "HTTP/1.1 206 Partial Content\r\n"...)
+	} else {
+		b = append(b, "HTTP/1.1 200 OK\r\n"...)
+	}
+	b = append(b, "Accept-Ranges: bytes\r\n"...)
+	if s.maxAge != "" {
+		b = append(append(append(b, "Cache-Control: "...), s.maxAge...), "\r\n"...)
+	}
+	b = strconv.AppendInt(append(b, "Content-Length: "...), n, 10)
+	if r.Range != nil {
+		b = strconv.AppendInt(append(b, "\r\nContent-Range: bytes "...), from, 10)
+		b = strconv.AppendInt(append(b, '-'), from+n-1, 10)
+		b = strconv.AppendInt(append(b, '/'), f.Size(), 10)
+	}
+	b = append(b, "\r\nContent-Type: "+binary+"\r\nEtag: "...)
+	return append(appendETag(b, f), "\r\n"...)
 }

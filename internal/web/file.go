@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -52,7 +53,7 @@ func (d *Folder) Open(name string) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(&fs.PathError{Op: "fstat", Path: name, Err: err}, unix.Close(fd))
 	}
-	return &File{fd, st.Size, time.Unix(st.Mtim.Unix())}, nil
+	return &File{fd: fd, left: st.Size, size: st.Size, modTime: time.Unix(st.Mtim.Unix())}, nil
 }
 
 func ignoringEINTR(call func() (int, error)) (n int, err error) {
@@ -63,11 +64,12 @@ func ignoringEINTR(call func() (int, error)) (n int, err error) {
 	}
 }
 
-// File is an open file that is sent from its start, once.
+// File is an open file that is sent, all of it or one part, once.
 type File struct {
-	fd      int
-	size    int64
-	modTime time.Time
+	fd         int
+	next, left int64 // what is not sent yet: where it begins, how much it is
+	size       int64
+	modTime    time.Time
 }
 
 // Size returns its size in bytes when it was opened.
@@ -76,19 +78,35 @@ func (f *File) Size() int64 { return f.size }
 // ModTime returns when it had been changed last when it was opened.
 func (f *File) ModTime() time.Time { return f.modTime }
 
+// Part has n bytes from start sent, and no more. They are within its size.
+func (f *File) Part(start, n int64) { f.next, f.left = start, n }
+
 // Close closes the file.
 func (f *File) Close() error { return os.NewSyscallError("close", unix.Close(f.fd)) }
 
 // Read reads what is not sent yet.
 func (f *File) Read(p []byte) (int, error) {
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(f.fd, p) })
-	switch {
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0 && len(p) > 0:
+	p = p[:min(int64(len(p)), f.left)]
+	if f.left == 0 {
 		return 0, io.EOF
 	}
+	n, err := ignoringEINTR(func() (int, error) { return unix.Pread(f.fd, p, f.next) })
+	switch {
+	case err != nil:
+		return 0, os.NewSyscallError("pread", err)
+	case n == 0 && len(p) > 0:
+		return 0, io.ErrUnexpectedEOF // it was cut short
+	}
+	f.next, f.left = f.next+int64(n), f.left-int64(n)
 	return n, nil
+}
+
+// append appends what is not sent yet to b.
+func (f *File) append(b []byte) ([]byte, error) {
+	at := len(b)
+	b = slices.Grow(b, int(f.left))[:at+int(f.left)]
+	_, err := io.ReadFull(f, b[at:])
+	return b, err
 }
 
 // Meter is told how a file is sent.
@@ -114,28 +132,28 @@ func (c *lane) writeFile(b []byte, a Answer) error {
 func (c *lane) sendFile(b []byte, a Answer) error {
 	conn, err := c.SyscallConn()
 	if err != nil {
-		return c.copyFile(b, a, a.File.size)
+		return c.copyFile(b, a)
 	}
-	if a.File.size > Piece {
+	if a.File.left > Piece {
 		// Without, there is a small packet at the end of each piece.
 		setCork(conn, 1)
 		defer setCork(conn, 0)
 	}
-	s := piece{head: b, file: a.File.fd}
+	s := piece{head: b, file: a.File}
 	write := s.write // the same for all pieces, as it takes memory
-	for left := a.File.size; len(s.head) > 0 || left > 0; {
+	for len(s.head) > 0 || a.File.left > 0 {
 		if err := c.extend(); err != nil {
 			return err
 		}
-		s.want, s.sent = int(min(left, Piece)), 0
+		left := a.File.left
+		s.until = max(left-Piece, 0)
 		err := conn.Write(write)
-		a.Meter.Sent(s.sent)
-		left -= int64(s.sent)
+		a.Meter.Sent(int(left - a.File.left))
 		switch {
 		case err != nil:
 			return err
 		case errors.Is(s.err, unix.EINVAL):
-			return c.copyFile(s.head, a, left) // no sendfile for this file
+			return c.copyFile(s.head, a) // no sendfile for this file
 		case s.err != nil:
 			return fmt.Errorf("sending a file: %w", s.err)
 		}
@@ -145,27 +163,28 @@ func (c *lane) sendFile(b []byte, a Answer) error {
 
 // piece is what of an answer is sent under one deadline.
 type piece struct {
-	head       []byte
-	file       int // from where it stands
-	want, sent int // bytes of file
-	err        error
+	head  []byte
+	file  *File
+	until int64 // what of the file is left then
+	err   error
 }
 
 // write sends what is left of the piece on a connection that does not wait
 // (sendfile(2)). It returns false if the connection takes no more now.
 func (p *piece) write(conn uintptr) bool {
-	for len(p.head) > 0 || p.sent < p.want {
+	for len(p.head) > 0 || p.file.left > p.until {
 		var n int
 		if len(p.head) > 0 {
 			flags := 0
-			if p.want > 0 {
+			if p.file.left > 0 {
 				flags = unix.MSG_MORE // the file follows in the same packet
 			}
 			n, p.err = unix.SendmsgN(int(conn), p.head, nil, nil, flags)
 			p.head = p.head[max(n, 0):]
 		} else {
-			n, p.err = unix.Sendfile(int(conn), p.file, nil, p.want-p.sent)
-			p.sent += max(n, 0)
+			// It moves next on.
+			n, p.err = unix.Sendfile(int(conn), p.file.fd, &p.file.next, int(p.file.left-p.until))
+			p.file.left -= int64(max(n, 0))
 			if n == 0 && p.err == nil {
 				p.err = io.ErrUnexpectedEOF // it was cut short
 			}
@@ -196,19 +215,16 @@ func (c *lane) extend() error {
 }
 
 // copyFile writes b and what is left of a file, where there is no sendfile.
-func (c *lane) copyFile(b []byte, a Answer, left int64) error {
+func (c *lane) copyFile(b []byte, a Answer) error {
 	if err := c.extend(); err != nil {
 		return err
 	}
 	if _, err := c.stream.Write(b); err != nil {
 		return err
 	}
-	p := make([]byte, min(left, 32<<10))
-	for left > 0 {
-		n, err := a.File.Read(p[:min(left, int64(len(p)))])
-		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
-		}
+	p := make([]byte, min(a.File.left, 32<<10))
+	for a.File.left > 0 {
+		n, err := a.File.Read(p)
 		if err != nil {
 			return err
 		}
@@ -217,7 +233,6 @@ func (c *lane) copyFile(b []byte, a Answer, left int64) error {
 		}
 		n, err = c.stream.Write(p[:n])
 		a.Meter.Sent(n)
-		left -= int64(n)
 		if err != nil {
 			return err
 		}

@@ -37,8 +37,13 @@ func (s *shelf) Quick(r Request) (Answer, bool) {
 	if err != nil {
 		return Answer{}, false
 	}
+	n := f.Size()
+	if start, part, ok := Span(r.Range, n); ok {
+		f.Part(start, part)
+		n = part
+	}
 	s.open.Add(1)
-	h := http.Header{"Content-Length": {fmt.Sprint(f.Size())}}
+	h := http.Header{"Content-Length": {fmt.Sprint(n)}}
 	return Answer{Head: AnswerHead(http.StatusOK, h), File: f, Meter: s}, true
 }
 
@@ -176,6 +181,69 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestFileParts: a part is sent and no more, by sendfile, in the packet of the
+// head, and without sendfile.
+func TestFileParts(t *testing.T) {
+	data := pattern(5*Piece + 7)
+	s := newShelf(t, map[string][]byte{"file": data})
+	sum := 0
+	all := func(t *testing.T, c *client) {
+		for _, part := range []struct{ from, n int }{
+			{0, 1}, {1, small}, {2, small + 1}, {3, Piece}, {4, Piece + 1}, {5, 3*Piece - 1}, {Piece + 7, 4 * Piece}, {5*Piece + 6, 1}, {0, len(data)},
+		} {
+			go io.WriteString(c, get("/file", fmt.Sprintf("Range: bytes=%d-%d", part.from, part.from+part.n-1))+get("/file", "Range: bytes=-3"))
+			c.want(t, string(data[part.from:part.from+part.n]))
+			c.want(t, string(data[len(data)-3:]))
+			sum += part.n + 3
+		}
+	}
+	t.Run("tcp", func(t *testing.T) { all(t, s.dial(t)) })
+	t.Run("pipe", func(t *testing.T) { s.pipe(t, all) })
+	if n := s.sent.Load(); n != int64(sum) {
+		t.Errorf("%d bytes counted of %d", n, sum)
+	}
+}
+
+// TestFilesBatch: a small file is written with its head, and what is held for a
+// client that does not read stays within a bound.
+func TestFilesBatch(t *testing.T) {
+	s := newShelf(t, map[string][]byte{"tiny": pattern(1000), "small": pattern(small), "large": pattern(small + 1)})
+	in, out := net.Pipe()
+	defer in.Close()
+	c := &lane{stream: pipe{in}, quick: &quickly{Quick: s}, between: true}
+	var text strings.Builder
+	for range 10 {
+		text.WriteString(strings.Repeat(get("/tiny"), 20) + get("/small") + get("/small") + get("/tiny") + get("/large"))
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer out.Close()
+		used, _, err := c.answer([]byte(text.String()))
+		if used != text.Len() {
+			t.Errorf("%d bytes of %d", used, text.Len())
+		}
+		in.Close()
+		done <- err
+	}()
+	sum, writes, p := 0, 0, make([]byte, 4*small)
+	for {
+		n, err := out.Read(p) // of a pipe, all that one write has
+		if err != nil {
+			break
+		}
+		if sum, writes = sum+n, writes+1; n > small+1000 {
+			t.Errorf("a write of %d bytes", n)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// 20 tiny ones, each small one, a tiny one, the head of the large one, which is copied here by two.
+	if want := 10 * (2 + 2 + 3); sum < 10*(21*1000+3*small) || writes > want {
+		t.Errorf("%d bytes in %d writes, want %d", sum, writes, want)
+	}
+}
+
 // TestFileUnread: who reads a piece within Stall gets all of a file, however
 // long that takes; who does not is cut off.
 func TestFileUnread(t *testing.T) {
@@ -245,7 +313,16 @@ func TestFileEnds(t *testing.T) {
 func TestFileCutShort(t *testing.T) {
 	for name, send := range map[string]func(*lane, Answer) error{
 		"sendfile": func(c *lane, a Answer) error { return c.writeFile(nil, a) },
-		"copied":   func(c *lane, a Answer) error { return c.copyFile(nil, a, a.File.size) },
+		"copied":   func(c *lane, a Answer) error { return c.copyFile(nil, a) },
+		"read": func(c *lane, a Answer) error {
+			m := c.quick.scratch()
+			err := c.addFile(m, a)
+			if s := a.Meter.(*shelf); s.sent.Load() != 0 {
+				t.Error("counted")
+			}
+			a.Meter.Sent(1000)
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShelf(t, map[string][]byte{"file": pattern(1000)})
@@ -254,7 +331,7 @@ func TestFileCutShort(t *testing.T) {
 				t.Fatal("no file")
 			}
 			defer a.drop()
-			a.File.size += 10
+			a.File.left += 10
 			in, _ := connected(t)
 			c := newLane(in, &quickly{Quick: s}).(*lane)
 			if err := send(c, a); !errors.Is(err, io.ErrUnexpectedEOF) || s.sent.Load() != 1000 {

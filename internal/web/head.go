@@ -1,6 +1,9 @@
 package web
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/hex"
+)
 
 // verdict says who answers a request.
 type verdict int
@@ -9,7 +12,7 @@ const (
 	// partial: its head has not come to its end yet.
 	partial verdict = iota
 
-	// plain: nothing in the head changes the answer but method and path.
+	// plain: nothing in the head changes the answer but what head has.
 	plain
 
 	// single: net/http answers. The request is its head and nothing more.
@@ -25,7 +28,10 @@ type head struct {
 	verdict verdict
 	size    int    // bytes, with the empty line; of plain and single
 	path    []byte // of plain and single, as it was sent
+	escaped bool   // path has escapes; of plain, those of isEscaped alone
 	noBody  bool   // the method is HEAD
+	span    []byte // of plain: Range; nil: there is none
+	ifSpan  []byte // of plain: If-Range; nil: there is none
 }
 
 // parseHead reads the head that p begins with, and is stricter than net/http:
@@ -60,15 +66,29 @@ func parseHead(p []byte) head {
 		if v == single {
 			h.verdict = single
 		}
-		if fold(name, "host") {
+		switch {
+		case fold(name, "host"):
 			hosts++
+		case fold(name, "range"):
+			h.once(&h.span, value)
+		case fold(name, "if-range"):
+			h.once(&h.ifSpan, value)
 		}
 	}
-	if hosts != 1 {
-		h.verdict = single // net/http refuses it
+	if hosts != 1 || h.span == nil && h.ifSpan != nil {
+		h.verdict = single // net/http refuses it; or knows what is meant
 	}
 	h.size = len(p) - len(rest)
 	return h
+}
+
+// once notes the value of a field. What it means to have none, or two, is for
+// net/http to say.
+func (h *head) once(field *[]byte, value []byte) {
+	if *field != nil || len(value) == 0 {
+		h.verdict = single
+	}
+	*field = value
 }
 
 // cutLine returns what comes before and after the first CR LF. Without one, ok
@@ -110,10 +130,15 @@ func (h *head) request(line []byte) bool {
 	if h.path, ok = bytes.CutSuffix(rest, []byte(" HTTP/1.1")); !ok || len(h.path) == 0 || h.path[0] != '/' {
 		return false
 	}
-	for _, c := range h.path {
+	for i, c := range h.path {
 		switch {
 		case c <= ' ' || c >= 0x7f:
 			return false
+		case c == '%':
+			h.escaped = true
+			if e, ok := escape(h.path[i:]); !ok || !isEscaped[e] {
+				h.verdict = single
+			}
 		case !isPlain[c]:
 			h.verdict = single
 		}
@@ -121,8 +146,36 @@ func (h *head) request(line []byte) bool {
 	return true
 }
 
+// escape returns what the escape means that p begins with, with its percent sign
+// (RFC 3986, section 2.1).
+func escape(p []byte) (c byte, ok bool) {
+	if len(p) < 3 {
+		return 0, false
+	}
+	var b [1]byte
+	_, err := hex.Decode(b[:], p[1:3])
+	return b[0], err == nil
+}
+
+// unescape appends a path, whose escapes are ones, to b.
+func unescape(b, path []byte) []byte {
+	for len(path) > 0 {
+		c, n := path[0], 1
+		if c == '%' {
+			c, _ = escape(path)
+			n = 3
+		}
+		b, path = append(b, c), path[n:]
+	}
+	return b
+}
+
 // isPlain has what stands for itself in a path.
 var isPlain = charSet("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/+=")
+
+// isEscaped has what may be escaped in a path: what makes the same path if it is
+// not, and the question mark, which may be in the name of a store item.
+var isEscaped = charSet("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+=?")
 
 // isToken has what the name of a field is made of (RFC 9110, section 5.6.2).
 var isToken = charSet("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~")
@@ -190,8 +243,16 @@ func judge(name, value []byte) verdict {
 		case fold(name, "http2-settings"):
 			return foreign
 		}
+	case 'i':
+		if fold(name, "if-range") {
+			return plain
+		}
 	case 'p':
 		if fold(name, "pragma") {
+			return plain
+		}
+	case 'r':
+		if fold(name, "range") {
 			return plain
 		}
 	case 't':

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,11 +20,26 @@ var heads = []struct {
 	{"HEAD /x.narinfo HTTP/1.1\r\nhOST:h:80\r\n\r\n", plain, "/x.narinfo"},
 	{"GET /a/b+c=~ HTTP/1.1\r\nHost: [::1]:8080\r\nUser-Agent: GNU Guile\r\nConnection: Keep-Alive\r\n\r\n", plain, "/a/b+c=~"},
 	{"GET / HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nAccept-Encoding: zstd, br\r\nX-Forwarded-For: 192.0.2.1\r\nVia: 1.1 x\r\n\r\nGET /", plain, "/"},
-	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n", single, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n", plain, "/x"},
+	{"GET /x HTTP/1.1\r\nrange:x\r\nHost: h\r\nIF-RANGE: \"y\" \r\n\r\n", plain, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-\r\nRange: bytes=1-\r\n\r\n", single, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nRange:\r\n\r\n", single, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nIf-Range: \"y\"\r\n\r\n", single, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-\r\nIf-Range: a\r\nIf-Range: b\r\n\r\n", single, "/x"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-\r\nIf-Range:\r\n\r\n", single, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"x\"\r\n\r\n", single, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: h\r\nSome-Thing: new\r\n\r\n", single, "/x"},
 	{"GET /x?y=z HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x?y=z"},
-	{"GET /%78 HTTP/1.1\r\nHost: h\r\n\r\n", single, "/%78"},
+	{"GET /%78%2b%3D%3f+ HTTP/1.1\r\nHost: h\r\n\r\n", plain, "/%78%2b%3D%3f+"},
+	{"GET /%2E%2e/%2E HTTP/1.1\r\nHost: h\r\n\r\n", plain, "/%2E%2e/%2E"},
+	{"GET /x%2Fy HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%2Fy"},
+	{"GET /x%00 HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%00"},
+	{"GET /x%252B HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%252B"},
+	{"GET /x%zz HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%zz"},
+	{"GET /x%2 HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%2"},
+	{"GET /x% HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%"},
+	{"GET /x%%32%42 HTTP/1.1\r\nHost: h\r\n\r\n", single, "/x%%32%42"},
+	{"GET /%e2%82%ac HTTP/1.1\r\nHost: h\r\n\r\n", single, "/%e2%82%ac"},
 	{"GET /x HTTP/1.1\r\n\r\n", single, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", single, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: \r\n\r\n", single, "/x"},
@@ -115,11 +131,21 @@ func FuzzParseHead(f *testing.F) {
 		if h.verdict == single {
 			return
 		}
-		if r.RequestURI != string(h.path) || r.URL.Path != string(h.path) || r.URL.RawQuery != "" || r.Close || r.Host == "" {
+		path := unescape(nil, h.path)
+		if r.RequestURI != string(h.path) || r.URL.Path != string(path) || r.URL.RawQuery != "" || r.Close || r.Host == "" {
 			t.Errorf("%q: %q, %+v", p, h.path, r)
 		}
+		if h.escaped == bytes.Equal(path, h.path) || bytes.Count(path, []byte("/")) != bytes.Count(h.path, []byte("/")) {
+			t.Errorf("%q: %q is %q, escaped: %v", p, h.path, path, h.escaped)
+		}
+		for name, field := range map[string][]byte{"Range": h.span, "If-Range": h.ifSpan} {
+			if got := r.Header.Values(name); field == nil && got != nil || field != nil && !slices.Equal(got, []string{string(field)}) {
+				t.Errorf("%q: %s is %q, not %q", p, name, got, field)
+			}
+			r.Header.Del(name)
+		}
 		for name := range r.Header {
-			if strings.HasPrefix(name, "If-") || name == "Range" || name == "Upgrade" || name == "Expect" {
+			if strings.HasPrefix(name, "If-") || name == "Upgrade" || name == "Expect" {
 				t.Errorf("%q: plain with %s", p, name)
 			}
 		}

@@ -157,38 +157,60 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 	if next = parseHead(p); next.verdict != plain {
 		return 0, next, nil
 	}
-	out := c.quick.buffer()
-	defer c.quick.free(out)
+	m := c.quick.scratch()
+	defer c.quick.free(m)
 	now := time.Now()
 	for next.verdict == plain {
-		r := Request{Path: next.path, Head: next.noBody, Time: now}
+		r := m.request(next, now)
 		a, ok := c.quick.Quick.Quick(r)
 		if !ok {
 			next.verdict = single
 			break
 		}
-		if len(*out) > 0 && len(*out)+a.size(r) > batch {
-			if err := c.write(*out, now); err != nil {
+		if len(m.out) > 0 && len(m.out)+a.size(r) > batch {
+			if err := c.write(m.out, now); err != nil {
 				return 0, head{}, errors.Join(err, a.drop())
 			}
-			*out = (*out)[:0]
+			m.out = m.out[:0]
 		}
-		*out = c.quick.append(*out, a, r)
+		m.out = c.quick.append(m.out, a, r)
 		if a.File != nil {
-			err := c.writeFile(*out, a)
-			a.Meter.Done()
-			if err = errors.Join(err, a.File.Close()); err != nil {
+			if err := errors.Join(c.addFile(m, a), a.drop()); err != nil {
 				return 0, head{}, err
 			}
-			*out, now = (*out)[:0], time.Now()
+			now = time.Now()
 		}
 		used += next.size
 		next = parseHead(p[used:])
 	}
-	if len(*out) > 0 {
-		err = c.write(*out, now)
+	if len(m.out) > 0 {
+		err = c.write(m.out, now)
 	}
 	return used, next, err
+}
+
+// request returns what a head asks for.
+func (m *scratch) request(h head, now time.Time) Request {
+	r := Request{Path: h.path, Head: h.noBody, Range: h.span, IfRange: h.ifSpan, Buffer: m.head, Time: now}
+	if h.escaped {
+		m.path = unescape(m.path[:0], h.path)
+		r.Path = m.path
+	}
+	return r
+}
+
+// addFile adds an answer's file to what is written, or if it is not small writes
+// all of that.
+func (c *lane) addFile(m *scratch, a Answer) (err error) {
+	if n := a.File.left; n <= small {
+		if m.out, err = a.File.append(m.out); err == nil {
+			a.Meter.Sent(int(n))
+		}
+		return err
+	}
+	err = c.writeFile(m.out, a)
+	m.out = m.out[:0]
+	return err
 }
 
 // write writes answers. Who does not read them is cut off after Stall, or half

@@ -9,27 +9,37 @@ import (
 	"time"
 )
 
-// Request is a GET or HEAD in which nothing changes the answer but the path.
+// Request is a GET or HEAD in which nothing changes the answer but what is here.
+// Its bytes are another request's once the answer is sent.
 type Request struct {
-	// Path is made of ASCII letters, digits and -._~/+= alone. Its bytes are
-	// another request's once the answer is given.
+	// Path is made of ASCII letters, digits and -._~/+=? alone. It has no escapes
+	// any more; what of it was one is no slash.
 	Path []byte
 
 	// Head says that the body is not sent.
 	Head bool
 
+	// Range and IfRange are the values of these fields, as they were sent; nil
+	// without them. IfRange is not there without Range. See Span.
+	Range, IfRange []byte
+
+	// Buffer is empty memory for the answer's Head.
+	Buffer []byte
+
 	Time time.Time // now
 }
 
-// Answer is an answer that is at hand. Nothing changes its bytes.
+// Answer is an answer that is at hand. Nothing changes its bytes until it is
+// sent.
 type Answer struct {
 	// Head is the status line and the fields in the order and form of net/http,
 	// each with its CR LF, but without Date and the empty line: see AnswerHead.
 	Head []byte
 	Body []byte
 
-	// File is the body, if there is one; not in answers to HEAD. Whoever has got
-	// the answer sends it, telling Meter, and closes it.
+	// File is the body, or the part of it that File.Part has chosen, if there is
+	// one; not in answers to HEAD. Whoever has got the answer sends it, telling
+	// Meter, and closes it.
 	File  *File
 	Meter Meter // with File
 }
@@ -53,8 +63,11 @@ func AnswerHead(status int, h http.Header) []byte {
 
 const (
 	// batch bounds how many bytes of answers to requests that came together are
-	// written at once: each connection whose client does not read holds as many.
+	// written at once, and small those of a file that is read and written with its
+	// head, which takes less than a sendfile of its own: each connection whose
+	// client does not read holds as many as the larger.
 	batch = 16 << 10
+	small = 32 << 10
 
 	// keepBuffer bounds the buffers that are kept for other answers, in bytes.
 	keepBuffer = 128 << 10
@@ -63,8 +76,15 @@ const (
 // quickly is what the lanes of a server have in common.
 type quickly struct {
 	Quick
-	buffers sync.Pool // of *[]byte, empty
-	date    atomic.Pointer[date]
+	scratches sync.Pool // of *scratch
+	date      atomic.Pointer[date]
+}
+
+// scratch is the memory for requests that came together, and their answers.
+type scratch struct {
+	out  []byte // what is to be written
+	path []byte // of a request
+	head []byte // of its answer
 }
 
 // date is the Date field of a second.
@@ -73,26 +93,27 @@ type date struct {
 	field  []byte
 }
 
-// buffer returns an empty buffer.
-func (q *quickly) buffer() *[]byte {
-	if b, ok := q.buffers.Get().(*[]byte); ok {
-		return b
+func (q *quickly) scratch() *scratch {
+	if m, ok := q.scratches.Get().(*scratch); ok {
+		return m
 	}
-	b := make([]byte, 0, 4<<10)
-	return &b
+	return &scratch{out: make([]byte, 0, 4<<10), head: make([]byte, 0, 512)}
 }
 
-func (q *quickly) free(b *[]byte) {
-	if cap(*b) <= keepBuffer {
-		*b = (*b)[:0]
-		q.buffers.Put(b)
+func (q *quickly) free(m *scratch) {
+	if cap(m.out) <= keepBuffer {
+		m.out = m.out[:0]
+		q.scratches.Put(m)
 	}
 }
 
 // size returns how many bytes an answer takes.
 func (a Answer) size(r Request) int {
 	n := len(a.Head) + len("Date: \r\n\r\n") + len(http.TimeFormat)
-	if !r.Head {
+	switch {
+	case a.File != nil && a.File.left <= small:
+		n += int(a.File.left)
+	case !r.Head:
 		n += len(a.Body)
 	}
 	return n
