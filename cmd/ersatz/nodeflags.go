@@ -142,10 +142,12 @@ func (f nodeFlags) keys(parseACL func([]byte) (guixsig.ACL, error)) (node.Keys, 
 	if f.acl != "" {
 		text, err := readFile(f.acl)
 		if err == nil {
-			all.Guix, err = parseACL(text)
+			if all.Guix, err = parseACL(text); err != nil {
+				err = fmt.Errorf("%s: %w", f.acl, err)
+			}
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--acl: %s: %w", f.acl, err))
+			errs = append(errs, fmt.Errorf("--acl: %w", err))
 		}
 	}
 	for _, value := range f.nixKeys {

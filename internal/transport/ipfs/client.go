@@ -49,7 +49,7 @@ type Client struct {
 func New(api string, hc *http.Client) (*Client, error) {
 	u, err := url.Parse(api)
 	if err != nil {
-		return nil, errors.New("ipfs: address of the daemon is not well-formed") // the error repeats it
+		return nil, errors.New("ipfs: address of the daemon is not like http://127.0.0.1:5001") // the error repeats it
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("ipfs: address of the daemon: %q is not like http://127.0.0.1:5001", u.Redacted())
