@@ -135,15 +135,27 @@ func (a *ahead) latest() *set {
 func (t *Transfers) asked(w node.Want) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a := &t.ahead
-	hash := w.Choice.Builds[0].Signed.NarHash
-	_, out := a.out[hash]
+	out := t.used(w)
+	t.ahead.asked, t.ahead.askedAt = w, t.o.Now()
+	t.start(w, out)
+}
+
+// given notes that somebody who has asked for an item gets it: it may have been
+// taken up to be fetched ahead in between.
+func (t *Transfers) given(w node.Want) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.used(w)
+}
+
+// used notes that an item is not ahead of what was asked for, and reports whether it
+// was. The caller has t.mu.
+func (t *Transfers) used(w node.Want) bool {
+	out := t.ahead.settle(w.Choice.Builds[0].Signed.NarHash)
 	if out {
 		t.o.Count.AheadUsed()
-		a.settle(hash)
 	}
-	a.asked, a.askedAt = w, t.o.Now()
-	t.start(w, out)
+	return out
 }
 
 // start has what was queried together with an item fetched ahead, and what it

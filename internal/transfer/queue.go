@@ -89,12 +89,12 @@ func (t *Transfers) claimed(narHash [32]byte) ([]peers.Claim, bool) {
 	return s.claims, t.o.Now().Before(s.until)
 }
 
-// settle forgets that an item is outstanding.
-func (a *ahead) settle(hash [32]byte) {
-	if o, ok := a.out[hash]; ok {
-		a.bytes -= o.size
-		delete(a.out, hash)
-	}
+// settle forgets that an item is outstanding, and reports whether it was.
+func (a *ahead) settle(hash [32]byte) bool {
+	o, ok := a.out[hash]
+	a.bytes -= o.size
+	delete(a.out, hash)
+	return ok
 }
 
 // pump begins what may be fetched ahead now.

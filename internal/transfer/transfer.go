@@ -162,6 +162,9 @@ func (t *Transfers) Get(ctx context.Context, w node.Want) (node.Nar, error) {
 	if err := r.begin(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	if !w.Kept {
+		t.given(w)
+	}
 	return r, nil
 }
 
