@@ -213,7 +213,9 @@ func (c *Client) known(l *lookup, column int, queries []query, answers [][]Answe
 		case e.text == nil:
 			a.Err = fmt.Errorf("%w a short time ago", fs.ErrNotExist)
 		default:
-			a.Text, a.Err = e.text, l.count(e.text)
+			if a.Err = l.count(e.text); a.Err == nil {
+				a.Text = e.text
+			}
 		}
 		answers[i][column] = a
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMemory: what is held of texts until they are chosen from is not many times
@@ -40,6 +41,22 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%s: %d bytes are held of %d", name, held, size)
 		}
 		runtime.KeepAlive(answers)
+	}
+}
+
+// TestCachedTextsAreBounded: what the cache has counts as what a server answers.
+func TestCachedTextsAreBounded(t *testing.T) {
+	c := newClient(t, Options{}, t.TempDir())
+	sv := server(t, "http://a")
+	text := fields(t, nil).Body()
+	c.cache.put(sv, hash, text, time.Now().Add(time.Hour))
+	answers := [][]Answer{{{}}, {{}}}
+	c.known(&lookup{server: sv, most: int64(len(text))}, 0, []query{{hash: hash}, {hash: hash}}, answers)
+	if a := answers[0][0]; a.Err != nil || string(a.Text) != string(text) {
+		t.Errorf("the first is %+v", a)
+	}
+	if a := answers[1][0]; a.Err == nil || a.Text != nil {
+		t.Errorf("the second, of which there is no room: %d bytes, %v", len(a.Text), a.Err)
 	}
 }
 
