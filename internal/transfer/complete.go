@@ -33,7 +33,7 @@ func (f *blockFetch) complete(ctx context.Context, filler *eris.Filler, part *ke
 		if o.Nar.Compression != f.content.method || o.Nar.FileSize == 0 || !slices.Contains(f.content.servers, o.Server) || f.waited[o.Server] {
 			continue
 		}
-		err := f.completeFrom(ctx, filler, part, o)
+		err := f.completeFrom(ctx, filler, o)
 		if err == nil {
 			return f.whole(ctx, filler, part, int64(o.Nar.FileSize))
 		}
@@ -53,33 +53,33 @@ func (f *blockFetch) complete(ctx context.Context, filler *eris.Filler, part *ke
 }
 
 // completeFrom fetches what is missing from one nar.
-func (f *blockFetch) completeFrom(ctx context.Context, filler *eris.Filler, part *keep.Part, o upstream.Offer) error {
-	r := ranges{f: f, filler: filler, part: part, offer: o, size: int64(o.Nar.FileSize)}
+func (f *blockFetch) completeFrom(ctx context.Context, filler *eris.Filler, o upstream.Offer) error {
+	r := ranges{f: f, filler: filler, offer: o, size: int64(o.Nar.FileSize)}
 	if limit := f.build.CompressedLimit(); r.size > limit {
 		return fmt.Errorf("%d bytes are too many for a nar of %d", r.size, f.record.NarSize)
 	}
 	block := int64(f.content.readCap.Size)
 	leaves := r.size/block + 1 // the last has padding at least
-	missing := filler.Missing()
-	f.log.InfoContext(ctx, "blocks are completed from a nar", slog.String("source", o.URL()), slog.Int("gaps", len(missing)))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(rangesAtOnce)
-	etag, first := "", true
-	for _, span := range missing {
+	var missing []eris.Span
+	for _, span := range filler.Missing() {
 		if span.End < 0 || span.End > leaves {
 			span.End = leaves
 		}
-		if span.First >= span.End {
-			continue
+		if span.First < span.End {
+			missing = append(missing, span)
 		}
-		if first {
-			// All others have to be of the file that the first is of.
-			if err := r.fetch(ctx, span, &etag); err != nil {
-				return err
-			}
-			first = false
-			continue
-		}
+	}
+	f.log.InfoContext(ctx, "blocks are completed from a nar", slog.String("source", o.URL()), slog.Int("gaps", len(missing)))
+	if len(missing) == 0 {
+		return nil
+	}
+	etag := "" // all others have to be of the file that the first is of
+	if err := r.fetch(ctx, missing[0], &etag); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(rangesAtOnce)
+	for _, span := range missing[1:] {
 		group.Go(func() error {
 			etag := etag
 			return r.fetch(ctx, span, &etag)
@@ -92,7 +92,6 @@ func (f *blockFetch) completeFrom(ctx context.Context, filler *eris.Filler, part
 type ranges struct {
 	f      *blockFetch
 	filler *eris.Filler
-	part   *keep.Part
 	offer  upstream.Offer
 	size   int64 // of the file
 }

@@ -22,8 +22,7 @@ const (
 
 // holding is what a peer has of a content; nil: nothing.
 type holding struct {
-	peer *peers.Peer
-	now  atomic.Pointer[peer.Held]
+	now atomic.Pointer[peer.Held]
 }
 
 // grow takes what the peer has by now, and reports whether that is another
@@ -110,7 +109,7 @@ func (i *item) sources(c content) sources {
 
 // peerSource returns a peer as a source, of which nothing is known to be there.
 func (i *item) peerSource(p *peers.Peer) source {
-	s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{peer: p}}
+	s := source{Source: i.t.o.Peers.Source(p), kind: metrics.Far, held: &holding{}}
 	if s.Near {
 		s.kind = metrics.Near
 	}
