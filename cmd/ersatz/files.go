@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,14 @@ func checkOutput(name string) error {
 		return usageError(fmt.Errorf("%s is there, and is no regular file", name))
 	}
 	return nil
+}
+
+// unlessPermitted adds to an error what to do if it is for want of permission.
+func unlessPermitted(err error, advice string) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (%s)", err, advice)
+	}
+	return err
 }
 
 // notState refuses the folder of a node for what others write.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -52,6 +53,9 @@ func (a *app) gc(ctx context.Context, quota string, asJSON bool, dir string) err
 			return usageError(fmt.Errorf("--quota: %w", err))
 		}
 		o.Quota = n
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return err
 	}
 	// Else a folder of something else would get folders of a node.
 	if !keep.IsState(dir) {

@@ -121,6 +121,7 @@ func nodeOn(ctx context.Context, state string, o noded.Options, s sockets) error
 	log := o.Node.Log
 	o.Node.Listen = addresses(s.web)
 	service, err := noded.Open(ctx, state, o)
+	err = unlessPermitted(err, "--state names another folder")
 	var option *noded.OptionError
 	if errors.As(err, &option) {
 		err = usageError(err)

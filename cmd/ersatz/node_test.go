@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ersatz/guixsig"
@@ -77,6 +79,23 @@ func TestNodeActivation(t *testing.T) {
 		if _, err := os.Lstat(socket); err != nil {
 			t.Errorf("the socket that was passed is gone: %v", err)
 		}
+	}
+}
+
+func TestUnlessPermitted(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&fs.PathError{Op: "mkdir", Path: "/run/x", Err: syscall.EACCES}, "mkdir /run/x: permission denied (try y)"},
+		{&fs.PathError{Op: "mkdir", Path: "/run/x", Err: syscall.ENOSPC}, "mkdir /run/x: no space left on device"},
+	} {
+		if got := unlessPermitted(c.err, "try y"); got.Error() != c.want || !errors.Is(got, c.err) {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+	if err := unlessPermitted(nil, "try y"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -239,7 +239,7 @@ func (f nodeFlags) open() (s sockets, err error) {
 	if len(s.unix) == 0 && f.socket != noSocket {
 		l, err := listenUnix(f.socket)
 		if err != nil {
-			return s, errors.Join(err, s.close())
+			return s, errors.Join(unlessPermitted(err, "--socket names another one; none: no socket"), s.close())
 		}
 		s.unix, s.own = append(s.unix, l), f.socket
 	}
