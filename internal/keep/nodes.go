@@ -40,18 +40,13 @@ func (p *Part) readNodes() error {
 	return nil
 }
 
-// maxLeaves bounds the leaves of a part, whose places are remembered by a bit each, in
-// 8 MiB of memory: 1 TiB of content at 32 KiB. The size that a narinfo gives bounds
-// nothing where everyone's narinfos count.
-const maxLeaves = 1 << 25
-
 // check refuses nodes that no tree of the part's content has.
 func (p *Part) check(level int, index int64) error {
 	if p.size == 0 {
 		return fmt.Errorf("keep: part of %s takes no blocks", p.about.Item.Path)
 	}
-	if last := min(p.limit/int64(p.size), maxLeaves-1); level < 0 || level > int(p.about.Item.ReadCap.Level) || index < 0 || index > last {
-		return fmt.Errorf("keep: part of %s: node %d of level %d: %w of %d blocks", p.about.Item.Path, index, level, eris.ErrTooLong, last+1)
+	if level < 0 || level > int(p.about.Item.ReadCap.Level) || index < 0 || index > p.limit/int64(p.size) {
+		return fmt.Errorf("keep: part of %s: node %d of level %d: %w of %d bytes", p.about.Item.Path, index, level, eris.ErrTooLong, p.limit)
 	}
 	return nil
 }

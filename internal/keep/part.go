@@ -111,6 +111,11 @@ func (n nodeID) index() int64 { return int64(n & (1<<56 - 1)) }
 // of memory each: 32 GiB of content at 32 KiB.
 const maxServed = 1 << 20
 
+// maxLeaves bounds the leaves of a part, 1 TiB of content at 32 KiB: their places are
+// remembered, here by two bits each and by who fills it with 48 bytes for 512. The size that a narinfo gives bounds nothing where
+// everyone's narinfos count.
+const maxLeaves = 1 << 25
+
 // Part returns the part named id: a new one, or with what was left of it when
 // it was closed or the process was killed. about must fit the id. The error
 // matches ErrBusy if somebody has the part. Close the Part.
@@ -128,6 +133,7 @@ func (s *Store) Part(id PartID, about About) (*Part, error) {
 	}
 	if strings.HasPrefix(string(id), blocksPrefix) {
 		p.size = about.Item.ReadCap.Size
+		p.limit = min(p.limit, maxLeaves*int64(p.size))
 	}
 	s.mu.Lock()
 	for other, busy := s.parts[id]; busy; other, busy = s.parts[id] {
@@ -215,6 +221,9 @@ func (p *Part) open(record []byte) (err error) {
 
 // About returns what the part is of.
 func (p *Part) About() About { return p.about }
+
+// Limit returns how long the content may be, in bytes.
+func (p *Part) Limit() int64 { return p.limit }
 
 // count counts n bytes more on disk. The caller has Store.mu.
 func (p *Part) count(n int64) {

@@ -219,6 +219,9 @@ func TestPartUse(t *testing.T) {
 		if err := p.Store(0, 1<<26, node); !errors.Is(err, eris.ErrTooLong) {
 			t.Errorf("a leaf at 2 TiB: %v", err)
 		}
+		if most := int64(1 << 40); p.Limit() != most {
+			t.Errorf("a content may have %d bytes", p.Limit())
+		}
 		closing(t, p)
 	}
 	ids := map[PartID]bool{NarID(a): true}

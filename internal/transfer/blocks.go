@@ -99,7 +99,7 @@ func (f *blockFetch) open(context.Context, bool) (*keep.Part, fillFunc, error) {
 // does not have all, from nars.
 func (f *blockFetch) fill(ctx context.Context, part *keep.Part) (keep.Tree, error) {
 	filler := eris.NewFiller(f.content.readCap, nodes{part, &f.nodes}, eris.FillOptions{
-		MaxLength: f.build.CompressedLimit(), Batch: 256, Parallel: 4,
+		MaxLength: part.Limit(), Batch: 256, Parallel: 4,
 	})
 	length, err := f.mixed(ctx, filler)
 	if err == nil {
