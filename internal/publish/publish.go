@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"os"
@@ -146,12 +147,13 @@ type Server struct {
 	store  Store
 	signer bake.Signer
 	opt    Options
-	narDir []string        // components of NarPath
-	prefix string          // NarPath with a slash
-	maxAge string          // Cache-Control of nars
-	root   *os.Root        // the cache folder; nil without one
-	folder *web.Folder     // the same
-	memory memory          // of what is there
+	narDir []string    // components of NarPath
+	prefix string      // NarPath with a slash
+	maxAge string      // Cache-Control of nars
+	root   *os.Root    // the cache folder; nil without one
+	folder *web.Folder // the same
+	memory memory      // of what is there
+	asked  asked
 	nars   *metrics.Stream // counts nars from files
 	parts  *metrics.Stream // counts parts of them
 	blocks http.Handler    // nil without a cache
@@ -169,7 +171,8 @@ func New(store Store, signer bake.Signer, o Options) (*Server, error) {
 	s := &Server{
 		store: store, signer: signer, opt: o,
 		narDir: strings.Split(o.NarPath, "/"), prefix: o.NarPath + "/",
-		live: make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
+		asked: asked{seed: maphash.MakeSeed()},
+		live:  make(chan struct{}, o.Live), files: make(chan struct{}, maxFiles),
 	}
 	s.memory.sent = o.Requests.Tally(metrics.Web, metrics.Narinfo, http.StatusOK)
 	s.nars = o.Requests.Stream(metrics.Web, metrics.NarFile, http.StatusOK)

@@ -425,3 +425,45 @@ func TestQuickAllocates(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestQuickNarAllocates: what a nar takes is its name, its file, and little more.
+func TestQuickNarAllocates(t *testing.T) {
+	baker := newFakeBaker(t)
+	name := "nar/zstd/" + hashOf("a") + "-x"
+	baker.write(t, name, []byte("nar"))
+	s := newQuick(t, baker, publish.Options{TTL: time.Hour})
+	r := web.Request{Path: []byte("/" + name), Range: []byte("bytes=1-"), Buffer: make([]byte, 0, 512), Time: time.Unix(1e9, 0)}
+	if n := testing.AllocsPerRun(100, func() {
+		a, ok := s.Quick(r)
+		if !ok || a.File.Close() != nil {
+			t.Error("not answered")
+		}
+	}); n > 5 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestQuickNarTouches: that a nar was asked for is noted once in a second, and
+// for each item.
+func TestQuickNarTouches(t *testing.T) {
+	baker := newFakeBaker(t)
+	s := newQuick(t, baker, publish.Options{})
+	now := time.Unix(1e9, 0)
+	for _, c := range []struct {
+		item    string
+		after   time.Duration
+		touched int
+	}{
+		{"a", 0, 1}, {"a", time.Second - 1, 1}, {"b", time.Second - 1, 2}, {"a", time.Second, 3}, {"a", time.Second, 3}, {"a", 0, 4},
+	} {
+		name := "nar/zstd/" + hashOf(c.item) + "-x"
+		baker.write(t, name, []byte("nar"))
+		a, ok := s.Quick(web.Request{Path: []byte("/" + name), Time: now.Add(c.after)})
+		if !ok || a.File.Close() != nil {
+			t.Fatal("not answered")
+		}
+		if len(baker.touched) != c.touched {
+			t.Errorf("%s, %v later: touched %q", c.item, c.after, baker.touched)
+		}
+	}
+}

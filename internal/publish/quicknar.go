@@ -1,9 +1,12 @@
 package publish
 
 import (
+	"hash/maphash"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"ersatz/internal/web"
 	"ersatz/storepath"
@@ -39,7 +42,9 @@ func (s *Server) quickNar(r web.Request) (a web.Answer, ok bool) {
 		}
 		meter = s.parts
 	}
-	s.opt.Cache.Baker.Touch(p.Hash)
+	if s.asked.first(p.Hash, r.Time) {
+		s.opt.Cache.Baker.Touch(p.Hash)
+	}
 	a.Head = s.narHead(r, f, from, n)
 	meter.Begin()
 	if r.Head {
@@ -49,6 +54,21 @@ func (s *Server) quickNar(r web.Request) (a web.Answer, ok bool) {
 	f.Part(from, n)
 	a.File, a.Meter = f, meter
 	return a, true
+}
+
+// asked knows of which items nars were asked for in this second: to note that
+// takes as long as to open a file. It forgets some. It is safe for concurrent use.
+type asked struct {
+	seed  maphash.Seed
+	items [1024]atomic.Uint64
+}
+
+// first reports whether an item, by its hash part, may not have been asked for in
+// this second yet.
+func (a *asked) first(hash string, now time.Time) bool {
+	h := maphash.String(a.seed, hash)
+	item := h ^ uint64(now.Unix())
+	return a.items[h%uint64(len(a.items))].Swap(item) != item
 }
 
 // narHead returns the head of an answer of n bytes of a nar, as http.ServeContent

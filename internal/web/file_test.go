@@ -315,8 +315,7 @@ func TestFileCutShort(t *testing.T) {
 		"sendfile": func(c *lane, a Answer) error { return c.writeFile(nil, a) },
 		"copied":   func(c *lane, a Answer) error { return c.copyFile(nil, a) },
 		"read": func(c *lane, a Answer) error {
-			m := c.quick.scratch()
-			err := c.addFile(m, a)
+			_, err := a.appendFile(nil)
 			if s := a.Meter.(*shelf); s.sent.Load() != 0 {
 				t.Error("counted")
 			}

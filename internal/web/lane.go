@@ -174,11 +174,16 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 			m.out = m.out[:0]
 		}
 		m.out = c.quick.append(m.out, a, r)
-		if a.File != nil {
-			if err := errors.Join(c.addFile(m, a), a.drop()); err != nil {
-				return 0, head{}, err
-			}
-			now = time.Now()
+		switch {
+		case a.File == nil:
+		case a.File.left <= small:
+			m.out, err = a.appendFile(m.out)
+		default:
+			err = c.writeFile(m.out, a)
+			m.out, now = m.out[:0], time.Now()
+		}
+		if err = errors.Join(err, a.drop()); err != nil {
+			return 0, head{}, err
 		}
 		used += next.size
 		next = parseHead(p[used:])
@@ -197,20 +202,6 @@ func (m *scratch) request(h head, now time.Time) Request {
 		r.Path = m.path
 	}
 	return r
-}
-
-// addFile adds an answer's file to what is written, or if it is not small writes
-// all of that.
-func (c *lane) addFile(m *scratch, a Answer) (err error) {
-	if n := a.File.left; n <= small {
-		if m.out, err = a.File.append(m.out); err == nil {
-			a.Meter.Sent(int(n))
-		}
-		return err
-	}
-	err = c.writeFile(m.out, a)
-	m.out = m.out[:0]
-	return err
 }
 
 // write writes answers. Who does not read them is cut off after Stall, or half

@@ -119,7 +119,17 @@ func (a Answer) size(r Request) int {
 	return n
 }
 
-// drop gives an answer up.
+// appendFile appends the file of an answer to b.
+func (a Answer) appendFile(b []byte) ([]byte, error) {
+	n := int(a.File.left)
+	b, err := a.File.append(b)
+	if err == nil {
+		a.Meter.Sent(n)
+	}
+	return b, err
+}
+
+// drop is done with an answer.
 func (a Answer) drop() error {
 	if a.File == nil {
 		return nil
