@@ -13,11 +13,8 @@ import (
 	"ersatz/narinfo"
 )
 
-// ManifestType is the media type of a manifest: what the first read capability
-// of a bundle names. docs/bundles.md describes the format.
-const ManifestType = "application/x-ersatz-bundle"
-
-// magic starts a manifest.
+// magic starts a manifest, which is what the first read capability of a bundle
+// names. docs/bundles.md describes the format.
 const magic = "ersatz-bundle-1\n\n"
 
 // MaxItems bounds the items of a bundle.

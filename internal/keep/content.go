@@ -8,10 +8,10 @@ import (
 	"ersatz/eris"
 )
 
-// Front returns how many bytes of the content are there from its start on
+// Size returns how many bytes of the content are there from its start on
 // without a gap, verified or not. Of the last leaf, whose length is not known
 // before Finish, none count.
-func (p *Part) Front() int64 {
+func (p *Part) Size() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.frontLocked()
@@ -35,19 +35,6 @@ func (p *Part) Length() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.length
-}
-
-// ReadAt reads what is there of the content, verified or not; holes are zeros.
-func (p *Part) ReadAt(b []byte, off int64) (int, error) { return p.content.ReadAt(b, off) }
-
-// Size returns how many bytes of a nar are there.
-func (p *Part) Size() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.size != 0 {
-		return p.frontLocked()
-	}
-	return p.filled.front
 }
 
 // Append adds bytes of a nar at its end. It may add some and fail; Size says

@@ -219,9 +219,6 @@ func (p *Part) open(record []byte) (err error) {
 	return p.readNodes()
 }
 
-// About returns what the part is of.
-func (p *Part) About() About { return p.about }
-
 // Limit returns how long the content may be, in bytes.
 func (p *Part) Limit() int64 { return p.limit }
 

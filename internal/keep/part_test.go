@@ -143,7 +143,7 @@ func TestRottenPart(t *testing.T) {
 			t.Fatalf("%d bytes, %d blocks asked for, %v", n, len(src.asked), err)
 		}
 		b := make([]byte, n)
-		if _, err := p.ReadAt(b, 0); err != nil || !bytes.Equal(b, x.file) {
+		if _, err := p.content.ReadAt(b, 0); err != nil || !bytes.Equal(b, x.file) {
 			t.Error("wrong bytes")
 		}
 		closing(t, p)
@@ -283,7 +283,7 @@ func TestNarGoesOn(t *testing.T) {
 		if left := s.Left(x.NarHash); len(left) != 0 {
 			t.Errorf("in use: %+v is left", left)
 		}
-		if p.Size() != int64(from) || p.Front() != int64(from) {
+		if p.Size() != int64(from) {
 			t.Fatalf("goes on at %d, not %d", p.Size(), from)
 		}
 		n, err := p.Append(x.file[from:min(from+70_000, len(x.file))])
@@ -334,7 +334,7 @@ func TestReader(t *testing.T) {
 		}
 		front := func(want int64) {
 			t.Helper()
-			if got := p.Front(); got != want {
+			if got := p.Size(); got != want {
 				t.Errorf("front at %d, not %d", got, want)
 			}
 		}

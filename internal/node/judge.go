@@ -84,10 +84,7 @@ func (k Keys) Verify(n *narinfo.Narinfo) (narinfo.Signed, error) {
 	return s, err
 }
 
-// Judge says which narinfos count.
-type Judge = func(n *narinfo.Narinfo) (narinfo.Signed, error)
-
-// anything is the Judge of a node without keys, whose clients judge for
+// anything is the upstream.Judge of a node without keys, whose clients judge for
 // themselves. What Guix's signature covers is taken if the signature is by the
 // key that it names, whoever has that; else, what the narinfo says.
 func (k *signers) anything(n *narinfo.Narinfo) (narinfo.Signed, error) {

@@ -50,9 +50,6 @@ func (c *Content) Close() error {
 // ReadCap returns the read capability that the item was encoded to.
 func (c *Content) ReadCap() eris.ReadCap { return c.c.cap }
 
-// Length returns the length of the content, that is of the nar as stored.
-func (c *Content) Length() int64 { return c.c.length }
-
 // Len returns the number of blocks in the tree.
 func (c *Content) Len() int64 { return c.c.shape.Nodes() }
 

@@ -23,8 +23,8 @@ func TestOpenRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if c.ReadCap() != it.cap || c.Length() != 40_000 || c.Len() != int64(len(it.refs)) {
-		t.Errorf("%v, %d bytes, %d blocks", c.ReadCap(), c.Length(), c.Len())
+	if c.ReadCap() != it.cap || c.c.length != 40_000 || c.Len() != int64(len(it.refs)) {
+		t.Errorf("%v, %d bytes, %d blocks", c.ReadCap(), c.c.length, c.Len())
 	}
 	for place, want := range it.refs {
 		ref, b, err := c.Block(t.Context(), int64(place))

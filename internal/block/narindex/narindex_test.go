@@ -354,8 +354,8 @@ func TestContent(t *testing.T) {
 	if err != nil || !slices.Equal(refs, it.refs) {
 		t.Errorf("%d blocks, want %d; %v", len(refs), len(it.refs), err)
 	}
-	if c.ReadCap() != it.cap || c.Length() != 300_000 {
-		t.Errorf("%v, %d bytes", c.ReadCap(), c.Length())
+	if c.ReadCap() != it.cap || c.c.length != 300_000 {
+		t.Errorf("%v, %d bytes", c.ReadCap(), c.c.length)
 	}
 	// A tree file that is cut while it is open.
 	truncate(t, x.treePath(it.path.Base()), 1000)
