@@ -217,7 +217,7 @@ func reason(s string) string {
 			return unicode.ReplacementChar
 		}
 		return r
-	}, strings.Join(strings.Fields(s), " "))
+	}, strings.Join(strings.Fields(s[:min(len(s), 4*maxReason)]), " "))
 	return clip(s, maxReason)
 }
 
