@@ -51,25 +51,19 @@ func (i *item) ways(ctx context.Context, first bool) []way {
 		nars, failing = i.narWays()
 	}
 	for _, c := range i.hinted(claims) {
+		w, _ := i.contentWay(c)
 		if c.holders() == 0 && first {
 			// Nobody is to blame should it be wrong, as often as it is said.
-			w, _ := i.contentWay(c)
 			rumours = append(rumours, w...)
 		} else {
-			w, _ := i.contentWay(c)
 			hints = append(hints, w...)
 		}
 	}
 	var all []way
-	switch {
-	case i.t.o.Policy == HTTPOnly:
-		all = slices.Concat(nars, failing)
-	case i.build.Signed.NarSize > small || inVain:
+	// What a near peer has takes no long round trips.
+	if i.build.Signed.NarSize > small || inVain || slices.ContainsFunc(claims, isNear) {
 		all = slices.Concat(signed, hints, nars, failing, rumours, last)
-	case slices.ContainsFunc(claims, isNear):
-		// What a near peer has takes no long round trips.
-		all = slices.Concat(signed, hints, nars, failing, rumours, last)
-	default:
+	} else {
 		if len(signed) > 0 && len(i.t.o.Networks) > 0 {
 			for k := range nars {
 				nars[k].hurried = !i.waited[nars[k].server]

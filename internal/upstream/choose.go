@@ -150,9 +150,7 @@ func (b *Build) Join(answers []Answer) {
 			servers = append(servers, a.Server)
 		}
 	}
-	slices.SortStableFunc(nars, func(x, y Offer) int {
-		return cmp.Compare(cost(x.Nar, b.Signed.NarSize), cost(y.Nar, b.Signed.NarSize))
-	})
+	byCost(nars, b.Signed.NarSize)
 	b.Nars = slices.Concat(nars, b.Nars)
 	b.Content.Servers = slices.Concat(servers, b.Content.Servers)
 }
@@ -241,18 +239,23 @@ func (c *Choice) sortNars(b *Build) {
 		c.refuse(o.Server, fmt.Errorf("compression %.80q cannot be read", o.Nar.Compression))
 		return true
 	})
-	size := b.Signed.NarSize
-	slices.SortStableFunc(b.Nars, func(x, y Offer) int {
-		return cmp.Compare(cost(x.Nar, size), cost(y.Nar, size))
-	})
-	for i, o := range b.Nars {
-		if o.Nar.FileSize > math.MaxInt64 {
-			b.Nars[i].Nar.FileSize = 0 // the daemon breaks off at a larger number
+	byCost(b.Nars, b.Signed.NarSize)
+	for i := range b.Nars {
+		n := &b.Nars[i].Nar
+		if n.FileSize > math.MaxInt64 {
+			n.FileSize = 0 // the daemon breaks off at a larger number
 		}
-		if b.Content.Size < 0 && o.Nar.Compression == b.Content.Method && o.Nar.FileSize > 0 && o.Nar.FileSize <= math.MaxInt64 {
-			b.Content.Size = int64(o.Nar.FileSize)
+		if b.Content.Size < 0 && n.Compression == b.Content.Method && n.FileSize > 0 {
+			b.Content.Size = int64(n.FileSize)
 		}
 	}
+}
+
+// byCost puts the cheapest of some nars first.
+func byCost(nars []Offer, narSize uint64) {
+	slices.SortStableFunc(nars, func(x, y Offer) int {
+		return cmp.Compare(cost(x.Nar, narSize), cost(y.Nar, narSize))
+	})
 }
 
 // cost estimates what a nar costs, in bytes of transfer: those of the file and,

@@ -76,7 +76,7 @@ func New(hc *http.Client, cacheDirs []string, o Options) *Client {
 		o.Now = time.Now
 	}
 	if o.Progress == nil {
-		o.Progress = func([]Pending) func(int) { return func(int) {} }
+		o.Progress = untold
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{o: o, http: hc, log: o.Log, cache: openCache(cacheDirs, o.Now, o.Log), ctx: ctx, end: cancel, work: &sync.WaitGroup{}}
@@ -90,9 +90,12 @@ func New(hc *http.Client, cacheDirs []string, o Options) *Client {
 // ends with c.
 func (c *Client) Quiet() *Client {
 	o := c.o
-	o.Progress = func([]Pending) func(int) { return func(int) {} }
+	o.Progress = untold
 	return &Client{o: o, http: c.http, log: c.log, cache: c.cache, ctx: c.ctx, end: func() {}, work: c.work}
 }
+
+// untold is an Options.Progress that tells nobody.
+func untold([]Pending) func(int) { return func(int) {} }
 
 // Close ends what runs in the background, after all that was asked has been
 // answered. It leaves the HTTP client as it is.
