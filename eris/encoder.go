@@ -72,6 +72,10 @@ func NewEncoder(size BlockSize, secret Secret, emit func(Block) error) *Encoder 
 	}
 }
 
+// Alone has the goroutine of the caller do all of the work: for where each processor
+// has a content of its own. It is called before anything is written.
+func (e *Encoder) Alone() { e.crew.most = 1 }
+
 // Encode encodes all of r. It returns the read capability and the content's
 // length in bytes.
 func Encode(r io.Reader, size BlockSize, secret Secret, emit func(Block) error) (ReadCap, int64, error) {

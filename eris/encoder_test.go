@@ -253,6 +253,41 @@ func TestEncoderGoroutines(t *testing.T) {
 	}
 }
 
+// TestEncoderAlone wants the same from one goroutine.
+func TestEncoderAlone(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	for _, size := range []eris.BlockSize{eris.Size1KiB, eris.Size32KiB} {
+		content, err := io.ReadAll(keystream(t, "alone", 9*256<<10+77))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []eris.Ref
+		rc, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(b eris.Block) error {
+			want = append(want, b.Ref)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := runtime.NumGoroutine()
+		var refs []eris.Ref
+		e := eris.NewEncoder(size, eris.Secret{}, func(b eris.Block) error {
+			if n := goroutines(before); n > before {
+				t.Fatalf("%v: %d goroutines more", size, n-before)
+			}
+			refs = append(refs, b.Ref)
+			return nil
+		})
+		e.Alone()
+		if _, err := e.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := e.Finish(); err != nil || got != rc || !slices.Equal(refs, want) {
+			t.Errorf("%v: %v, %v, want %v", size, got, err, rc)
+		}
+	}
+}
+
 // goroutines returns how many there are. If there are more than want it looks again
 // for a while: one that has ended is counted until the runtime has put it away.
 func goroutines(want int) (n int) {

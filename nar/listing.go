@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,6 @@ type dirent struct {
 // lister lists directories. Its memory is for all of a tree: names take one
 // allocation for each directory, and entries one for the widest path.
 type lister struct {
-	buf     []byte   // what the kernel gave
 	names   []byte   // of the directory that is being listed
 	entries []dirent // of the directories around the current entry, one after the other
 }
@@ -28,23 +28,25 @@ type lister struct {
 // direntSize is the room for a call of the kernel, in bytes.
 const direntSize = 32 << 10
 
+// dirents keeps, as *[direntSize]byte, where the kernel lists a directory.
+var dirents = sync.Pool{New: func() any { return new([direntSize]byte) }}
+
 // push appends what is in the directory fd, sorted by name.
 func (l *lister) push(fd int) error {
-	if l.buf == nil {
-		l.buf = make([]byte, direntSize)
-	}
+	buf := dirents.Get().(*[direntSize]byte)
+	defer dirents.Put(buf)
 	l.names = l.names[:0]
 	from := len(l.entries)
 	for {
 		n := 0
-		err := retry(func() (err error) { n, err = unix.Getdents(fd, l.buf); return err })
+		err := retry(func() (err error) { n, err = unix.Getdents(fd, buf[:]); return err })
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			break
 		}
-		if err := l.parse(l.buf[:n]); err != nil {
+		if err := l.parse(buf[:n]); err != nil {
 			return err
 		}
 	}

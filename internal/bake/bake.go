@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ersatz/internal/block/narindex"
@@ -111,6 +112,7 @@ type Cache struct {
 	roots chan storepath.Path // what BakeClosure hands on
 	wake  chan struct{}       // there may be something to put into IPFS
 	cores cores
+	jobs  atomic.Int64 // that are under way
 
 	children *children // nil: none
 

@@ -20,6 +20,7 @@ type job struct {
 	Named   int      // which of Forms is encoded
 	Tree    fileName // the file for the tree
 	Torrent bool     // whether pieces of the leaves are hashed
+	Alone   bool     // whether one goroutine does it: others have the other processors
 }
 
 // form is one in which the nar is kept.
@@ -60,12 +61,13 @@ func (t *tools) buf(i int, w io.Writer) *bufio.Writer {
 
 // make dumps an item once, into all files.
 func (t *tools) make(ctx context.Context, j job, tree io.Writer, files []io.Writer) (made, error) {
+	alone := j.Alone || j.Size <= little
 	blocks := newBlocks(t.buf(0, tree), j.Torrent)
 	var streams []*stream
 	for i, f := range j.Forms {
 		s := &stream{buf: t.buf(1+i, files[i])}
 		if i == j.Named {
-			s.enc = &encoder{emit: blocks.add, start: t.start[:0]}
+			s.enc = &encoder{emit: blocks.add, start: t.start[:0], alone: alone}
 		}
 		o := compress.Options{Size: j.Size, Threads: f.Threads, Spare: &t.spare}
 		var err error
@@ -75,10 +77,10 @@ func (t *tools) make(ctx context.Context, j job, tree io.Writer, files []io.Writ
 		streams = append(streams, s)
 	}
 	dump := nar.Dump
-	if j.Size <= little {
+	if alone {
 		dump = nar.DumpAlone
 	}
-	f := newFan(ctx, streams, j.Size <= little)
+	f := newFan(ctx, streams, alone)
 	got, err := dump(f, string(j.Path))
 	if err != nil {
 		f.interrupt()

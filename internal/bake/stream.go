@@ -16,6 +16,7 @@ import (
 type encoder struct {
 	emit  func(eris.Block) error
 	start []byte // the stream, until enc is made; memory for another's afterwards
+	alone bool   // no other goroutine helps
 	enc   *eris.Encoder
 	n     int64
 }
@@ -41,6 +42,9 @@ func (e *encoder) Write(p []byte) (int, error) {
 
 func (e *encoder) begin() error {
 	e.enc = eris.NewEncoder(eris.Recommended(e.n), eris.Secret{}, e.emit)
+	if e.alone {
+		e.enc.Alone()
+	}
 	_, err := e.enc.Write(e.start)
 	return err
 }

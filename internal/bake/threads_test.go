@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,6 +51,76 @@ func TestSameBlocks(t *testing.T) {
 			t.Errorf("%d different URNs: %v", len(urns), urns)
 		}
 	})
+}
+
+// What is made of an item does not depend on who makes it: one goroutine or several,
+// with memory of its own or of the job before.
+func TestMake(t *testing.T) {
+	s := newSite(t)
+	forms := []form{{Method: compress.Method{Name: "gzip", Level: 1}, Threads: 1}, {Method: fast[0], Threads: 2}}
+	var jobs []job
+	for i, n := range []int{0, 1, 700, 30_000, little + 1, 3 << 20, 5000} {
+		info := s.add(fmt.Sprint("item", i), nil, lines(n), random(byte(i), n/3))
+		for from := range forms { // with one form, and with two
+			jobs = append(jobs, job{
+				Path: fileName(info.Path.String()), Size: int64(info.NarSize),
+				Forms: forms[from:], Named: len(forms[from:]) - 1, Torrent: i%2 == 0,
+			})
+		}
+	}
+	run := func(kept *tools, j job) string {
+		var tree bytes.Buffer
+		files := make([]bytes.Buffer, len(j.Forms))
+		var to []io.Writer
+		for i := range files {
+			to = append(to, &files[i])
+		}
+		m, err := kept.make(t.Context(), j, &tree, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%x %x %x", fmt.Sprint(m), tree.Bytes(), files)
+	}
+	var kept tools
+	defer kept.spare.Free()
+	for i, j := range jobs {
+		var own tools
+		want := run(&own, j)
+		own.spare.Free()
+		for _, j.Alone = range []bool{true, false} {
+			if run(&kept, j) != want {
+				t.Errorf("job %d, %d bytes, alone %v: makes something else", i, j.Size, j.Alone)
+			}
+		}
+	}
+}
+
+// A job of a small item allocates little: buffers and contexts stay.
+func TestMakeAllocates(t *testing.T) {
+	s := newSite(t)
+	info := s.add("item", nil, lines(10_000))
+	j := job{Path: fileName(info.Path.String()), Size: int64(info.NarSize), Forms: []form{{Method: fast[0], Threads: 1}}}
+	var kept tools
+	defer kept.spare.Free()
+	one := func() {
+		if _, err := kept.make(t.Context(), j, io.Discard, []io.Writer{io.Discard}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const n = 50
+	for range n {
+		one()
+	}
+	runtime.ReadMemStats(&after)
+	if got := (after.TotalAlloc - before.TotalAlloc) / n; got > 25<<10 { // package nar may make its buffer anew after garbage was collected
+		t.Errorf("%d bytes for an item", got)
+	}
+	if got := (after.Mallocs - before.Mallocs) / n; got > 90 {
+		t.Errorf("%d allocations for an item", got)
+	}
 }
 
 func TestCores(t *testing.T) {
