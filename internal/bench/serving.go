@@ -66,7 +66,7 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 	}
 	t = Table{
 		Title: "Serving files",
-		Note: fmt.Sprintf("%d baked narinfos, a nar of %d MiB and one of %d KB, in memory; nginx is one process, with sendfile and no log of accesses. "+
+		Note: fmt.Sprintf("%d baked narinfos, a nar of %d MiB and two of %d KB, in memory; nginx is one process, with sendfile and no log of accesses. "+
 			"By wrk with one thread, %s each, which shares the machine. CPU is the server's, of user and system, beside what the kernel does on behalf of loopback.",
 			queried, servedNar/mib, smallNar/1000, o.wrkTime()),
 		Peer: "nginx",
@@ -82,6 +82,8 @@ func serving(ctx context.Context, o Options, dir string) (t Table, err error) {
 		{"nar, 8 connections", []string{"-c8"}, nar, megabytes, servedNar},
 		{"nar, 1 connection", []string{"-c1"}, nar, megabytes, servedNar},
 		{"small nar, 8 connections", []string{"-c8"}, nar + "-small", perSecond, 1},
+		{"the same but for its begin, by Range", []string{"-c8", "-H", "Range: bytes=1000-"}, nar + "-small", perSecond, 1},
+		{"small nar with escapes in its URL", []string{"-c8"}, nar + "-g%2B%2B", perSecond, 1},
 	}
 	if o.Quick {
 		rows, o.Runs = rows[:2], 1
@@ -127,7 +129,7 @@ func servedFolder(dir string, key *guixsig.PrivateKey, size int) (narinfos []str
 		}
 	}
 	return narinfos, nar, errors.Join(os.WriteFile(dir+nar, randomBytes(size, 2), 0o644),
-		os.WriteFile(dir+nar+"-small", randomBytes(smallNar, 2), 0o644))
+		os.WriteFile(dir+nar+"-small", randomBytes(smallNar, 2), 0o644), os.WriteFile(dir+nar+"-g++", randomBytes(smallNar, 2), 0o644))
 }
 
 func scaled(s series, by float64) series {

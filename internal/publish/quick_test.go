@@ -438,7 +438,7 @@ func TestQuickNarAllocates(t *testing.T) {
 		if !ok || a.File.Close() != nil {
 			t.Error("not answered")
 		}
-	}); n > 5 {
+	}); n > 3 {
 		t.Errorf("%v allocations", n)
 	}
 }
