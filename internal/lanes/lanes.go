@@ -41,12 +41,22 @@ func Width() int { return here.width() }
 // other lengths are a bug of the caller's, and it panics. There may be any
 // number of them. It allocates nothing, and is safe for concurrent use.
 func Sum256[S ~[32]byte](sums []S, key *[32]byte, msgs [][]byte) {
+	if len(sums) != len(msgs) {
+		panic(fmt.Sprintf("lanes: %d sums for %d messages", len(sums), len(msgs)))
+	}
+	Sum256First(sums, key, msgs)
+}
+
+// Sum256First is Sum256 of the first len(sums) messages. Those behind them, of the
+// same length, are what comes next: as many as Width are fetched into the
+// processor's cache meanwhile, where it has kernels that do so.
+func Sum256First[S ~[32]byte](sums []S, key *[32]byte, msgs [][]byte) {
 	// S is an array of 32 bytes by another name.
 	sum256(here, unsafe.Slice((*[32]byte)(unsafe.Pointer(unsafe.SliceData(sums))), len(sums)), key, msgs)
 }
 
 func sum256(l level, sums [][32]byte, key *[32]byte, msgs [][]byte) {
-	if len(sums) != len(msgs) {
+	if len(sums) > len(msgs) {
 		panic(fmt.Sprintf("lanes: %d sums for %d messages", len(sums), len(msgs)))
 	}
 	for _, m := range msgs {

@@ -38,16 +38,16 @@ func (l level) width() int { return [...]int{1, 1, 4, 8}[l] }
 
 func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
 	if l < avx2 {
-		portableSum(sums, key, msgs)
+		portableSum(sums, key, msgs[:len(sums)])
 		return
 	}
 	first, t := l.start(key)
-	for len(msgs) > 0 {
+	for len(sums) > 0 {
 		width := 4
-		if l == avx512 && len(msgs) > 4 {
+		if l == avx512 && len(sums) > 4 {
 			width = 8
 		}
-		n := min(width, len(msgs))
+		n := min(width, len(sums))
 		blocks := len(msgs[0]) / block
 		if n == 1 {
 			h := first
@@ -112,12 +112,12 @@ func (l level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 		portableChaCha20(dst, src, key, nonce)
 		return
 	}
-	group := [...]int{ssse3: 256, avx2: 512, avx512: 1024}[l]
-	groups := len(src) / group
+	shift := [...]uint8{ssse3: 8, avx2: 9, avx512: 10}[l] // a group's bytes
+	groups := len(src) >> shift
 	if groups > 0 {
 		l.groups(&dst[0], &src[0], key, nonce, groups, 0)
 	}
-	if end := groups * group; end < len(src) {
+	if end := groups << shift; end < len(src) {
 		var rest [1024]byte // a group, whatever its size
 		copy(rest[:], src[end:])
 		l.groups(&rest[0], &rest[0], key, nonce, 1, uint32(end/chachaBlock))

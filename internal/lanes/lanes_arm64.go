@@ -26,6 +26,7 @@ func (l level) width() int { return [...]int{1, 2}[l] }
 func blake2bNEON(sums *[32]byte, h *[8]uint64, msgs *[2]*byte, blocks int, t uint64)
 
 func (l level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
+	msgs = msgs[:len(sums)] // those behind are for who fetches ahead
 	if l == neon && len(msgs) > 1 {
 		h, t := start(key)
 		for ; len(msgs) > 1; sums, msgs = sums[2:], msgs[2:] {

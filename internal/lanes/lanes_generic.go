@@ -14,7 +14,9 @@ func (level) String() string { return "portable" }
 
 func (level) width() int { return 1 }
 
-func (level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) { portableSum(sums, key, msgs) }
+func (level) sum256(sums [][32]byte, key *[32]byte, msgs [][]byte) {
+	portableSum(sums, key, msgs[:len(sums)])
+}
 
 func (level) chacha20(dst, src []byte, key *[32]byte, nonce *[12]byte) {
 	portableChaCha20(dst, src, key, nonce)

@@ -80,6 +80,18 @@ func TestSum256(t *testing.T) {
 				if sums[n] != [32]byte{} {
 					t.Fatalf("%d messages: wrote a sum too many", n)
 				}
+				for first := 0; first < n; first += 3 { // the others come next
+					clear(sums)
+					sum256(l, sums[:first], k, msgs)
+					for i := range first {
+						if sums[i] != want(t, k, msgs[i]) {
+							t.Fatalf("the first %d of %d messages: sum %d is wrong", first, n, i)
+						}
+					}
+					if sums[first] != [32]byte{} {
+						t.Fatalf("the first %d of %d messages: wrote a sum too many", first, n)
+					}
+				}
 				if !bytes.Equal(area, before) {
 					t.Fatalf("%d messages: they were changed", n)
 				}
@@ -246,6 +258,11 @@ func TestNamedSums(t *testing.T) {
 			t.Errorf("sum %d is wrong", i)
 		}
 	}
+	var first [1]ref
+	Sum256First(first[:], nil, msgs)
+	if first[0] != sums[0] {
+		t.Error("the first sum is wrong")
+	}
 	Sum256[ref](nil, nil, nil)
 }
 
@@ -259,6 +276,8 @@ func TestRefused(t *testing.T) {
 		"half a block":       func() { Sum256(sums[:1], nil, [][]byte{b(64)}) },
 		"a shorter one":      func() { Sum256(sums, nil, [][]byte{b(256), b(128)}) },
 		"a longer one":       func() { Sum256(sums, nil, [][]byte{b(128), b(256)}) },
+		"sums without one":   func() { Sum256First(sums, nil, [][]byte{b(128)}) },
+		"a longer one next":  func() { Sum256First(sums[:1], nil, [][]byte{b(128), b(256)}) },
 		"nothing to encrypt": func() { ChaCha20(nil, nil, new([32]byte), new([12]byte)) },
 		"part of a block":    func() { ChaCha20(b(100), b(100), new([32]byte), new([12]byte)) },
 		"short destination":  func() { ChaCha20(b(64), b(128), new([32]byte), new([12]byte)) },
