@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+
+	"ersatz/internal/lanes"
 )
 
 // Fetcher gets blocks.
@@ -134,9 +136,8 @@ func (r *request) make(pairs []pair) {
 	r.table = slices.Grow(r.table[:0], size)[:size]
 	clear(r.table)
 	for i := range pairs {
-		j, ok := r.find(pairs, i)
-		if !ok {
-			j = i
+		j := r.find(pairs, i)
+		if j == i {
 			r.refs = append(r.refs, pairs[i].ref)
 			r.first = append(r.first, i)
 		}
@@ -144,29 +145,31 @@ func (r *request) make(pairs []pair) {
 	}
 }
 
-// find returns the first pair that is the same as pair i. If there is none, it notes
-// pair i.
-func (r *request) find(pairs []pair, i int) (int, bool) {
+// find returns the first pair that is the same as pair i, and was noted. If there is
+// none, it notes pair i and returns that.
+func (r *request) find(pairs []pair, i int) int {
+	p := &pairs[i]
 	for probe := range maxProbes {
-		switch slot := r.slot(pairs[i].ref, probe); {
-		case *slot == 0:
+		slot := r.slot(&p.ref, probe)
+		if *slot == 0 {
 			*slot = int32(i + 1)
-			return 0, false
-		case pairs[*slot-1] == pairs[i]:
-			return int(*slot - 1), true
+			break
+		}
+		if q := &pairs[*slot-1]; same(&q.ref, &p.ref) && q.key == p.key {
+			return int(*slot - 1)
 		}
 	}
-	return 0, false
+	return i
 }
 
 // where returns a pair that has the reference.
 func (r *request) where(pairs []pair, ref Ref) (int, bool) {
 	for probe := range maxProbes {
-		slot := r.slot(ref, probe)
+		slot := r.slot(&ref, probe)
 		if *slot == 0 {
 			break
 		}
-		if pairs[*slot-1].ref == ref {
+		if same(&pairs[*slot-1].ref, &ref) {
 			return int(*slot - 1), true
 		}
 	}
@@ -175,7 +178,7 @@ func (r *request) where(pairs []pair, ref Ref) (int, bool) {
 
 // slot returns one of the places in the table where a pair with the reference may
 // be noted: its number plus one, or 0.
-func (r *request) slot(ref Ref, probe int) *int32 {
+func (r *request) slot(ref *Ref, probe int) *int32 {
 	h := binary.NativeEndian.Uint64(ref[:]) + uint64(probe)
 	return &r.table[h&uint64(len(r.table)-1)]
 }
@@ -192,17 +195,15 @@ const verifyMost = chunkBytes / int(Size1KiB)
 // and why the next one was not.
 func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take GotMany) (int, error) {
 	var sums [verifyMost]Ref
-	most := Together(size)
+	most, ahead := Together(size), lanes.Width()
 	for from := 0; from < len(blocks); from += most {
 		chunk := blocks[from:min(from+most, len(blocks))]
 		of := is[from:][:len(chunk)]
-		n := 0
-		for n < len(chunk) && len(chunk[n]) == int(size) {
-			n++
-		}
-		BlockRefs(sums[:n], chunk[:n])
+		whole := wholeBlocks(size, blocks[from:min(from+most+ahead, len(blocks))])
+		n := min(len(whole), len(chunk))
+		lanes.Sum256First(sums[:n], nil, whole)
 		right := 0
-		for right < n && sums[right] == refs[of[right]] {
+		for right < n && same(&sums[right], &refs[of[right]]) {
 			right++
 		}
 		if taken, err := take(of[:right], chunk[:right]); err != nil {
@@ -216,4 +217,19 @@ func verifyMany(size BlockSize, refs []Ref, is []int, blocks [][]byte, take GotM
 		}
 	}
 	return len(blocks), nil
+}
+
+// wholeBlocks returns those that blocks begin with and that have the size.
+func wholeBlocks(size BlockSize, blocks [][]byte) [][]byte {
+	for i, b := range blocks {
+		if len(b) != int(size) {
+			return blocks[:i]
+		}
+	}
+	return blocks
+}
+
+// same compares references, for which Go would call the runtime.
+func same(a, b *Ref) bool {
+	return *(*[16]byte)(a[:16]) == *(*[16]byte)(b[:16]) && *(*[16]byte)(a[16:]) == *(*[16]byte)(b[16:])
 }

@@ -11,9 +11,8 @@ import (
 // must be zero. A node without pairs is refused.
 func parsePairs(node []byte, ref Ref, dst []pair) ([]pair, error) {
 	for off := 0; off < len(node); off += pairSize {
-		var p pair
-		copy(p.ref[:], node[off:])
-		if p.ref == (Ref{}) {
+		p := pair{Ref(node[off:]), Key(node[off+32:])}
+		if same(&p.ref, &Ref{}) {
 			for _, c := range node[off:] {
 				if c != 0 {
 					return nil, &CorruptError{ref, "internal node has bytes after its last pair"}
@@ -21,7 +20,6 @@ func parsePairs(node []byte, ref Ref, dst []pair) ([]pair, error) {
 			}
 			break
 		}
-		copy(p.key[:], node[off+32:])
 		dst = append(dst, p)
 	}
 	if len(dst) == 0 {
