@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (r *refs) take(hash string) bool {
 // disk.
 func (r *refs) follow(f *face, x found) {
 	for _, base := range x.choice.Builds[0].Signed.References {
-		p, err := storepath.ParseBase(f.storeDir, base)
+		p, err := storepath.ParseBase(f.storeDir, strings.Clone(base)) // of a text that may be long
 		if err != nil || p == x.choice.Path || !r.add(p.Hash) {
 			continue
 		}

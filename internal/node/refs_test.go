@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"ersatz/internal/upstream"
 	"ersatz/nixbase32"
 )
 
@@ -157,4 +159,36 @@ func TestRefsOfOthers(t *testing.T) {
 	if n := len(r.node.refs.queue); n != 0 {
 		t.Errorf("%d wait", n)
 	}
+}
+
+// TestRefsMemory: what is remembered of what an item refers to is not the item's
+// narinfo, which may be long.
+func TestRefsMemory(t *testing.T) {
+	const items, long = 64, 256 << 10
+	r := newRig(t)
+	r.start(guixServer)
+	f := r.node.upstreams.face(Guix)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for n := range items {
+		it := numbered(t, 2*n, 2*n+1)
+		answer := upstream.Answer{Server: f.servers[0], Text: []byte(it.text + "Padding: " + strings.Repeat("x", long) + "\n")}
+		x, err := choose(it.path, []upstream.Answer{answer}, r.node.signers.anything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.node.refs.follow(f, x)
+	}
+	if queued := len(r.node.refs.queue); queued != items {
+		t.Errorf("%d are to be looked up", queued)
+	}
+	if took := heap() - before; took > items*long/8 {
+		t.Errorf("%d items take %d bytes", items, took)
+	}
+	runtime.KeepAlive(r)
 }
