@@ -244,6 +244,28 @@ func TestFilesBatch(t *testing.T) {
 	}
 }
 
+// TestFileAborted: of a client that asks for much at once, reads some of it and
+// goes away, nothing stays: newShelf looks for it.
+func TestFileAborted(t *testing.T) {
+	s := newShelf(t, map[string][]byte{"small": pattern(small), "large": pattern(40 * Piece)})
+	for _, read := range []int64{0, 1, small, 2 * Piece} {
+		c := s.dial(t)
+		c.send(t, strings.Repeat(get("/small")+get("/large", "Range: bytes=9-")+get("/small", "Range: bytes=-9"), 20))
+		if _, err := io.CopyN(io.Discard, c.r, read); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := c.end(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, most := s.sent.Load(), int64(4*20*(41*Piece)); n >= most {
+		t.Errorf("%d bytes sent to nobody", n)
+	}
+}
+
 // TestFileUnread: who reads a piece within Stall gets all of a file, however
 // long that takes; who does not is cut off.
 func TestFileUnread(t *testing.T) {
