@@ -19,6 +19,12 @@ import (
 // server's to say.
 const maxKeys = 64
 
+// maxName bounds what is printed of the name of a key, or of a host, in bytes.
+const maxName = 255
+
+// own returns a short text of a narinfo without holding that.
+func own(text string) string { return strings.Clone(text[:min(len(text), maxName)]) }
+
 // offer adds what a server answered about an item.
 func (l *survey) offer(it *Item, p storepath.Path, sv *Server, a upstream.Answer) {
 	switch {
@@ -47,7 +53,7 @@ func (l *survey) offer(it *Item, p storepath.Path, sv *Server, a upstream.Answer
 		sv.sign(k)
 	}
 	if s, err := l.judge(n); err == nil {
-		o.URN = s.ERIS
+		o.URN = own(s.ERIS)
 	}
 	it.Offers = append(it.Offers, o)
 	sv.add(n, o)
@@ -95,7 +101,7 @@ func (sv *Server) sign(k Key) {
 func (l *survey) signers(n *narinfo.Narinfo) (keys []Key) {
 	if sig, host, err := n.ParsedSignature(); err == nil {
 		_, err := n.VerifyGuix(l.o.ACL)
-		keys = append(keys, Key{ID: sig.Key().String(), Host: host, Authorized: err == nil})
+		keys = append(keys, Key{ID: sig.Key().String(), Host: own(host), Authorized: err == nil})
 	}
 	named := map[string]bool{}
 	for _, sig := range n.Sigs {
@@ -104,7 +110,7 @@ func (l *survey) signers(n *narinfo.Narinfo) (keys []Key) {
 			continue
 		}
 		named[name] = true
-		keys = append(keys, Key{ID: name, Authorized: l.nixAuthorized(n, name)})
+		keys = append(keys, Key{ID: own(name), Authorized: l.nixAuthorized(n, name)})
 	}
 	return keys
 }

@@ -304,13 +304,13 @@ func (l *survey) choose(it *Item, p storepath.Path, answers []upstream.Answer) (
 		return nil
 	}
 	b := c.Builds[0]
-	it.narHash, it.NarHash, it.NarSize, it.URN = b.Signed.NarHash, narinfo.FormatHash(b.Signed.NarHash), b.Signed.NarSize, b.Content.URN
+	it.narHash, it.NarHash, it.NarSize, it.URN = b.Signed.NarHash, narinfo.FormatHash(b.Signed.NarHash), b.Signed.NarSize, own(b.Content.URN)
 	it.Available = slices.ContainsFunc(c.Builds, func(b *upstream.Build) bool { return len(b.Nars) > 0 || b.Content.URN != "" })
 	if !it.Available {
 		it.Why = "no server offers its nar"
 	}
 	for _, ref := range b.Signed.References {
-		if r, err := storepath.ParseBase(p.Dir, ref); err == nil {
+		if r, err := storepath.ParseBase(p.Dir, own(ref)); err == nil {
 			refs = append(refs, r)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -396,5 +397,40 @@ altogether
 	var again Report
 	if err := json.Unmarshal(out.Bytes(), &again); err != nil || len(again.Items) != 3 || again.Servers[0].Keys[1].ID != "k-1" || again.Peers[0].Part != 2 {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestLongNarinfos: what is found of an item is not its narinfo, nor a name of any
+// length that it gives its key.
+func TestLongNarinfos(t *testing.T) {
+	const items, long = 64, 256 << 10
+	good := key(t, 1)
+	texts := map[int]string{}
+	for n := range items {
+		f := fields(n)
+		f.References = []string{path(n + 1).Base()}
+		f.ERIS, f.ERISFormat = urn(t), "application/x-nix-archive+zstd-19"
+		texts[n] = text(t, f, good, 10) + "Sig: k" + strings.Repeat("x", long) + ":x\nSig: k:x\n"
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	sv := newSite(t, texts)
+	before := heap()
+	r := look(t, Options{ACL: guixsig.ACL{}.Add(good.Public()), Closure: true}, []storepath.Path{path(0)}, sv.Server)
+	if len(r.Items) != items+1 || r.AsBlocks != items || len(r.Servers[0].Keys) != 3 {
+		t.Errorf("%d items, %d as blocks, %d keys", len(r.Items), r.AsBlocks, len(r.Servers[0].Keys))
+	}
+	if took := heap() - before; took > items*long/8 {
+		t.Errorf("%d items take %d bytes", items, took)
+	}
+	runtime.KeepAlive(r)
+	other := strings.Replace(text(t, fields(0), good, 10), path(0).String(), path(0).String()+strings.Repeat("x", long), 1)
+	r = look(t, Options{}, []storepath.Path{path(0)}, newSite(t, map[int]string{0: other}).Server)
+	if n, m := len(r.Items[0].Why), len(r.Servers[0].Error); n == 0 || n > 4096 || m > 4096 {
+		t.Errorf("why it cannot be had is said in %d bytes, what is wrong with the server in %d", n, m)
 	}
 }
