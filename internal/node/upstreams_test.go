@@ -118,7 +118,7 @@ func TestLearnAfterStart(t *testing.T) {
 		if n := r.client.count(nixServer + "/nix-cache-info"); n != 1 {
 			t.Errorf("asked %d times", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := r.client.count(nixServer + "/nix-cache-info"); n != 2 {
 			t.Errorf("asked %d times after %v", n, againFirst)
