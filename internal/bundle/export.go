@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
@@ -219,11 +220,11 @@ func (e *exporter) choose(p storepath.Path, answers []upstream.Answer) (*upstrea
 	return build, nil
 }
 
-// references returns what an item refers to, without itself. What is no store
-// path is for the receiver's daemon to refuse.
+// references returns what an item refers to, without itself, and without holding the
+// narinfo. What is no store path is for the receiver's daemon to refuse.
 func references(p storepath.Path, s narinfo.Signed) (refs []storepath.Path) {
 	for _, base := range s.References {
-		if r, err := storepath.ParseBase(p.Dir, base); err == nil && r != p {
+		if r, err := storepath.ParseBase(p.Dir, strings.Clone(base)); err == nil && r != p {
 			refs = append(refs, r)
 		}
 	}

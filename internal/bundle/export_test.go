@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"ersatz/eris"
 	"ersatz/eriscbor"
@@ -297,5 +298,15 @@ func TestAnyKey(t *testing.T) {
 	}
 	if _, err := judge(parse(x.fields.Body())); !errors.Is(err, narinfo.ErrUnsigned) {
 		t.Errorf("unsigned: %v", err)
+	}
+}
+
+// TestReferencesAreTheirOwn: names that are remembered do not hold the narinfos of what
+// the receiver has.
+func TestReferencesAreTheirOwn(t *testing.T) {
+	base := strings.Repeat("a", 32) + "-item"
+	refs := references(storepath.Path{Dir: storepath.Guix}, narinfo.Signed{References: []string{base}})
+	if len(refs) != 1 || refs[0].Base() != base || unsafe.StringData(refs[0].Hash) == unsafe.StringData(base) {
+		t.Errorf("%+v", refs)
 	}
 }
