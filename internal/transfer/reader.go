@@ -42,6 +42,7 @@ type reader struct {
 	err   error // that Read ended with
 
 	broken bool // a file was read that was kept and is broken
+	own    bool // a file is read that is kept as the item's own
 }
 
 // errGiven means that what a reader was given is not of the nar that was signed.
@@ -149,7 +150,9 @@ func (r *reader) read(p []byte) (int, error) {
 	if r.on {
 		r.item.found(r.try, r.size)
 	}
-	r.t.keepTwin(r.want)
+	if !r.own {
+		r.t.keepTwin(r.want)
+	}
 	r.tail = bytes.NewReader(tail)
 	return 0, nil
 }
@@ -181,7 +184,7 @@ func (r *reader) openFile() error {
 				return err
 			}
 			if f != nil {
-				r.from = fromKept
+				r.from, r.own = fromKept, f.Item.Path == r.want.Path
 				r.t.o.Count.Got(metrics.Kept, f.Item.Size)
 				if r.s, err = unpack(f, f.Item.Method, func() {}); err == nil {
 					return nil
@@ -191,7 +194,7 @@ func (r *reader) openFile() error {
 				}
 				continue
 			}
-			r.item = i
+			r.item, r.own = i, false
 		}
 		ctx, cancel := context.WithCancel(r.ctx)
 		try, file, err := r.item.next(ctx, r.try)

@@ -52,3 +52,22 @@ func TestTwins(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptAllocs: an item that is kept by its own name is looked for and opened once.
+func TestKeptAllocs(t *testing.T) {
+	const most = 150
+	x := newThing(t, 1, 20_000, "zstd")
+	o := newOrigin(t, x)
+	m := newMachine(t).start()
+	m.gets(x, o.url)
+	m.keeps(x)
+	w := x.want(t, o.url)
+	got := testing.AllocsPerRun(50, func() {
+		if _, err := m.get(w); err != nil {
+			t.Error(err)
+		}
+	})
+	if t.Logf("%v allocations", got); got > most {
+		t.Errorf("%v allocations, at most %v", got, most)
+	}
+}
