@@ -270,3 +270,16 @@ func TestPrint(t *testing.T) {
 		t.Fatalf("%d faults", n)
 	}
 }
+
+// TestPassword: findings are pasted into reports.
+func TestPassword(t *testing.T) {
+	with := func(url string) string { return strings.Replace(url, "://", "://me:secret@", 1) }
+	for _, url := range []string{server(t, 0), serverOf(t, 0, publicKey(t, rand.Reader)), "http://127.0.0.1:1"} {
+		m := sound(t, url)
+		for _, f := range doctor.Examine(t.Context(), doctor.Options{Root: m.root, Servers: []string{with(url)}, IPFS: with("http://127.0.0.1:1")}) {
+			if strings.Contains(f.Text+f.Advice, "secret") {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}

@@ -55,10 +55,19 @@ func (e *examination) checkServers(ctx context.Context) {
 	e.checkClock(answers)
 }
 
+// shown returns an address as it may be printed: without a password.
+func shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	return u.Redacted()
+}
+
 // askServer asks one server for its nix-cache-info and its public key.
 func (e *examination) askServer(ctx context.Context, server string) answer {
 	bad := func(err error, advice string) answer {
-		return answer{finding: Finding{"server", Bad, fmt.Sprintf("%s: %v", server, err), advice}}
+		return answer{finding: Finding{"server", Bad, fmt.Sprintf("%s: %v", shown(server), err), advice}}
 	}
 	u, err := url.Parse(server)
 	if err != nil {
@@ -68,7 +77,7 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 		if _, err := os.Stat(e.path(u.Path + "/nix-cache-info")); err != nil {
 			return bad(err, "mend the address in the daemon's --substitute-urls")
 		}
-		return answer{finding: Finding{"server", OK, server, ""}}
+		return answer{finding: Finding{"server", OK, shown(server), ""}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 	defer cancel()
@@ -95,10 +104,10 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 	case !strings.Contains(string(body), "StoreDir:"):
 		return bad(errors.New("the answer is no nix-cache-info"), "check the address: another service, or a login page, answers")
 	}
-	a := answer{at: e.o.Now(), finding: Finding{"server", OK, fmt.Sprintf("%s answered in %d ms", server, took.Milliseconds()), ""}}
+	a := answer{at: e.o.Now(), finding: Finding{"server", OK, fmt.Sprintf("%s answered in %d ms", shown(server), took.Milliseconds()), ""}}
 	if key, ok := e.unauthorized(ctx, server); ok {
-		a.finding = Finding{"server", Bad, fmt.Sprintf("%s signs with %v, which %s does not authorize", server, key, e.o.ACL),
-			fmt.Sprintf("compare that with what the server's operator says; if it is the same:\ncurl -fsS %s/signing-key.pub | sudo ersatz authorize", strings.TrimSuffix(server, "/"))}
+		a.finding = Finding{"server", Bad, fmt.Sprintf("%s signs with %v, which %s does not authorize", shown(server), key, e.o.ACL),
+			fmt.Sprintf("compare that with what the server's operator says; if it is the same:\ncurl -fsS %s/signing-key.pub | sudo ersatz authorize", strings.TrimSuffix(shown(server), "/"))}
 	}
 	// Some servers send no date.
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
@@ -153,5 +162,5 @@ func (e *examination) checkIPFS(ctx context.Context) {
 		e.add(check, Bad, err.Error(), advice)
 		return
 	}
-	e.add(check, OK, fmt.Sprintf("Kubo %s at %s", version, e.o.IPFS), "")
+	e.add(check, OK, fmt.Sprintf("Kubo %s at %s", version, shown(e.o.IPFS)), "")
 }
