@@ -37,6 +37,9 @@ func (m blockMap) put(b eris.Block) error {
 	return nil
 }
 
+// get returns a block, nil if there is none.
+func (m blockMap) get(ref eris.Ref) ([]byte, error) { return m[ref], nil }
+
 // Fetch implements eris.Fetcher.
 func (m blockMap) Fetch(_ context.Context, _ eris.BlockSize, refs []eris.Ref, got func(int, []byte) error) error {
 	for i, ref := range refs {

@@ -99,16 +99,25 @@ func measureERIS(ctx context.Context, o Options, length int) ([]erisFigures, err
 	content := randomBytes(length, 1)
 	var all []erisFigures
 	for _, size := range []eris.BlockSize{eris.Size32KiB, eris.Size1KiB} {
-		blocks, leaves := blockMap{}, []eris.Ref{}
+		blocks, rows := blockMap{}, &blockRows{place: map[eris.Ref]rowPlace{}}
 		c, _, err := eris.Encode(bytes.NewReader(content), size, eris.Secret{}, func(b eris.Block) error {
-			if b.Level == 0 {
-				leaves = append(leaves, b.Ref)
-			}
-			return blocks.put(b)
+			return errors.Join(blocks.put(b), rows.put(b))
 		})
 		if err != nil {
 			return nil, err
 		}
+		order, err := rows.inOrder(c)
+		if err != nil {
+			return nil, err
+		}
+		leaves := make([]eris.Ref, len(rows.rows[0]))
+		for ref, p := range rows.place {
+			if p.level == 0 {
+				leaves[p.at] = ref
+			}
+		}
+		found := func(i int) []byte { return blocks[leaves[i]] }
+		next := func(i int) []byte { return rows.rows[0][i] }
 		ways := []struct {
 			what         string
 			ours, plain  func() error
@@ -118,8 +127,11 @@ func measureERIS(ctx context.Context, o Options, length int) ([]erisFigures, err
 				func() error { return encodeOurs(content, size, c) }, func() error { return encodePlain(content, size, c) },
 				encodeKernels(content, size, 1), encodeKernels(content, size, runtime.NumCPU())},
 			{fmt.Sprintf("decode, blocks of %v", size),
-				func() error { return decodeOurs(ctx, c, blocks, length) }, func() error { return decodePlain(c, blocks, length) },
-				decodeKernels(blocks, leaves, size, 1), decodeKernels(blocks, leaves, size, runtime.NumCPU())},
+				func() error { return decodeOurs(ctx, c, blocks, length) }, func() error { return decodePlain(c, blocks.get, length) },
+				decodeKernels(found, len(leaves), size, 1), decodeKernels(found, len(leaves), size, runtime.NumCPU())},
+			{fmt.Sprintf("decode in order, blocks of %v", size),
+				func() error { return decodeOurs(ctx, c, rows, length) }, func() error { return decodePlain(c, following(order), length) },
+				decodeKernels(next, len(leaves), size, 1), decodeKernels(next, len(leaves), size, runtime.NumCPU())},
 		}
 		for _, way := range ways {
 			one := side{name: "ersatz, one core", once: onCores(1, way.ours)}
@@ -147,8 +159,10 @@ func onCores(n int, work func() error) func(context.Context) (usage, error) {
 func erisTable(kind string, length int, found []erisFigures) Table {
 	t := Table{
 		Title: fmt.Sprintf("ERIS, %d MiB in memory%s", length/mib, kind),
-		Note: "Decoding has all blocks in memory and verifies each. Beside it a plain loop over golang.org/x/crypto in one goroutine, and the kernels alone: " +
-			"BLAKE2b with the key, ChaCha20, BLAKE2b to encode; to decode the last two, on blocks that are looked up in the same map, leaf by leaf. " +
+		Note: "Decoding has all blocks in memory and verifies each. It looks each up in a map of Go by its reference; \"in order\" it does not, as a client " +
+			"that gets blocks in the order in which it has asked for them: one look-up for each call finds a row of blocks. " +
+			"Beside it a plain loop over golang.org/x/crypto in one goroutine, and the kernels alone: " +
+			"BLAKE2b with the key, ChaCha20, BLAKE2b to encode; to decode the last two, leaf by leaf. Both have their blocks from the same map or, in order, from a list. " +
 			"With one core the figures are by processor time, with all by the clock; there the loop still has one.",
 		Peer: "x/crypto loop", Limit: "kernels",
 	}
@@ -168,10 +182,10 @@ func encodeKernels(content []byte, size eris.BlockSize, cores int) func() error 
 	}
 }
 
-// decodeKernels returns the work that no decoder can leave out.
-func decodeKernels(blocks blockMap, leaves []eris.Ref, size eris.BlockSize, cores int) func() error {
+// decodeKernels returns the work that no decoder of n leaves can leave out.
+func decodeKernels(leaf func(i int) []byte, n int, size eris.BlockSize, cores int) func() error {
 	return func() error {
-		kernels.Spread(len(leaves), int(size), cores, func(i int) []byte { return blocks[leaves[i]] }, (*kernels.Batch).Decode)
+		kernels.Spread(n, int(size), cores, leaf, (*kernels.Batch).Decode)
 		return nil
 	}
 }
@@ -193,16 +207,28 @@ func sameCap(got, want eris.ReadCap, err error) error {
 	return err
 }
 
-func decodeOurs(ctx context.Context, c eris.ReadCap, blocks blockMap, length int) error {
-	r := eris.NewReader(ctx, c, blocks, eris.ReaderOptions{})
+func decodeOurs(ctx context.Context, c eris.ReadCap, f eris.Fetcher, length int) error {
+	r := eris.NewReader(ctx, c, f, eris.ReaderOptions{})
 	n, err := io.Copy(io.Discard, r)
 	return sameLength(n, length, errors.Join(err, r.Close()))
 }
 
-func decodePlain(c eris.ReadCap, blocks blockMap, length int) error {
+func decodePlain(c eris.ReadCap, get func(eris.Ref) ([]byte, error), length int) error {
 	var n counter
-	err := xcrypto.Decode(&n, c, func(ref eris.Ref) ([]byte, error) { return blocks[ref], nil })
+	err := xcrypto.Decode(&n, c, get)
 	return sameLength(int64(n), length, err)
+}
+
+// following returns blocks one after the other, whatever is asked for.
+func following(blocks [][]byte) func(eris.Ref) ([]byte, error) {
+	return func(ref eris.Ref) ([]byte, error) {
+		if len(blocks) == 0 {
+			return nil, fmt.Errorf("%s: %w", ref, eris.ErrNotFound)
+		}
+		b := blocks[0]
+		blocks = blocks[1:]
+		return b, nil
+	}
 }
 
 func sameLength(n int64, want int, err error) error {

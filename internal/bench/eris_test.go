@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,11 +30,11 @@ func TestMain(m *testing.M) {
 func TestERISChild(t *testing.T) {
 	o := Options{Runs: 1}
 	found, err := erisChild(t.Context(), o, mib, "cpu.avx512f=off")
-	if err != nil || len(found) != 4 {
+	if err != nil || len(found) != 6 {
 		t.Fatalf("%v, %v", found, err)
 	}
 	table := erisTable(", somehow", mib, found)
-	if text := table.Markdown(); strings.Contains(text, "–") || len(table.Rows) != 8 || table.Title != "ERIS, 1 MiB in memory, somehow" {
+	if text := table.Markdown(); strings.Contains(text, "–") || len(table.Rows) != 12 || table.Title != "ERIS, 1 MiB in memory, somehow" {
 		t.Errorf("figures are missing:\n%s", text)
 	}
 	o.Runs = -1
@@ -51,27 +52,39 @@ func TestERISChild(t *testing.T) {
 
 // TestWaysOfERIS: what is compared must do the same, and say so if not.
 func TestWaysOfERIS(t *testing.T) {
-	content, blocks := randomBytes(100_000, 1), blockMap{}
-	c, _, err := eris.Encode(strings.NewReader(string(content)), eris.Size1KiB, eris.Secret{}, blocks.put)
+	content, blocks, rows := randomBytes(100_000, 1), blockMap{}, &blockRows{place: map[eris.Ref]rowPlace{}}
+	c, _, err := eris.Encode(strings.NewReader(string(content)), eris.Size1KiB, eris.Secret{}, func(b eris.Block) error {
+		return errors.Join(blocks.put(b), rows.put(b))
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	order, err := rows.inOrder(c)
+	if err != nil || len(order) != len(blocks) || !bytes.Equal(order[0], blocks[c.Root]) {
+		t.Fatalf("%d blocks in order, %v", len(order), err)
 	}
 	other := c
 	other.Key[0]++
 	for what, err := range map[string]error{
-		"encodes otherwise":        encodeOurs(content, eris.Size1KiB, other),
-		"loop encodes otherwise":   encodePlain(content, eris.Size1KiB, other),
-		"decodes another length":   decodeOurs(t.Context(), c, blocks, len(content)+1),
-		"loop decodes another one": decodePlain(c, blocks, len(content)+1),
+		"encodes otherwise":         encodeOurs(content, eris.Size1KiB, other),
+		"loop encodes otherwise":    encodePlain(content, eris.Size1KiB, other),
+		"decodes another length":    decodeOurs(t.Context(), c, blocks, len(content)+1),
+		"decodes another in order":  decodeOurs(t.Context(), c, rows, len(content)+1),
+		"loop decodes another one":  decodePlain(c, blocks.get, len(content)+1),
+		"loop ends before the list": decodePlain(c, following(order), len(content)+1),
+		"list ends before the loop": decodePlain(c, following(order[:3]), len(content)),
+		"another order":             decodePlain(c, following(order[1:]), len(content)),
+		"none that is asked for":    rows.Fetch(t.Context(), eris.Size1KiB, make([]eris.Ref, 1), nil),
+		"more than a row has":       rows.Fetch(t.Context(), eris.Size1KiB, []eris.Ref{c.Root, c.Root}, nil),
 	} {
 		if err == nil {
 			t.Errorf("%s, and nobody sees it", what)
 		}
 	}
 	for what, err := range map[string]error{
-		"ours":   errors.Join(encodeOurs(content, eris.Size1KiB, c), decodeOurs(t.Context(), c, blocks, len(content))),
-		"loop":   errors.Join(encodePlain(content, eris.Size1KiB, c), decodePlain(c, blocks, len(content))),
-		"kernel": errors.Join(encodeKernels(content, eris.Size32KiB, 2)(), decodeKernels(blocks, []eris.Ref{c.Root}, eris.Size1KiB, 2)()),
+		"ours":   errors.Join(encodeOurs(content, eris.Size1KiB, c), decodeOurs(t.Context(), c, blocks, len(content)), decodeOurs(t.Context(), c, rows, len(content))),
+		"loop":   errors.Join(encodePlain(content, eris.Size1KiB, c), decodePlain(c, blocks.get, len(content)), decodePlain(c, following(order), len(content))),
+		"kernel": errors.Join(encodeKernels(content, eris.Size32KiB, 2)(), decodeKernels(func(int) []byte { return order[0] }, 1, eris.Size1KiB, 2)()),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
