@@ -20,10 +20,9 @@ func Span(field []byte, size int64) (start, n int64, ok bool) {
 		return 0, 0, false
 	case !hasFirst:
 		first, last = max(size-last, 0), size-1
+	case hasLast && last < first:
+		return 0, 0, false
 	case !hasLast || last >= size:
-		if hasLast && last < first {
-			return 0, 0, false
-		}
 		last = size - 1
 	}
 	return first, last - first + 1, first <= last
