@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"sync"
@@ -21,15 +22,15 @@ type queue struct {
 	state *state // nil: nothing is remembered
 
 	mu      sync.Mutex
-	items   map[eris.Ref]*item // by root
-	ready   items              // what can be done now, what matters most first
-	later   items              // what is to wait, in the order of due
-	listing uint32             // counts the times that the library was listed
-	wake    chan struct{}      // closed when there is more to do; nil if nobody waits
-	pause   time.Time          // until then nothing is done: the network failed
-	delay   time.Duration      // the next pause
-	full    bool               // it took no more contents when it was last asked to
-	failed  error              // of the last attempt
+	items   map[uint64]*item // by root, see key
+	ready   items            // what can be done now, what matters most first
+	later   items            // what is to wait, in the order of due
+	listing uint32           // counts the times that the library was listed
+	wake    chan struct{}    // closed when there is more to do; nil if nobody waits
+	pause   time.Time        // until then nothing is done: the network failed
+	delay   time.Duration    // the next pause
+	full    bool             // it took no more contents when it was last asked to
+	failed  error            // of the last attempt
 }
 
 // item is a content in a queue. It is in ready, in later, in the hands of a
@@ -51,13 +52,17 @@ type item struct {
 	busy    bool          // a worker has it
 }
 
+// key is what a content is found by: the first 8 bytes of its root, since a whole one
+// takes 24 more of memory.
+func key(c *block.Shared) uint64 { return binary.NativeEndian.Uint64(c.ReadCap.Root[:]) }
+
 // news reports whether the network was not told of what the library says.
 func (i *item) news() bool { return i.offered == 0 || i.changed }
 
 func newQueue(s Sink, lib block.Library, log *slog.Logger) *queue {
 	s.Parallel = max(s.Parallel, 1)
 	return &queue{
-		Sink: s, lib: lib, log: log.With(slog.String("network", s.Name)), items: map[eris.Ref]*item{},
+		Sink: s, lib: lib, log: log.With(slog.String("network", s.Name)), items: map[uint64]*item{},
 		ready: items{less: before}, later: items{less: func(a, b *item) bool { return a.due < b.due }}, delay: firstDelay,
 	}
 }
@@ -85,7 +90,7 @@ func (q *queue) load(ctx context.Context) error {
 		return nil
 	}
 	return q.state.each(ctx, q.Name, func(s block.Shared, offered time.Time) {
-		q.items[s.ReadCap.Root] = &item{c: &s, offered: offered.Unix()}
+		q.items[key(&s)] = &item{c: &s, offered: offered.Unix()}
 	})
 }
 
@@ -100,23 +105,23 @@ func (q *queue) begin() {
 func (q *queue) content(s block.Shared) *block.Shared {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if i := q.items[s.ReadCap.Root]; i != nil && *i.c == s {
+	if i := q.items[key(&s)]; i != nil && *i.c == s {
 		return i.c
 	}
 	return &s
 }
 
-// see notes that a content is in the library. Of those with one root, the first
-// counts.
+// see notes that a content is in the library. Of those with one root, or one key, the
+// first counts.
 func (q *queue) see(c *block.Shared) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	i := q.items[c.ReadCap.Root]
+	i := q.items[key(c)]
 	if i == nil {
 		i = &item{c: c, came: q.listing, order: uint32(len(q.items))}
-		q.items[c.ReadCap.Root] = i
+		q.items[key(c)] = i
 	}
-	if i.seen == q.listing {
+	if i.seen == q.listing || i.c.ReadCap.Root != c.ReadCap.Root {
 		return
 	}
 	same := *i.c == *c
@@ -150,7 +155,7 @@ func (q *queue) plan(i *item) {
 		return // who has it plans then
 	case i.left:
 		if i.offered == 0 && i.tries == 0 { // there is nothing to take back
-			delete(q.items, i.c.ReadCap.Root)
+			delete(q.items, key(i.c))
 			return
 		}
 	case !i.news() && q.Renew <= 0:
