@@ -129,6 +129,7 @@ func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 	if err := s.load(context.Background()); err != nil {
 		return nil, fmt.Errorf("state folder %s: %w", dir, errors.Join(err, s.Close()))
 	}
+	s.fit()
 	s.trim() // the quota may have been larger
 	return s, nil
 }
