@@ -44,6 +44,9 @@ func (k kubo) Offer(ctx context.Context, s block.Shared, open func(context.Conte
 				return err
 			}
 		}
+		if l, ok := c.(listed); ok {
+			return l.Err() // of the manifest: half of the references make one, too
+		}
 		return nil
 	})
 }
@@ -52,8 +55,7 @@ func (k kubo) Offer(ctx context.Context, s block.Shared, open func(context.Conte
 // that does not know them makes all its blocks for that.
 func names(ctx context.Context, c block.Content) (iter.Seq[eris.Ref], error) {
 	if l, ok := c.(listed); ok {
-		// Half of them would make a manifest, too.
-		for range l.Refs() {
+		for range l.Refs() { // so that what cannot be read is known before anything is sent
 		}
 		return l.Refs(), l.Err()
 	}

@@ -3,7 +3,10 @@ package share
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -69,6 +72,44 @@ type treed struct {
 
 func (c treed) Refs() iter.Seq[eris.Ref] { return slices.Values(c.refs) }
 func (c treed) Err() error               { return c.fault }
+
+// fading is a content whose references cannot be read to their end a second time.
+type fading struct {
+	*content
+	reads int
+	fault error
+}
+
+func (c *fading) Refs() iter.Seq[eris.Ref] {
+	return func(yield func(eris.Ref) bool) {
+		refs := c.refs
+		if c.reads++; c.reads > 1 {
+			refs, c.fault = refs[:len(refs)/2], errors.New("unreadable by now")
+		}
+		slices.Values(refs)(yield)
+	}
+}
+
+func (c *fading) Err() error { return c.fault }
+
+// Half of the references make a manifest, too, under which the other blocks would not
+// be kept.
+func TestKuboFadingContent(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // it may be cut off
+		io.WriteString(w, `{"Root":{"Cid":{"/":"x"},"PinErrorMsg":""}}`)
+	}))
+	defer api.Close()
+	client, err := ipfs.New(api.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &fading{content: newContent(t, strings.Repeat("x", 5000))}
+	_, err = Kubo(client).Offer(t.Context(), block.Shared{ReadCap: c.cap}, func(context.Context) (block.Content, error) { return c, nil })
+	if err == nil || !strings.Contains(err.Error(), "unreadable by now") {
+		t.Errorf("the error is %v", err)
+	}
+}
 
 // A real daemon is given contents under a pin each, and rid of all of it again
 // by the note alone.
