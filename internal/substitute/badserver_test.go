@@ -117,6 +117,19 @@ func TestNoControlCharacters(t *testing.T) {
 	}
 }
 
+// TestServerTwice: a server that is named twice, with a slash and without, is asked
+// once.
+func TestServerTwice(t *testing.T) {
+	it := newItem(t, "item-1.0", tree(t, 1), "zstd:3")
+	server := newServer(t)
+	server.add(t, it, key(t, 1))
+	m := newMachine(t, server.URL, server.URL+"/")
+	m.wantInstalled(m.substitute(it)[0], it)
+	if n := server.count("GET /" + it.path.Hash + ".narinfo"); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+}
+
 // TestURLInTheTrace: what a server says of where its nar is, which nobody has
 // signed, is one word of what people see, and printable.
 func TestURLInTheTrace(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 )
 
 // openServers returns those of the local network, which are nearest, and those
-// of the daemon's options.
+// of the daemon's options, each once.
 func (s *Substituter) openServers() []*upstream.Server {
 	var urls []string
 	if s.daemon.Discover {
@@ -24,19 +24,15 @@ func (s *Substituter) openServers() []*upstream.Server {
 		}
 		urls = found
 	}
-	for _, u := range s.daemon.Servers {
-		if !slices.Contains(urls, u) {
-			urls = append(urls, u)
-		}
-	}
 	var servers []*upstream.Server
-	for _, u := range urls {
+	for _, u := range append(urls, s.daemon.Servers...) {
 		sv, err := upstream.ParseServer(u)
-		if err != nil {
+		switch {
+		case err != nil:
 			s.tell("ignoring substitute server: %v\n", err)
-			continue
+		case !slices.ContainsFunc(servers, func(o *upstream.Server) bool { return o.URL() == sv.URL() }):
+			servers = append(servers, sv)
 		}
-		servers = append(servers, sv)
 	}
 	return servers
 }
