@@ -32,7 +32,7 @@ func (k Kind) String() string {
 // kindOf returns the kind of a server, which its StoreDir tells: Nix's has a
 // component "nix".
 func kindOf(storeDir string) Kind {
-	if slices.Contains(splitPath(storeDir), "nix") {
+	if slices.Contains(strings.Split(storeDir, "/"), "nix") {
 		return Nix
 	}
 	return Guix

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"ersatz/internal/keep"
 	"ersatz/narinfo"
@@ -94,6 +93,3 @@ func (k Keys) Digest() string {
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
-
-// splitPath returns the components of a path.
-func splitPath(p string) []string { return strings.Split(strings.Trim(p, "/"), "/") }

@@ -2,6 +2,7 @@ package narindex
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -282,9 +283,9 @@ func (t *tree) rows(ctx context.Context, visit func([]row) error) error {
 		}
 		slices.SortFunc(rows, func(a, b row) int {
 			if a.key != b.key {
-				return compareInt(a.key, b.key)
+				return cmp.Compare(a.key, b.key)
 			}
-			return compareInt(a.node, b.node)
+			return cmp.Compare(a.node, b.node)
 		})
 		rows = slices.CompactFunc(rows, func(a, b row) bool { return a.key == b.key && ref(a) == ref(b) })
 		if err := visit(rows); err != nil {
@@ -292,11 +293,4 @@ func (t *tree) rows(ctx context.Context, visit func([]row) error) error {
 		}
 	}
 	return nil
-}
-
-func compareInt(a, b int64) int {
-	if a < b {
-		return -1
-	}
-	return 1
 }
