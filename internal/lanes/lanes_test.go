@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"golang.org/x/crypto/blake2b"
@@ -322,6 +323,10 @@ func FuzzSum256(f *testing.F) {
 				if sums[i] != want(t, key, m) {
 					t.Errorf("%v: sum %d of %d is wrong", l, i, n)
 				}
+			}
+			first := make([][32]byte, n/2)
+			if sum256(l, first, key, msgs); !slices.Equal(first, sums[:n/2]) {
+				t.Errorf("%v: the first %d of %d are wrong", l, n/2, n)
 			}
 		}
 	})
