@@ -27,10 +27,11 @@ var (
 )
 
 // waited notes that a server was waited for in vain. All processes that share
-// the cache know it; of peers nothing is kept on disk, since anybody can be one.
+// the cache know it, if there is one; of peers nothing is kept on disk, since
+// anybody can be one.
 func (c *Client) waited(sv *Server) {
 	until := c.o.Now().Add(restTime)
-	if sv.peer {
+	if sv.peer || c.cache == nil {
 		sv.rest.Store(until.Unix())
 		return
 	}

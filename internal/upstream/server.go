@@ -22,7 +22,7 @@ type Server struct {
 	peer bool     // see ParsePeer
 	near atomic.Bool
 
-	rest   atomic.Int64 // of a peer: until when it rests, in Unix time
+	rest   atomic.Int64 // until when it rests, in Unix time, unless that is in the cache
 	probed atomic.Bool  // it is being probed
 	silent atomic.Bool  // it did not answer when it was last asked
 
