@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
-	"runtime"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,12 +46,6 @@ func benchmarkBake(b *testing.B, o Options, size func(*rand.Rand) int) {
 		from := rng.IntN(len(text) - n + 1)
 		s.add(fmt.Sprint("item", i), nil, text[from:from+n])
 	}
-	var left atomic.Int64
-	left.Store(int64(b.N))
-	command := o.Child
-	if command != nil {
-		o.Child = func() *exec.Cmd { return command() }
-	}
 	o.Queue = b.N
 	c := s.open(o)
 	defer s.close(c)
@@ -82,7 +73,6 @@ func benchmarkBake(b *testing.B, o Options, size func(*rand.Rand) int) {
 		b.Error(err)
 	}
 	kids = usedBy(b, syscall.RUSAGE_CHILDREN) - kids
-	runtime.KeepAlive(&left)
 	b.ReportMetric(float64(server.Microseconds())/float64(b.N), "server-µs/op")
 	b.ReportMetric(float64(kids.Microseconds())/float64(b.N), "children-µs/op")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
