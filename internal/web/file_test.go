@@ -290,6 +290,20 @@ func TestFileUnread(t *testing.T) {
 	})
 }
 
+// TestFilesUnread: who asks for many small files at once has time to read each, as
+// who asks for them one by one.
+func TestFilesUnread(t *testing.T) {
+	data := pattern(small)
+	s := newShelf(t, map[string][]byte{"small": data})
+	s.pipe(t, func(t *testing.T, c *client) {
+		c.send(t, strings.Repeat(get("/small"), 20))
+		for range 20 {
+			time.Sleep(Stall/2 - time.Second)
+			c.want(t, string(data))
+		}
+	})
+}
+
 // TestFileEnds: when the server ends, a file that is being sent has as long as
 // other answers have, and no more; however old the connection is.
 func TestFileEnds(t *testing.T) {

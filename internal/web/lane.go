@@ -171,7 +171,7 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 			if err := c.write(m.out, now); err != nil {
 				return 0, head{}, errors.Join(err, a.drop())
 			}
-			m.out = m.out[:0]
+			m.out, now = m.out[:0], time.Now()
 		}
 		m.out = c.quick.append(m.out, a, r)
 		switch {
