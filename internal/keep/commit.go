@@ -53,7 +53,7 @@ func (p *Part) commit(ctx context.Context, item *Item, tree Tree) (err error) {
 	if item.Format == "" {
 		item.Format = compress.Method{Name: item.Method}.Format()
 	}
-	if length > p.s.quota {
+	if p.s.exceeds(length) {
 		return errors.Join(ErrQuota, p.drop())
 	}
 	if err := p.settle(length); err != nil {

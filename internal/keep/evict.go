@@ -42,6 +42,13 @@ func (s *Store) trim() {
 		return
 	}
 	defer s.evicting.Unlock()
+	s.refit()
+	s.mu.Lock()
+	due = s.over()
+	s.mu.Unlock()
+	if !due {
+		return
+	}
 	if now.Sub(s.listed).Abs() >= listFor {
 		s.victims = nil
 	}

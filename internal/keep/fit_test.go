@@ -2,10 +2,15 @@ package keep
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,15 +23,15 @@ func TestFit(t *testing.T) {
 	put(t, s, x)
 	closing(t, s)
 
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
 		t.Skip(err)
 	}
 	var log bytes.Buffer
 	o := Options{Quota: math.MaxInt64 - 1, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	s = open(t, dir, o)
 	defer func() { closing(t, s) }()
-	u, disk := s.Usage(), int64(fs.Blocks)*fs.Bsize
+	u, disk := s.Usage(), int64(st.Blocks)*st.Bsize
 	if u.Quota <= u.Total() || u.Quota > disk-spare(disk) {
 		t.Errorf("%+v, on a disk of %d", u, disk)
 	}
@@ -52,5 +57,97 @@ func TestSpare(t *testing.T) {
 		if got := spare(disk); got != want {
 			t.Errorf("of %d: %d, want %d", disk, got, want)
 		}
+	}
+}
+
+// TestParseDisk: what says nothing of its size, or more than there can be, lowers no
+// quota, and blocks are counted by their own unit.
+func TestParseDisk(t *testing.T) {
+	for _, x := range []struct {
+		fs   unix.Statfs_t
+		want disk
+	}{
+		{unix.Statfs_t{Bsize: 512}, disk{}},
+		{unix.Statfs_t{Bsize: 4096, Blocks: 10, Bavail: 3}, disk{40960, 12288}},
+		{unix.Statfs_t{Bsize: 1 << 20, Frsize: 4096, Blocks: 10, Bavail: 3}, disk{40960, 12288}},
+		{unix.Statfs_t{Bsize: 4096, Blocks: math.MaxUint64, Bavail: math.MaxInt64 / 4096 * 2}, disk{1 << 60, 1 << 60}},
+	} {
+		if got := parseDisk(&x.fs); got != x.want {
+			t.Errorf("%+v: %+v, want %+v", x.fs, got, x.want)
+		}
+	}
+	s := open(t, t.TempDir(), Options{})
+	defer closing(t, s)
+	s.disk = func() disk { return disk{} }
+	if s.fit(); s.Usage().Quota != DefaultQuota {
+		t.Errorf("a disk that does not say: %+v", s.Usage())
+	}
+}
+
+// TestFitAgain: a disk that was full when the node started can be used when it has
+// place again, and only then.
+func TestFitAgain(t *testing.T) {
+	c := newClock()
+	s := open(t, t.TempDir(), Options{Now: c.now})
+	defer closing(t, s)
+	free := int64(0)
+	s.disk = func() disk { return disk{1 << 30, free} }
+	s.fit()
+	x := makeThing(t, 0, 500_000)
+	commit := func() error {
+		c.add(fitEvery)
+		p := part(t, s, x)
+		defer closing(t, p)
+		fill(t, p, x)
+		_, err := p.Commit(t.Context(), x.Item, x.tree)
+		return err
+	}
+	if err := commit(); !errors.Is(err, ErrQuota) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	free = 1 << 30
+	if err := commit(); err != nil {
+		t.Fatal(err)
+	}
+	kept(t, s, x)
+	if u := s.Usage(); u.Quota < 900<<20 || u.Quota >= DefaultQuota {
+		t.Errorf("%+v", u)
+	}
+	free = 100 << 30
+	c.add(fitEvery)
+	if s.exceeds(1 << 30) {
+		t.Error("the quota is lower than what the disk has")
+	}
+	if u := s.Usage(); u.Quota != DefaultQuota {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestFitUnsettled: what the catalog does not know yet takes its place on the disk all
+// the same, and is not evicted for that.
+func TestFitUnsettled(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	s := open(t, dir, Options{Now: c.now})
+	things := []*thing{makeThing(t, 0, 500_000), makeThing(t, 1, 500_000), makeThing(t, 2, 500_000)}
+	for _, x := range things {
+		put(t, s, x)
+	}
+	closing(t, s)
+	for _, name := range catalogFiles() {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	c.add(time.Hour)
+	s = unsettled(t, dir, Options{Now: c.now})
+	defer closing(t, s)
+	size := int64(1 << 30)
+	s.disk = func() disk { return disk{size, spare(size) + 600_000} }
+	s.fit()
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range things {
+		kept(t, s, x)
 	}
 }

@@ -70,7 +70,7 @@ func GC(ctx context.Context, dir string, o GCOptions, report func(folder.Fault))
 	items, parts := s.counts()
 	err = s.dropStale(ctx, o.Now().Add(-staleAfter))
 	if o.Quota > 0 {
-		s.quota = o.Quota
+		s.want, s.quota = o.Quota, o.Quota
 		s.trim()
 	}
 	itemsLeft, partsLeft := s.counts()

@@ -161,7 +161,7 @@ func TestLibraryEviction(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := l.Changed()
-	s.quota = 1
+	s.want, s.quota = 1, 1
 	s.trim()
 	if !there(a) || there(b) {
 		t.Errorf("that which is read is there: %v; the other: %v", there(a), there(b))

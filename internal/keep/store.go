@@ -58,7 +58,8 @@ func (o Options) defaults() Options {
 // Store is an open state folder. It is safe for concurrent use.
 type Store struct {
 	dir   string
-	quota int64
+	want  int64 // the quota, if the disk has it
+	disk  func() disk
 	log   *slog.Logger
 	now   func() time.Time
 	lock  *os.File
@@ -74,6 +75,8 @@ type Store struct {
 	listed   time.Time  // when that was found out
 
 	mu         sync.Mutex
+	quota      int64                    // want, or what the disk has
+	fitted     time.Time                // when refit has compared it with the disk
 	known      map[string]*entry        // by hash part: items that somebody was interested in of late
 	most       int                      // of known, before some are forgotten
 	fresh      map[string]int64         // by hash part: requests, in Unix nanoseconds, that the catalog was not told of
@@ -122,7 +125,7 @@ func Open(dir string, o Options) (*Store, error) {
 func openLocked(dir string, o Options, lock *os.File) (*Store, error) {
 	o = o.defaults()
 	s := &Store{
-		dir: dir, quota: o.Quota, log: o.Log, now: o.Now, lock: lock,
+		dir: dir, want: o.Quota, quota: o.Quota, disk: func() disk { return diskOf(dir) }, log: o.Log, now: o.Now, lock: lock,
 		known: map[string]*entry{}, most: maxKnown, mostLeft: maxLeft, fresh: map[string]int64{}, busy: map[string]chan struct{}{},
 		parts: map[PartID]*Part{}, idle: map[PartID]left{},
 	}
