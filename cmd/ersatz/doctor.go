@@ -16,8 +16,13 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor [--json]",
 		Short: "Say what is missing for substitutes to work, and what to do",
 		Long: `Look at all that ersatz depends on: keys, access control list, policy of votes,
-units of systemd, the node, the setting of guix-daemon, servers, IPFS daemon,
-clock and disk. Nothing is changed.
+units of systemd, the node, the settings of guix-daemon and of Nix, servers, IPFS
+daemon, clock and disk. Nothing is changed.
+
+What is for Guix alone, or for Nix alone, is looked at where there is a trace of
+it: store, daemon, its socket or unit, profiles. Of Nix, that is what
+/etc/nix/nix.conf says, and whether it trusts the keys of some items of the store
+that the node has.
 
 The settings of ersatz-substitute apply. Run it as root, or as the daemon's
 user: some of it others cannot see. The exit status is 7 if something is to be

@@ -136,9 +136,17 @@ func (r *faultReport) end(dir string, err error) error {
 	case r.err != nil:
 		return r.err
 	case r.faults > 0:
-		return fmt.Errorf("%s: %w: %d faults, %d repaired", dir, errDamage, r.faults, r.repaired)
+		return fmt.Errorf("%s: %w: %s, %d repaired", dir, errDamage, plural(r.faults, "fault"), r.repaired)
 	}
 	return nil
+}
+
+// plural returns "1 fault" or "2 faults".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // keys returns the keys that narinfos must be signed by. One kind may have

@@ -74,8 +74,8 @@ func (a *app) gc(ctx context.Context, quota string, asJSON bool, dir string) err
 	if asJSON {
 		return json.NewEncoder(a.stdout).Encode(freed)
 	}
-	_, err = fmt.Fprintf(a.stdout, "%d faults repaired, %d items and %d parts removed, %d bytes freed, %d bytes kept\n",
-		freed.Broken, freed.Items, freed.Parts, freed.Bytes, freed.Left)
+	_, err = fmt.Fprintf(a.stdout, "%s repaired, %s and %s removed, %d bytes freed, %d bytes kept\n",
+		plural(freed.Broken, "fault"), plural(freed.Items, "item"), plural(freed.Parts, "part"), freed.Bytes, freed.Left)
 	return err
 }
 

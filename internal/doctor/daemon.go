@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,6 +21,9 @@ type daemon struct {
 	unread  error // why the environment could not be read
 }
 
+// guixUnit is that of guix-daemon.
+const guixUnit = "guix-daemon.service"
+
 const wrapperAdvice = `install the wrapper and the drop-in, then restart the daemon:
 sudo install bin/ersatz-substitute packaging/ersatz-guix /usr/local/bin/
 sudo install -D -m 644 packaging/guix-daemon-ersatz.conf /etc/systemd/system/guix-daemon.service.d/ersatz.conf
@@ -27,8 +31,7 @@ sudo systemctl daemon-reload && sudo systemctl restart guix-daemon`
 
 func (e *examination) checkDaemon() {
 	const check = "daemon"
-	d := e.findDaemon()
-	e.daemon = d
+	d := e.daemon
 	configured := e.systemdGUIX()
 	switch {
 	case d.pid == 0 && configured == "":
@@ -59,20 +62,25 @@ func (e *examination) checkDaemon() {
 // asksNode returns the substitute server of a daemon that is this machine's
 // node, "" if none is.
 func (e *examination) asksNode(d daemon) string {
-	for _, s := range d.servers {
-		u, err := url.Parse(s)
-		if err != nil {
-			continue
-		}
-		host := strings.ReplaceAll(u.Hostname(), "localhost", "127.0.0.1")
-		for _, at := range e.node.Listen {
-			_, port, err := net.SplitHostPort(at)
-			if err == nil && port == u.Port() && loopback(net.JoinHostPort(host, port)) {
-				return s
-			}
-		}
+	i := slices.IndexFunc(d.servers, e.isNode)
+	if i < 0 {
+		return ""
 	}
-	return ""
+	return d.servers[i]
+}
+
+// isNode reports whether a substitute server is this machine's node, which has
+// said where it listens.
+func (e *examination) isNode(server string) bool {
+	u, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	host := strings.ReplaceAll(u.Hostname(), "localhost", "127.0.0.1")
+	return slices.ContainsFunc(e.node.Listen, func(at string) bool {
+		_, port, err := net.SplitHostPort(at)
+		return err == nil && port == u.Port() && loopback(net.JoinHostPort(host, port))
+	})
 }
 
 // checkWrapper looks at the program that the daemon starts.
@@ -172,8 +180,8 @@ func substituteURLs(args []string) []string {
 func (e *examination) systemdGUIX() string {
 	var guix string
 	for _, dir := range unitDirs() {
-		files := []string{e.path(dir + "/guix-daemon.service")}
-		dropIns, err := filepath.Glob(e.path(dir + "/guix-daemon.service.d/*.conf"))
+		files := []string{e.path(dir + "/" + guixUnit)}
+		dropIns, err := filepath.Glob(e.path(dir + "/" + guixUnit + ".d/*.conf"))
 		if err == nil {
 			files = append(files, dropIns...)
 		}

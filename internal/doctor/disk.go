@@ -46,7 +46,7 @@ func (e *examination) checkState() {
 		e.add(check, Bad, err.Error(), "")
 		return
 	}
-	e.checkSpace(check, e.o.State, leastState)
+	e.checkSpace(check, e.o.State, leastState, freeGuix)
 }
 
 // ownerFlag returns the option of install(1) that gives a folder to the
@@ -64,11 +64,14 @@ func (e *examination) checkStore() {
 		e.add(check, Bad, err.Error(), "install Guix, whose daemon makes the store")
 		return
 	}
-	e.checkSpace(check, e.o.Store, leastStore)
+	e.checkSpace(check, e.o.Store, leastStore, freeGuix)
 }
 
+// freeGuix frees what no profile of Guix needs.
+const freeGuix = "free some: guix gc -F 10G"
+
 // checkSpace adds the verdict on the disk that dir is on.
-func (e *examination) checkSpace(check, dir string, least uint64) {
+func (e *examination) checkSpace(check, dir string, least uint64, advice string) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(e.path(dir), &st); err != nil {
 		e.add(check, Note, fmt.Sprintf("%s: free space unknown: %v", dir, err), "")
@@ -78,9 +81,9 @@ func (e *examination) checkSpace(check, dir string, least uint64) {
 	text := fmt.Sprintf("%s has %.1f GiB free", dir, float64(free)/(1<<30))
 	switch {
 	case free < least:
-		e.add(check, Bad, text, "free some: guix gc -F 10G")
+		e.add(check, Bad, text, advice)
 	case st.Files > 0 && st.Ffree < 1000:
-		e.add(check, Bad, fmt.Sprintf("%s has room for %d more files only", dir, st.Ffree), "free some: guix gc -F 10G")
+		e.add(check, Bad, fmt.Sprintf("%s has room for %d more files only", dir, st.Ffree), advice)
 	default:
 		e.add(check, OK, text, "")
 	}

@@ -1,7 +1,8 @@
 // Package doctor looks at everything that ersatz depends on and says what is
 // missing and what to do about it: keys, the policy of votes, units, the node,
-// the daemon's setting, servers, the IPFS daemon, clock, disk. It changes nothing but for a temporary file in the
-// state folder, which it removes.
+// the setting of guix-daemon and of Nix, servers, the IPFS daemon, clock, disk.
+// It changes nothing but for a temporary file in the state folder, which it
+// removes.
 package doctor
 
 import (
@@ -11,11 +12,13 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"ersatz/internal/nodeapi"
 	"ersatz/internal/transport/httpclient"
+	"ersatz/storepath"
 )
 
 // Level says how bad a finding is.
@@ -61,6 +64,9 @@ type Options struct {
 	IPFS string
 	// Node is the Unix socket of the node; "" if none is asked.
 	Node string
+	// NodeState is the state folder of a node that does not answer. Default
+	// /var/lib/ersatz-node.
+	NodeState string
 	// Votes is the policy of votes; "" if there is none.
 	Votes string
 	// Version is compared with the node's. Default: it is not.
@@ -80,7 +86,8 @@ func (o Options) defaults() Options {
 		value string
 	}{
 		{&o.Root, "/"}, {&o.ACL, "/etc/guix/acl"}, {&o.PublicKey, "/etc/guix/signing-key.pub"},
-		{&o.PrivateKey, "/etc/guix/signing-key.sec"}, {&o.State, "/var/lib/ersatz"}, {&o.Store, "/gnu/store"},
+		{&o.PrivateKey, "/etc/guix/signing-key.sec"}, {&o.State, "/var/lib/ersatz"}, {&o.Store, storepath.Guix},
+		{&o.NodeState, "/var/lib/ersatz-node"},
 	} {
 		if *d.field == "" {
 			*d.field = d.value
@@ -100,27 +107,65 @@ func (o Options) defaults() Options {
 
 // examination is one run.
 type examination struct {
-	o        Options
-	daemon   daemon
-	node     nodeapi.Status // zero if it does not answer
-	findings []Finding
+	o         Options
+	guix, nix bool // which of them the machine has
+	daemon    daemon
+	node      nodeapi.Status // zero if it does not answer
+	findings  []Finding
 }
 
-// Examine makes all checks. They are independent: none is left out because
-// another failed.
+// Examine makes all checks of what the machine has: of Guix, of Nix or of both.
+// They are independent: none is left out because another failed.
 func Examine(ctx context.Context, o Options) []Finding {
 	e := &examination{o: o.defaults()}
-	e.checkACL()
-	e.checkVotes()
-	e.checkSigningKey()
+	e.checkMachine()
+	if e.guix {
+		e.checkACL()
+		e.checkVotes()
+		e.checkSigningKey()
+	}
 	e.checkUnits()
 	e.checkNode(ctx)
-	e.checkDaemon()
-	e.checkServers(ctx)
-	e.checkIPFS(ctx)
-	e.checkState()
-	e.checkStore()
+	if e.guix {
+		e.checkDaemon()
+	}
+	var answers []answer
+	if e.guix || len(e.o.Servers) > 0 {
+		answers = e.checkServers(ctx)
+	}
+	if e.nix {
+		answers = append(answers, e.checkNix(ctx)...)
+	}
+	e.checkClock(answers)
+	if e.guix {
+		e.checkIPFS(ctx)
+		e.checkState()
+		e.checkStore()
+	}
 	return e.findings
+}
+
+// checkMachine looks for traces of Guix and of Nix. What leaves none need not be
+// in order, and one line says that it is not looked at.
+func (e *examination) checkMachine() {
+	e.daemon = e.findDaemon()
+	guix := []string{e.o.Store, "/var/guix/daemon-socket/socket", "/var/guix/profiles"}
+	nix := []string{nixStore, nixSocket, "/nix/var/nix/profiles"}
+	e.guix = e.daemon.pid != 0 || e.installed(guixUnit) || slices.ContainsFunc(guix, e.exists)
+	e.nix = e.installed(nixUnit) || slices.ContainsFunc(nix, e.exists)
+	const check = "machine"
+	noGuix := "no Guix: none of " + strings.Join(append(guix, guixUnit), ", ") + " is there"
+	noNix := "no Nix: none of " + strings.Join(append(nix, nixUnit), ", ") + " is there"
+	switch {
+	case !e.guix && !e.nix:
+		e.add(check, Bad, "nothing here takes substitutes. "+noGuix+"; "+noNix, "install Guix or Nix")
+	case !e.guix:
+		e.add(check, Note, noGuix+", so what is for Guix alone is not looked at", "")
+	case !e.nix:
+		e.add(check, Note, noNix+", so it is not looked at", "")
+	default:
+		e.add(check, OK, "has Guix and Nix", "")
+	}
 }
 
 // Faults returns how many findings are Bad.

@@ -34,8 +34,18 @@ type answer struct {
 	at      time.Time // of ours
 }
 
-// checkServers asks all servers at once, then compares clocks.
-func (e *examination) checkServers(ctx context.Context) {
+// asking says for whom servers are asked.
+type asking struct {
+	check   string // of its findings
+	setting string // where their addresses come from
+	silent  string // what to do if one does not answer
+	// judge returns what is wrong with a server that has sent this
+	// nix-cache-info; nil if nothing is.
+	judge func(ctx context.Context, server, info string) *Finding
+}
+
+// checkServers asks the servers of guix-daemon.
+func (e *examination) checkServers(ctx context.Context) []answer {
 	servers := e.o.Servers
 	if len(servers) == 0 {
 		servers = e.daemon.servers
@@ -43,16 +53,24 @@ func (e *examination) checkServers(ctx context.Context) {
 	if len(servers) == 0 {
 		servers = defaultServers()
 	}
+	const setting = "the daemon's --substitute-urls"
+	return e.askServers(ctx, servers, asking{
+		check: "server", setting: setting, silent: "check the network, or take the server out of " + setting, judge: e.judgeKey,
+	})
+}
+
+// askServers asks all servers at once and adds what they are found to be.
+func (e *examination) askServers(ctx context.Context, servers []string, a asking) []answer {
 	answers := make([]answer, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() { answers[i] = e.askServer(ctx, s) })
+		wg.Go(func() { answers[i] = e.askServer(ctx, s, a) })
 	}
 	wg.Wait()
 	for _, a := range answers {
 		e.findings = append(e.findings, a.finding)
 	}
-	e.checkClock(answers)
+	return answers
 }
 
 // shown returns an address as it may be printed: without a password.
@@ -65,25 +83,25 @@ func shown(address string) string {
 }
 
 // askServer asks one server for its nix-cache-info and its public key.
-func (e *examination) askServer(ctx context.Context, server string) answer {
+func (e *examination) askServer(ctx context.Context, server string, by asking) answer {
 	bad := func(err error, advice string) answer {
-		return answer{finding: Finding{"server", Bad, fmt.Sprintf("%s: %v", shown(server), err), advice}}
+		return answer{finding: Finding{by.check, Bad, fmt.Sprintf("%s: %v", shown(server), err), advice}}
 	}
 	u, err := url.Parse(server)
 	if err != nil {
-		return bad(err, "mend the address in the daemon's --substitute-urls")
+		return bad(err, "mend the address in "+by.setting)
 	}
 	if u.Scheme == "file" {
 		if _, err := os.Stat(e.path(u.Path + "/nix-cache-info")); err != nil {
-			return bad(err, "mend the address in the daemon's --substitute-urls")
+			return bad(err, "mend the address in "+by.setting)
 		}
-		return answer{finding: Finding{"server", OK, shown(server), ""}}
+		return answer{finding: Finding{by.check, OK, shown(server), ""}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/nix-cache-info", nil)
 	if err != nil {
-		return bad(err, "mend the address in the daemon's --substitute-urls")
+		return bad(err, "mend the address in "+by.setting)
 	}
 	start := e.o.Now()
 	resp, err := e.o.Client.Do(req)
@@ -91,7 +109,7 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 		if e := (*url.Error)(nil); errors.As(err, &e) {
 			err = e.Err
 		}
-		return bad(err, "check the network, or take the server out of the daemon's --substitute-urls")
+		return bad(err, by.silent)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -104,10 +122,9 @@ func (e *examination) askServer(ctx context.Context, server string) answer {
 	case !strings.Contains(string(body), "StoreDir:"):
 		return bad(errors.New("the answer is no nix-cache-info"), "check the address: another service, or a login page, answers")
 	}
-	a := answer{at: e.o.Now(), finding: Finding{"server", OK, fmt.Sprintf("%s answered in %d ms", shown(server), took.Milliseconds()), ""}}
-	if key, ok := e.unauthorized(ctx, server); ok {
-		a.finding = Finding{"server", Bad, fmt.Sprintf("%s signs with %v, which %s does not authorize", shown(server), key, e.o.ACL),
-			fmt.Sprintf("compare that with what the server's operator says; if it is the same:\ncurl -fsS %s/signing-key.pub | sudo ersatz authorize", strings.TrimSuffix(shown(server), "/"))}
+	a := answer{at: e.o.Now(), finding: Finding{by.check, OK, fmt.Sprintf("%s answered in %d ms", shown(server), took.Milliseconds()), ""}}
+	if f := by.judge(ctx, server, string(body)); f != nil {
+		a.finding = *f
 	}
 	// Some servers send no date.
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {

@@ -25,7 +25,8 @@ func (e *examination) checkNode(ctx context.Context) {
 		return
 	}
 	if _, err := os.Lstat(e.path(e.o.Node)); errors.Is(err, fs.ErrNotExist) {
-		e.add(check, Note, e.o.Node+" is not there: ersatz-substitute fetches for itself, and nothing is kept or shared", startNode)
+		e.add(check, Note, e.o.Node+" is not there: nothing is kept or shared; ersatz-substitute, if guix-daemon runs it, fetches for itself", startNode)
+		e.checkNodeState()
 		return
 	}
 	c := nodeapi.New(e.path(e.o.Node), e.o.Timeout)
@@ -35,6 +36,7 @@ func (e *examination) checkNode(ctx context.Context) {
 	s, err := c.Status(ctx)
 	if err != nil {
 		e.add(check, Bad, fmt.Sprintf("%s: %v", e.o.Node, err), "sudo systemctl restart ersatz-node; why it does not answer: journalctl -u ersatz-node")
+		e.checkNodeState()
 		return
 	}
 	e.node = s
@@ -91,7 +93,16 @@ func loopback(address string) bool {
 	return err == nil && a.Addr().Unmap().IsLoopback()
 }
 
-// checkQuota compares what the node may take with what there is.
+// checkNodeState looks at the disk of a node that does not say where its state is
+// and what its quota.
+func (e *examination) checkNodeState() {
+	if e.exists(e.o.NodeState) {
+		e.checkSpace("node's disk", e.o.NodeState, leastState, "free some, or remove kept items: ersatz gc --quota 1G "+e.o.NodeState)
+	}
+}
+
+// checkQuota compares what the node may take with what there is. A node lowers
+// its quota to what the disk has when it starts, and not later.
 func (e *examination) checkQuota(s nodeapi.Status) {
 	const check = "node's disk"
 	const gib = 1 << 30
@@ -103,12 +114,14 @@ func (e *examination) checkQuota(s nodeapi.Status) {
 		return
 	}
 	free := int64(st.Bavail) * st.Bsize
+	const advice = "free some, or have the node lower its quota to what the disk has: sudo systemctl restart ersatz-node"
 	switch {
 	case free < leastState:
-		e.add(check, Bad, fmt.Sprintf("%s; %s has %d MiB free", text, s.State, free>>20), "free some, or give it a smaller --quota")
+		e.add(check, Bad, fmt.Sprintf("%s; %s has only %d MiB free: once it is full, nothing more is fetched", text, s.State, free>>20), advice)
 	case free < s.Kept.Quota-used:
-		e.add(check, Note, fmt.Sprintf("%s; %s has only %.1f GiB free", text, s.State, float64(free)/gib), "give it a smaller --quota")
+		e.add(check, Note, fmt.Sprintf("%s; %s has only %.1f GiB free: the disk is full before the quota is, and then nothing more is fetched",
+			text, s.State, float64(free)/gib), advice)
 	default:
-		e.add(check, OK, text, "")
+		e.add(check, OK, fmt.Sprintf("%s; %s has %.1f GiB free", text, s.State, float64(free)/gib), "")
 	}
 }

@@ -76,7 +76,8 @@ func TestNode(t *testing.T) {
 		{name: "open and not shared", check: "node's sharing", text: "others can connect", level: doctor.Note,
 			change: func(s *nodeapi.Status) { s.Listen = []string{"192.0.2.1:8181"} }},
 		{name: "shared and closed", check: "node's sharing", text: "nobody else", level: doctor.Bad, change: func(s *nodeapi.Status) { s.Share = "all" }},
-		{name: "a small disk", check: "node's disk", text: "GiB free", level: doctor.Note, change: func(s *nodeapi.Status) { s.Kept.Quota = 1 << 60 }},
+		{name: "room of the disk", check: "node's disk", text: "GiB free", level: doctor.OK},
+		{name: "a small disk", check: "node's disk", text: "the disk is full before the quota is", level: doctor.Note, change: func(s *nodeapi.Status) { s.Kept.Quota = 1 << 60 }},
 		{name: "no folder", check: "node's disk", text: "unknown", level: doctor.Note, change: func(s *nodeapi.Status) { s.State = "/none" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -108,6 +109,23 @@ func TestNoNode(t *testing.T) {
 	remove("run")(m)
 	m.write(nodeSocket, "", 0o666)
 	want(doctor.Options{Node: nodeSocket}, doctor.Bad, "connection refused")
+}
+
+// TestDiskOfSilentNode: the disk is looked at though the node does not say
+// where its state is.
+func TestDiskOfSilentNode(t *testing.T) {
+	m := sound(t, server(t, 0))
+	if f, ok := examine(t, m, doctor.Options{Node: nodeSocket})["node's disk"]; ok {
+		t.Errorf("no node was here: %+v", f)
+	}
+	m.write("var/lib/ersatz-node/x", "", 0o644)
+	if f := examine(t, m, doctor.Options{Node: nodeSocket})["node's disk"]; !strings.HasPrefix(f.Text, "/var/lib/ersatz-node has ") {
+		t.Errorf("not there: %+v", f)
+	}
+	m.node(nil)
+	if f := examine(t, m, doctor.Options{Node: nodeSocket})["node's disk"]; !strings.HasPrefix(f.Text, "/var/lib/ersatz-node has ") {
+		t.Errorf("silent: %+v", f)
+	}
 }
 
 func TestUnits(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -14,6 +15,16 @@ import (
 // maxAnswer bounds what is read of a server's answer, in bytes.
 const maxAnswer = 64 << 10
 
+// judgeKey says if a server signs with a key that the ACL does not have.
+func (e *examination) judgeKey(ctx context.Context, server, _ string) *Finding {
+	key, ok := e.unauthorized(ctx, server)
+	if !ok {
+		return nil
+	}
+	return &Finding{"server", Bad, fmt.Sprintf("%s signs with %v, which %s does not authorize", shown(server), key, e.o.ACL),
+		fmt.Sprintf("compare that with what the server's operator says; if it is the same:\ncurl -fsS %s/signing-key.pub | sudo ersatz authorize", strings.TrimSuffix(shown(server), "/"))}
+}
+
 // unauthorized returns the key that a server says it signs with, if the ACL can
 // be read and does not have that key. Servers that do not say, as caches of
 // others, are judged by what they serve, which is not for here.
@@ -22,7 +33,7 @@ func (e *examination) unauthorized(ctx context.Context, server string) (guixsig.
 	if err != nil {
 		return guixsig.PublicKey{}, false // checkACL says so
 	}
-	text, err := e.serverKey(ctx, server)
+	text, err := e.get(ctx, server, "signing-key.pub")
 	if err != nil {
 		return guixsig.PublicKey{}, false
 	}
@@ -30,10 +41,10 @@ func (e *examination) unauthorized(ctx context.Context, server string) (guixsig.
 	return key, err == nil && !acl.Authorizes(key)
 }
 
-// serverKey returns what a server has as signing-key.pub, where guix publish
-// has its public key.
-func (e *examination) serverKey(ctx context.Context, server string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/signing-key.pub", nil)
+// get returns what a server has under a name, at most maxAnswer bytes of it. The
+// error matches fs.ErrNotExist if it has nothing.
+func (e *examination) get(ctx context.Context, server, name string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/"+name, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -42,10 +53,14 @@ func (e *examination) serverKey(ctx context.Context, server string) ([]byte, err
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("signing-key.pub: %s", resp.Status)
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	default:
+		return nil, fmt.Errorf("%s: %s", name, resp.Status)
 	}
-	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 }
 
 // acl reads the access control list.
