@@ -61,7 +61,7 @@ type Sink struct {
 // Options are what may be left out.
 type Options struct {
 	// State is the file that remembers what was given to networks that keep it.
-	// It is made if it is missing. Default: nothing is remembered, not even what
+	// It is made if it is missing, and anew if it is broken. Default: nothing is remembered, not even what
 	// a Network has said of a content and wants to be told.
 	State string
 
@@ -110,7 +110,7 @@ func New(lib block.Library, sinks []Sink, o Options) (*Feeder, error) {
 	}
 	if keeps && o.State != "" {
 		var err error
-		if f.state, err = openState(o.State); err != nil {
+		if f.state, err = openState(o.State, o.Log); err != nil {
 			return nil, fmt.Errorf("share: %w", err)
 		}
 	}

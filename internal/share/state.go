@@ -5,11 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"ersatz/eris"
 	"ersatz/internal/block"
@@ -26,7 +30,29 @@ const schema = `CREATE TABLE IF NOT EXISTS shares (
 	offered INTEGER NOT NULL, note TEXT NOT NULL,
 	PRIMARY KEY (network, root)) WITHOUT ROWID;`
 
-func openState(name string) (*state, error) {
+// errBroken means that a file is no state, or none that is whole.
+var errBroken = errors.New("broken")
+
+// openState opens a state, which it makes if there is none. One that is broken is set
+// aside: what it said is put again.
+func openState(name string, log *slog.Logger) (*state, error) {
+	s, err := tryState(name)
+	if !errors.Is(err, errBroken) {
+		return s, err
+	}
+	aside := name + ".broken"
+	for _, tail := range []string{"-wal", "-shm", ""} { // the file last: without it the others are of nothing
+		if rerr := os.Rename(name+tail, aside+tail); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			return nil, errors.Join(err, rerr)
+		}
+	}
+	log.Warn("what networks were given is forgotten: they are offered all of it again, and keep what has left meanwhile",
+		slog.Any("error", err), slog.String("set_aside", aside))
+	return tryState(name)
+}
+
+// tryState is openState, whose error matches errBroken.
+func tryState(name string) (*state, error) {
 	if err := durable.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return nil, err
 	}
@@ -38,7 +64,19 @@ func openState(name string) (*state, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(schema); err != nil {
+	_, err = db.Exec(schema)
+	said := "ok"
+	if err == nil { // all of it is read, as it is for each network afterwards
+		err = db.QueryRow(`PRAGMA quick_check(1)`).Scan(&said)
+	}
+	var fault *sqlite.Error
+	switch {
+	case errors.As(err, &fault) && (fault.Code()&0xff == sqlite3.SQLITE_CORRUPT || fault.Code()&0xff == sqlite3.SQLITE_NOTADB):
+		err = fmt.Errorf("%w: %w", errBroken, err)
+	case err == nil && said != "ok":
+		err = fmt.Errorf("%w: %s", errBroken, said)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), db.Close())
 	}
 	return &state{db}, nil
