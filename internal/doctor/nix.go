@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -41,7 +42,11 @@ func (e *examination) checkNix(ctx context.Context) []answer {
 	if err == nil {
 		keys, err = s.trusted()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission): // files with secrets are included
+		e.add("nix.conf", Note, err.Error(), "run doctor as root")
+		return nil
+	case err != nil:
 		e.add("nix.conf", Bad, err.Error(), "mend "+nixConf)
 		return nil
 	}
@@ -127,7 +132,7 @@ func (e *examination) checkNixConf(nodes, others []string) {
 		asks = shownAll(others)
 	}
 	e.add(check, level, fmt.Sprintf("%s names no node of this machine: Nix asks %s", nixConf, asks),
-		"add at its end: extra-substituters = "+e.nodeURL()+"\nsudo systemctl restart nix-daemon")
+		"add at its end, or to nix.settings of NixOS: extra-substituters = "+e.nodeURL()+"\nsudo systemctl restart nix-daemon")
 }
 
 // nodeURL returns where Nix finds this machine's node, or would by default.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ersatz/nixsig"
@@ -76,8 +77,8 @@ func (s *nixSettings) set(name string, values []string) {
 		list = &s.substituters
 	case "trusted-public-keys", "binary-cache-public-keys":
 		list = &s.keys
-	case "require-sigs", "signed-binary-caches":
-		s.unsigned = len(values) == 1 && values[0] == "false"
+	case "require-sigs":
+		s.unsigned = len(values) == 1 && slices.Contains([]string{"false", "no", "0"}, values[0])
 		return
 	default:
 		return

@@ -2,12 +2,29 @@ package doctor
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
+
+// writeNixConf writes files beside a machine's nix.conf, and returns their folder.
+func writeNixConf(t *testing.T, root string, files map[string]string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(root, filepath.Dir(nixConf))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
 
 func TestReadNixConf(t *testing.T) {
 	for _, c := range []struct {
@@ -33,15 +50,7 @@ func TestReadNixConf(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := t.TempDir()
-			dir := filepath.Join(root, filepath.Dir(nixConf))
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			for name, text := range c.files {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			writeNixConf(t, root, c.files)
 			s, err := (&examination{o: Options{Root: root}}).readNixConf()
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
@@ -53,6 +62,43 @@ func TestReadNixConf(t *testing.T) {
 				t.Fatalf("%+v, %v", s, err)
 			}
 		})
+	}
+}
+
+// TestNixConfAsNix compares what is read with what a real Nix reads.
+func TestNixConfAsNix(t *testing.T) {
+	nix, err := exec.LookPath("nix")
+	if err != nil {
+		t.Skip("nix is not installed")
+	}
+	for _, text := range []string{
+		"",
+		"substituters = http://a\textra # http://b\nrequire-sigs = no\ntrusted-public-keys =\n",
+		"extra-substituters = http://a\nextra-trusted-public-keys = k l\nrequire-sigs = true\n",
+		"extra-substituters = http://a\nsubstituters = http://b\n",
+		"binary-caches = http://a\nextra-binary-caches = http://b\nbinary-cache-public-keys = k\n",
+		"!include none\ninclude more\nextra-substituters = http://b\n",
+	} {
+		root := t.TempDir()
+		dir := writeNixConf(t, root, map[string]string{"nix.conf": "experimental-features = nix-command\n" + text, "more": "substituters = http://m\n"})
+		s, err := (&examination{o: Options{Root: root}}).readNixConf()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), nix, "show-config")
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + root, "NIX_CONF_DIR=" + dir}
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for _, want := range []string{
+			"substituters = " + strings.Join(s.substituters, " "), "trusted-public-keys = " + strings.Join(s.keys, " "),
+			fmt.Sprintf("require-sigs = %t", !s.unsigned),
+		} {
+			if !strings.Contains("\n"+string(out), "\n"+want+"\n") {
+				t.Errorf("%q: Nix does not have %q:\n%s", text, want, out)
+			}
+		}
 	}
 }
 
