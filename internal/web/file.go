@@ -101,12 +101,12 @@ func (f *File) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// append appends what is not sent yet to b.
+// append appends what is not sent yet to b, or what can be read of it.
 func (f *File) append(b []byte) ([]byte, error) {
 	at := len(b)
 	b = slices.Grow(b, int(f.left))[:at+int(f.left)]
-	_, err := io.ReadFull(f, b[at:])
-	return b, err
+	n, err := io.ReadFull(f, b[at:])
+	return b[:at+n], err
 }
 
 // Meter is told how a file is sent.

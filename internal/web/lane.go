@@ -183,13 +183,13 @@ func (c *lane) answer(p []byte) (used int, next head, err error) {
 			m.out, now = m.out[:0], time.Now()
 		}
 		if err = errors.Join(err, a.drop()); err != nil {
-			return 0, head{}, err
+			break
 		}
 		used += next.size
 		next = parseHead(p[used:])
 	}
 	if len(m.out) > 0 {
-		err = c.write(m.out, now)
+		err = errors.Join(err, c.write(m.out, now))
 	}
 	return used, next, err
 }

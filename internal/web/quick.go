@@ -119,13 +119,11 @@ func (a Answer) size(r Request) int {
 	return n
 }
 
-// appendFile appends the file of an answer to b.
+// appendFile appends the file of an answer to b, or what can be read of it.
 func (a Answer) appendFile(b []byte) ([]byte, error) {
-	n := int(a.File.left)
+	at := len(b)
 	b, err := a.File.append(b)
-	if err == nil {
-		a.Meter.Sent(n)
-	}
+	a.Meter.Sent(len(b) - at)
 	return b, err
 }
 
