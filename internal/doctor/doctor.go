@@ -154,17 +154,17 @@ func (e *examination) checkMachine() {
 	e.guix = e.daemon.pid != 0 || e.installed(guixUnit) || slices.ContainsFunc(guix, e.exists)
 	e.nix = e.installed(nixUnit) || slices.ContainsFunc(nix, e.exists)
 	const check = "machine"
-	noGuix := "no Guix: none of " + strings.Join(append(guix, guixUnit), ", ") + " is there"
-	noNix := "no Nix: none of " + strings.Join(append(nix, nixUnit), ", ") + " is there"
+	noGuix := "no " + strings.Join(append(guix, guixUnit), ", ")
+	noNix := "no " + strings.Join(append(nix, nixUnit), ", ")
 	switch {
 	case !e.guix && !e.nix:
-		e.add(check, Bad, "nothing here takes substitutes. "+noGuix+"; "+noNix, "install Guix or Nix")
+		e.add(check, Bad, "there is neither Guix nor Nix: "+noGuix+"; "+noNix, "install one of them: nothing here takes substitutes")
 	case !e.guix:
-		e.add(check, Note, noGuix+", so what is for Guix alone is not looked at", "")
+		e.add(check, Note, "Guix is not looked at: "+noGuix, "")
 	case !e.nix:
-		e.add(check, Note, noNix+", so it is not looked at", "")
+		e.add(check, Note, "Nix is not looked at: "+noNix, "")
 	default:
-		e.add(check, OK, "has Guix and Nix", "")
+		e.add(check, OK, "there are Guix and Nix", "")
 	}
 }
 

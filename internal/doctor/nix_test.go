@@ -120,7 +120,7 @@ func TestSoundNix(t *testing.T) {
 			t.Errorf("%s: %v: %s", check, f.Level, f.Text)
 		}
 	}
-	if f := findings["machine"]; f.Level != doctor.Note || !strings.Contains(f.Text, "no Guix: none of /gnu/store, ") {
+	if f := findings["machine"]; f.Level != doctor.Note || !strings.Contains(f.Text, "Guix is not looked at: no /gnu/store, ") {
 		t.Errorf("%+v", f)
 	}
 	for _, check := range []string{"acl", "signing key", "daemon", "server", "ipfs", "state folder", "store"} {
@@ -145,8 +145,8 @@ func TestNixFaults(t *testing.T) {
 		level             doctor.Level
 		change            func(m *machine, s *nixServer)
 	}{
-		{name: "nothing", check: "machine", text: "nothing here takes substitutes", level: doctor.Bad, change: removed("nix")},
-		{name: "Guix as well", check: "machine", text: "has Guix and Nix", level: doctor.OK,
+		{name: "nothing", check: "machine", text: "neither Guix nor Nix", level: doctor.Bad, change: removed("nix")},
+		{name: "Guix as well", check: "machine", text: "there are Guix and Nix", level: doctor.OK,
 			change: func(m *machine, _ *nixServer) { m.write("gnu/store/x", "", 0o644) }},
 		{name: "a unit of Guix", check: "daemon", text: "no guix-daemon runs", level: doctor.Bad,
 			change: func(m *machine, _ *nixServer) { m.write("lib/systemd/system/guix-daemon.service", "", 0o644) }},
@@ -158,6 +158,11 @@ func TestNixFaults(t *testing.T) {
 		{name: "dead daemon", check: "nix-daemon", text: "connection refused", level: doctor.Bad, change: func(m *machine, _ *nixServer) {
 			remove("nix/var/nix/daemon-socket")(m)
 			m.write("nix/var/nix/daemon-socket/socket", "", 0o644)
+		}},
+		{name: "publish without Guix's key", check: "publish's unit", text: "is enabled", level: doctor.OK, change: func(m *machine, _ *nixServer) {
+			m.write("run/systemd/system/x", "", 0o644)
+			m.write("etc/systemd/system/ersatz-publish.socket", "", 0o644)
+			m.write("etc/systemd/system/sockets.target.wants/ersatz-publish.socket", "", 0o644)
 		}},
 		{name: "no store", check: "nix store", text: "is not there", level: doctor.Bad, change: removed("nix/store")},
 		{name: "not asked", check: "nix.conf", text: "Nix asks nobody by HTTP", level: doctor.Bad, change: more("substituters = ssh://elsewhere\n")},
@@ -210,6 +215,14 @@ func TestNixAdvice(t *testing.T) {
 	}
 	if f := examine(t, m, doctor.Options{})["nix.conf"]; !strings.Contains(f.Advice, "http://127.0.0.1:8181/nix") {
 		t.Errorf("%q", f.Advice)
+	}
+}
+
+// TestNixDeadNode: who does not answer is the node, and not the network.
+func TestNixDeadNode(t *testing.T) {
+	m := nixMachine(t, func(m *machine, _ *nixServer) { m.write("etc/nix/nix.conf", "substituters = http://127.0.0.1:1/nix\n", 0o644) })
+	if f := examine(t, m, doctor.Options{})["substituter"]; f.Level != doctor.Bad || !strings.HasPrefix(f.Advice, "start the node: ") {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -21,11 +21,15 @@ const startNode = "sudo systemctl enable --now ersatz-node.socket"
 func (e *examination) checkNode(ctx context.Context) {
 	const check = "node"
 	if e.o.Node == "" {
-		e.add(check, Note, "ersatz-substitute is told to ask none", "")
+		e.add(check, Note, "the configuration says that none is asked", "")
 		return
 	}
 	if _, err := os.Lstat(e.path(e.o.Node)); errors.Is(err, fs.ErrNotExist) {
-		e.add(check, Note, e.o.Node+" is not there: nothing is kept or shared; ersatz-substitute, if guix-daemon runs it, fetches for itself", startNode)
+		text := e.o.Node + " is not there: nothing is kept or shared"
+		if e.guix {
+			text += ", and ersatz-substitute fetches for itself"
+		}
+		e.add(check, Note, text, startNode)
 		e.checkNodeState()
 		return
 	}

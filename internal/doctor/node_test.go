@@ -102,7 +102,7 @@ func TestNoNode(t *testing.T) {
 			t.Errorf("%v: %q, want %v with %q", f.Level, f.Text, level, text)
 		}
 	}
-	want(doctor.Options{}, doctor.Note, "told to ask none")
+	want(doctor.Options{}, doctor.Note, "none is asked")
 	want(doctor.Options{Node: nodeSocket}, doctor.Note, "not there")
 	m.node(nil)
 	want(doctor.Options{Node: nodeSocket}, doctor.Bad, "500")
