@@ -220,7 +220,9 @@ func TestNixAdvice(t *testing.T) {
 
 // TestNixDeadNode: who does not answer is the node, and not the network.
 func TestNixDeadNode(t *testing.T) {
-	m := nixMachine(t, func(m *machine, _ *nixServer) { m.write("etc/nix/nix.conf", "substituters = http://127.0.0.1:1/nix\n", 0o644) })
+	m := nixMachine(t, func(m *machine, _ *nixServer) {
+		m.write("etc/nix/nix.conf", "substituters = http://127.0.0.1:1/nix\n", 0o644)
+	})
 	if f := examine(t, m, doctor.Options{})["substituter"]; f.Level != doctor.Bad || !strings.HasPrefix(f.Advice, "start the node: ") {
 		t.Errorf("%+v", f)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -41,8 +40,7 @@ func (e *examination) unauthorized(ctx context.Context, server string) (guixsig.
 	return key, err == nil && !acl.Authorizes(key)
 }
 
-// get returns what a server has under a name, at most maxAnswer bytes of it. The
-// error matches fs.ErrNotExist if it has nothing.
+// get returns what a server has under a name, at most maxAnswer bytes of it.
 func (e *examination) get(ctx context.Context, server, name string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/"+name, nil)
 	if err != nil {
@@ -53,14 +51,10 @@ func (e *examination) get(ctx context.Context, server, name string) ([]byte, err
 		return nil, err
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	case http.StatusNotFound:
-		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
-	default:
+	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", name, resp.Status)
 	}
+	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 }
 
 // acl reads the access control list.
