@@ -126,7 +126,7 @@ func (z *zstdWriter) Close() error {
 	}
 	z.turn(z.in, true)
 	if z.spare != nil && z.spare.zstd.ctx == nil {
-		z.in = z.in[:0]
+		z.in, z.out = z.in[:0], z.out[:0]
 		z.spare.zstd, z.zstdMemory = z.zstdMemory, zstdMemory{}
 	} else {
 		z.free()
@@ -139,8 +139,12 @@ func (z *zstdWriter) interrupt() { z.stop.Store(true) }
 
 // turn compresses p and writes what comes out.
 func (z *zstdWriter) turn(p []byte, end bool) {
-	if size := zstdBound(len(p)); len(z.out) < size {
+	// The end of a frame depends on the room for it, which is what a stream without
+	// Spare has.
+	if size := zstdBound(len(p)); cap(z.out) < size {
 		z.out = make([]byte, size)
+	} else if len(z.out) < size {
+		z.out = z.out[:size]
 	}
 	z.used = 0
 	for z.err == nil {

@@ -96,6 +96,23 @@ func TestZstdSpare(t *testing.T) {
 	}
 }
 
+// TestZstdSpareRoom wants the end of a frame not to depend on the room that another
+// stream has left: where there is much of it, libzstd compresses what is last at once.
+func TestZstdSpareRoom(t *testing.T) {
+	noise := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	data := append(make([]byte, 785_558), noise...)
+	var spare Spare
+	defer spare.Free()
+	packed(t, noise[:spareSize-1000], 4, spareSize, Options{Size: spareSize, Spare: &spare})
+	o := Options{Size: 94_324} // it is a hint
+	want := packed(t, data, 4, len(data), o)
+	o.Spare = &spare
+	if got := packed(t, data, 4, len(data), o); !bytes.Equal(got, want) {
+		t.Errorf("another frame, of %d bytes, not %d", len(got), len(want))
+	}
+}
+
 // TestZstdSpareKept wants the memory to go from one stream to the next, but not that
 // of a large one, and a stream that was cut short not to change the next.
 func TestZstdSpareKept(t *testing.T) {
