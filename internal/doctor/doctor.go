@@ -157,6 +157,8 @@ func (e *examination) checkMachine() {
 	noGuix := "no " + strings.Join(append(guix, guixUnit), ", ")
 	noNix := "no " + strings.Join(append(nix, nixUnit), ", ")
 	switch {
+	case !e.guix && !e.nix && e.enabled(nodeUnit):
+		e.add(check, Note, "there is neither Guix nor Nix: the node has only others to serve", "")
 	case !e.guix && !e.nix:
 		e.add(check, Bad, "there is neither Guix nor Nix: "+noGuix+"; "+noNix, "install one of them: nothing here takes substitutes")
 	case !e.guix:

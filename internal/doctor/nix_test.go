@@ -146,6 +146,10 @@ func TestNixFaults(t *testing.T) {
 		change            func(m *machine, s *nixServer)
 	}{
 		{name: "nothing", check: "machine", text: "neither Guix nor Nix", level: doctor.Bad, change: removed("nix")},
+		{name: "nothing but a node", check: "machine", text: "only others to serve", level: doctor.Note, change: func(m *machine, _ *nixServer) {
+			remove("nix")(m)
+			m.write("etc/systemd/system/sockets.target.wants/ersatz-node.socket", "", 0o644)
+		}},
 		{name: "Guix as well", check: "machine", text: "there are Guix and Nix", level: doctor.OK,
 			change: func(m *machine, _ *nixServer) { m.write("gnu/store/x", "", 0o644) }},
 		{name: "a unit of Guix", check: "daemon", text: "no guix-daemon runs", level: doctor.Bad,

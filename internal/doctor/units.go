@@ -10,12 +10,15 @@ func unitDirs() []string {
 	return []string{"/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"}
 }
 
+// nodeUnit is the one of a node that systemd starts by.
+const nodeUnit = "ersatz-node.socket"
+
 // checkUnits looks at the units of ersatz where systemd runs.
 func (e *examination) checkUnits() {
 	if !e.exists("/run/systemd/system") {
 		return
 	}
-	const node, publish = "ersatz-node.socket", "ersatz-publish.socket"
+	const node, publish = nodeUnit, "ersatz-publish.socket"
 	switch {
 	case !e.installed(node):
 		e.add("node's unit", Note, node+" is not installed", "install packaging/ersatz-node.service and .socket; see README.md")
