@@ -84,7 +84,8 @@ func tryState(name string) (*state, error) {
 
 func (s *state) close() error { return s.db.Close() }
 
-// each calls visit for each content that a network was given, and when.
+// each calls visit for each content that a network was given, and when. A row that
+// is broken is left out.
 func (s *state) each(ctx context.Context, network string, visit func(block.Shared, time.Time)) (err error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT cap, length, magnet, offered FROM shares WHERE network = ?`, network)
 	if err != nil {
@@ -98,10 +99,10 @@ func (s *state) each(ctx context.Context, network string, visit func(block.Share
 		if err := rows.Scan(&rc, &x.Length, &x.Magnet, &offered); err != nil {
 			return fmt.Errorf("state: %w", err)
 		}
-		if x.ReadCap, err = eris.ParseReadCap(rc); err != nil {
-			return fmt.Errorf("state: %w", err)
+		var broken error
+		if x.ReadCap, broken = eris.ParseReadCap(rc); broken == nil { // else it is put again
+			visit(x, time.Unix(offered, 0))
 		}
-		visit(x, time.Unix(offered, 0))
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("state: %w", err)

@@ -76,3 +76,39 @@ func TestBrokenState(t *testing.T) {
 		})
 	}
 }
+
+// TestBrokenRow: what is broken within a row keeps none of the others from being read,
+// and is written anew.
+func TestBrokenRow(t *testing.T) {
+	s, err := openState(filepath.Join(t.TempDir(), "shares.sqlite"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	count := func() (n int) {
+		t.Helper()
+		if err := s.each(t.Context(), "net", func(block.Shared, time.Time) { n++ }); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	put := func(i int) {
+		t.Helper()
+		if err := s.put(t.Context(), "net", shared(i), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		put(i)
+	}
+	root := shared(1).ReadCap.Root
+	if _, err := s.db.Exec(`UPDATE shares SET cap = x'ff' WHERE root = ?`, root[:]); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(); n != 2 {
+		t.Errorf("%d contents, want 2", n)
+	}
+	if put(1); count() != 3 {
+		t.Errorf("%d contents, want 3", count())
+	}
+}
