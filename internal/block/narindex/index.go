@@ -20,7 +20,8 @@ import (
 	"sync"
 	"syscall"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"ersatz/internal/durable"
 )
@@ -85,6 +86,10 @@ func Open(dir string) (*Index, error) {
 	}
 	if err == nil {
 		err = Give(dir, missing)
+	}
+	var fault *sqlite.Error
+	if errors.As(err, &fault) && (fault.Code()&0xff == sqlite3.SQLITE_CORRUPT || fault.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+		err = fmt.Errorf("%w: stop what uses the folder, remove this file, and have ersatz fsck --repair make it anew", err)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("index of blocks: %s: %w", name, err), x.Close())
