@@ -19,6 +19,7 @@ import (
 	"ersatz/internal/metrics"
 	"ersatz/internal/publish"
 	"ersatz/internal/storedb"
+	"ersatz/internal/upstream"
 	"ersatz/internal/web"
 )
 
@@ -142,6 +143,10 @@ func TestQuickIsTheSame(t *testing.T) {
 			"GET " + nars + "z%73td/" + escaped + host + "Range: bytes=0-0\r\n\r\n",
 			"GET /" + strings.Replace(hash, "a", "%61", 1) + ".narinfo" + host + "\r\n",
 
+			// A node asks so.
+			"GET /" + hash + ".narinfo" + host + upstream.OnlyKept + ": 1\r\n\r\n",
+			"GET " + nars + base + host + upstream.OnlyKept + ": 1\r\n\r\n",
+
 			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: W/" + tags[0] + "\r\n\r\n",
 			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: " + tags[0] + "x\r\n\r\n",
 			"GET " + nars + base + host + "Range: bytes=3-\r\nIf-Range: " + tags[1] + "\r\n\r\n",
@@ -189,7 +194,7 @@ func TestQuickIsTheSame(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if atOnce != 4+12 {
+		if atOnce != 5+13 {
 			t.Errorf("%d answered at once", atOnce)
 		}
 		for i, reg := range regs {

@@ -20,6 +20,7 @@ var heads = []struct {
 	{"HEAD /x.narinfo HTTP/1.1\r\nhOST:h:80\r\n\r\n", plain, "/x.narinfo"},
 	{"GET /a/b+c=~ HTTP/1.1\r\nHost: [::1]:8080\r\nUser-Agent: GNU Guile\r\nConnection: Keep-Alive\r\n\r\n", plain, "/a/b+c=~"},
 	{"GET / HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nAccept-Encoding: zstd, br\r\nX-Forwarded-For: 192.0.2.1\r\nVia: 1.1 x\r\n\r\nGET /", plain, "/"},
+	{"GET /x HTTP/1.1\r\nHost: h\r\nErsatz-Only-Kept: 1\r\n\r\n", plain, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n", plain, "/x"},
 	{"GET /x HTTP/1.1\r\nrange:x\r\nHost: h\r\nIF-RANGE: \"y\" \r\n\r\n", plain, "/x"},
 	{"GET /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-\r\nRange: bytes=1-\r\n\r\n", single, "/x"},
