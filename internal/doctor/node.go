@@ -106,7 +106,7 @@ func (e *examination) checkNodeState() {
 }
 
 // checkQuota compares what the node may take with what there is. A node lowers
-// its quota to what the disk has when it starts, and not later.
+// its quota to what the disk has when it starts; later it only raises it again.
 func (e *examination) checkQuota(s nodeapi.Status) {
 	const check = "node's disk"
 	const gib = 1 << 30

@@ -112,8 +112,8 @@ func (n nodeID) index() int64 { return int64(n & (1<<56 - 1)) }
 const maxServed = 1 << 20
 
 // maxLeaves bounds the leaves of a part, 1 TiB of content at 32 KiB: their places are
-// remembered, here by two bits each and by who fills it with 48 bytes for 512. The size that a narinfo gives bounds nothing where
-// everyone's narinfos count.
+// remembered, here by two bits each and by who fills it with 48 bytes for 512. The
+// size that a narinfo gives bounds nothing where everyone's narinfos count.
 const maxLeaves = 1 << 25
 
 // Part returns the part named id: a new one, or with what was left of it when
