@@ -55,7 +55,7 @@ func (s *site) memory(ctx context.Context) ([]Table, error) {
 	}
 	t := Table{
 		Title: "Peak memory whatever the size of the nar",
-		Note: "Resident memory of the whole process, one run each; of publish with the processes that it bakes by. The limit is 64 MiB, the window and tables of the compressor aside: " +
+		Note: "Resident memory of the whole process, one run each; of publish with the processes that it bakes by, so that the pages of the program, some 34 MiB which memory has once, count twice. The limit is 64 MiB, the window and tables of the compressor aside: " +
 			"some 190 MiB of libzstd at zstd:19, where an item of 100 MiB is cut into jobs, some 17 MiB at zstd:3; the difference to the rows without compression. " +
 			"1 GiB at zstd:19 would take ten minutes and is left out.",
 		Head: []string{"what", "100 MiB", "1 GiB"},
