@@ -39,18 +39,21 @@ func (p *pending[R]) usable() bool {
 
 func (p *pending[R]) close() { p.fail(net.ErrClosed) }
 
-// fail ends the connection and all that wait, once.
+// fail ends the connection and all that wait, once. Who reads from the connection
+// fails when it is closed, so err is there before that.
 func (p *pending[R]) fail(err error) {
-	p.conn.Close()
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.err != nil {
-		return
+	first := p.err == nil
+	if first {
+		p.err = err
+		close(p.ended)
+		for token, r := range p.waiting {
+			p.finish(token, r, err)
+		}
 	}
-	p.err = err
-	close(p.ended)
-	for token, r := range p.waiting {
-		p.finish(token, r, err)
+	p.mu.Unlock()
+	if first {
+		p.conn.Close()
 	}
 }
 
