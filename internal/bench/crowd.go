@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,17 @@ func (w *crowd) settle(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(store.Settle(ctx), store.Close())
+}
+
+// as makes the folder one of publish or of a node: each refuses what is the other's.
+func (w *crowd) as(program string) error {
+	if program == "publish" {
+		return os.RemoveAll(filepath.Join(w.dir, "parts"))
+	}
+	if err := os.Remove(filepath.Join(w.dir, "nix-cache-info")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // crowdQuota is more than a crowd takes: 1 TiB.

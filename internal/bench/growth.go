@@ -88,6 +88,9 @@ func growthOf(ctx context.Context, o Options, dir string, n int, programs []stri
 	}
 	for k, program := range programs {
 		t := &tables[k]
+		if err := w.as(program); err != nil {
+			return err
+		}
 		var g grown
 		for range runs {
 			o.Log.InfoContext(ctx, "starting", slog.String("program", program), slog.Int("items", n))
@@ -184,9 +187,16 @@ func (g *grown) run(ctx context.Context, o Options, w *crowd, args []string) (er
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	var werr error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		werr = cmd.Wait()
+		cancel() // nobody answers any more
+	}()
 	defer func() {
-		err = errors.Join(err, cmd.Process.Signal(unix.SIGTERM))
-		werr := cmd.Wait()
+		_ = cmd.Process.Signal(unix.SIGTERM) // it may have ended
+		<-ended
 		if err != nil {
 			err = fmt.Errorf("%w; %w\n%s", err, werr, log.Bytes()[max(0, log.Len()-2000):])
 		}

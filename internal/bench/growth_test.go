@@ -151,3 +151,33 @@ func TestGrowth(t *testing.T) {
 		t.Errorf("%v, %v, %s", tables, err, o.absent)
 	}
 }
+
+// TestCrowdAs: publish and node refuse each other's folders, and get one of their own.
+func TestCrowdAs(t *testing.T) {
+	key, err := testKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := makeCrowd(t.Context(), t.TempDir(), 2, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.as("publish"); err != nil || keep.IsState(w.dir) {
+		t.Errorf("it is still a node's: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "nix-cache-info"), nil, 0o644); err != nil { // as publish does
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.as("node"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := keep.Open(w.dir, keep.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
